@@ -1,0 +1,1 @@
+//! `liballocator.so` and `.a`: the C and C++ face of the allocator.

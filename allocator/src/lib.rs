@@ -1,0 +1,2 @@
+//! A thread-safe memory allocator.
+#![no_std]

@@ -1,0 +1,64 @@
+//! The command line as clap reads it: global flags and the list of subcommands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::error::{CliError, Exit};
+
+/// Measures memory allocators: runs, records, replays, compares and gates.
+#[derive(Debug, Parser)]
+#[command(name = "bench-cli", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags that every subcommand understands.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Folder for results (default: bench-out/<utc>-<id>, with a `latest` link)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of every random choice; printed and recorded
+    #[arg(long, global = true, default_value_t = 1)]
+    pub seed: u64,
+    /// No progress, only results and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run workloads, traces or a program under several allocators and compare
+    Run(commands::run::RunArgs),
+}
+
+/// Parses the command line, runs the subcommand and turns its result into an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Success });
+        }
+    };
+    let result = match cli.command {
+        None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
+        Some(Command::Run(args)) => commands::run::run(args, &cli.global),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => report(&error),
+    }
+}
+
+fn report(error: &CliError) -> ExitCode {
+    eprintln!("{error}");
+    error.exit.into()
+}

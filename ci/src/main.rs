@@ -1,0 +1,2 @@
+//! `cargo ci …`: the project's own checks.
+fn main() {}

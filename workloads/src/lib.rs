@@ -1,0 +1,1 @@
+//! Generators that yield events, and the engine that executes events on threads.
