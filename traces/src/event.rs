@@ -191,3 +191,15 @@ pub trait EventSource {
         None
     }
 }
+
+impl<S: EventSource + ?Sized> EventSource for Box<S> {
+    type Error = S::Error;
+
+    fn next_event(&mut self) -> Result<Option<Event>, Self::Error> {
+        (**self).next_event()
+    }
+
+    fn len_hint(&self) -> Option<u64> {
+        (**self).len_hint()
+    }
+}

@@ -4,6 +4,10 @@
 //! yield the same [`Event`]s through [`EventSource`], and whoever executes, analyses or rewrites
 //! them sees nothing else.
 
+pub mod error;
 pub mod event;
+pub mod import;
 
+pub use error::TraceError;
 pub use event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
+pub use import::{Census, Format, ImportOptions, Source, open, open_with};

@@ -1,0 +1,70 @@
+//! Reading traces: one entry for our container and for every foreign format, told by content.
+//!
+//! [`open`] yields a [`Source`]: a resolved event stream (see [`crate::event`]) that also knows
+//! its format and what had to be repaired ([`Census`]). Sources stream: memory grows with live
+//! objects, never with the length of the trace.
+#![forbid(unsafe_code)]
+
+mod census;
+mod format;
+
+use std::path::Path;
+
+pub use census::Census;
+pub use format::Format;
+
+use crate::error::TraceError;
+use crate::event::EventSource;
+
+/// A trace being read.
+pub trait Source: EventSource<Error = TraceError> + Send {
+    /// The format it is read from.
+    fn format(&self) -> Format;
+
+    /// What was repaired or left out so far; final once the stream has ended.
+    fn census(&self) -> Census;
+}
+
+/// How to read a foreign trace.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Fail with [`TraceError::Strict`] at the end of a stream that needed repairs.
+    pub strict: bool,
+    /// The process to read where a file holds several; the first one seen by default.
+    pub pid: Option<u64>,
+    /// Leave out the releases that a converter appended for everything still alive.
+    pub strip_tail: bool,
+    /// Read as this format instead of detecting it.
+    pub format: Option<Format>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        ImportOptions { strict: false, pid: None, strip_tail: true, format: None }
+    }
+}
+
+/// Opens a trace in any known format.
+///
+/// # Errors
+/// The file is missing, unreadable, empty, a directory, or in no known format.
+pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Source>, TraceError> {
+    open_with(path, &ImportOptions::default())
+}
+
+/// Opens a trace, with options for foreign formats.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    path: impl AsRef<Path>,
+    _options: &ImportOptions,
+) -> Result<Box<dyn Source>, TraceError> {
+    let path = path.as_ref();
+    let metadata = std::fs::metadata(path)
+        .map_err(|source| TraceError::Read { path: path.to_owned(), source })?;
+    if metadata.is_dir() {
+        return Err(TraceError::Directory { path: path.to_owned() });
+    }
+    Err(TraceError::Unrecognised { path: path.to_owned(), begins: String::new() })
+}
