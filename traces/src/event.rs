@@ -99,6 +99,19 @@ pub enum Op {
         /// The object asked about; `None` for NULL.
         object: Option<ObjectId>,
     },
+    /// The program wrote the first `bytes` bytes of the object, `times` times over.
+    ///
+    /// No recording holds it; generators state with it what is done with memory between calls,
+    /// so that cache effects of placement can be measured. A consumer that only judges calls
+    /// skips it.
+    Access {
+        /// The object written to.
+        object: ObjectId,
+        /// Bytes written, from the first one on.
+        bytes: u64,
+        /// How many times over.
+        times: u32,
+    },
     /// The thread begins. Precedes every other event of its thread.
     ThreadStart {
         /// Who created it, where known.
