@@ -1,0 +1,334 @@
+//! The two-stage procedure: which block is run next, and when it ends.
+//!
+//! It owns the coin and the order of work, and asks a [`Measure`] for one block at a time, so that
+//! real processes, a cluster's finished cells and simulated machines go through the same code.
+//!
+//! # Invariants
+//! 1. A difference is used in one stage only: stage 2 begins with no data.
+//! 2. Cells take turns block by block, so that a bad minute of the machine falls on all of them.
+//! 3. Running out of time never fails a cell.
+
+#![forbid(unsafe_code)]
+
+use rand::Rng;
+
+use super::block::{Block, Order};
+use super::rules::{Rules, Verdict};
+
+/// What became of a block that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// It was measured.
+    Measured(Block),
+    /// A process crashed or broke a promise; the cell is given up, with this reason.
+    Faulted(String),
+    /// The budget is spent, or the user wants to stop: nothing more is measured.
+    OutOfTime,
+}
+
+/// Who measures blocks.
+pub trait Measure {
+    /// What ends everything at once: a bug, a full disk.
+    type Error;
+
+    /// Runs one block of `cell` in this order.
+    ///
+    /// # Errors
+    /// Whatever makes it pointless to go on with any cell.
+    fn block(&mut self, cell: usize, stage: Stage, order: Order) -> Result<Asked, Self::Error>;
+
+    /// Hears that `cell` is decided.
+    fn decided(&mut self, _cell: usize, _result: &CellResult) {}
+}
+
+/// Which data a block belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Stage 1: every cell, few blocks.
+    Screen,
+    /// Stage 2: the cells left, fresh data.
+    Fresh,
+}
+
+impl Stage {
+    /// The name in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Screen => "screen",
+            Stage::Fresh => "fresh",
+        }
+    }
+}
+
+/// How one cell ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellResult {
+    /// The conclusion.
+    pub verdict: Verdict,
+    /// Differences of stage 1.
+    pub screen: Vec<f64>,
+    /// Differences of stage 2; empty where stage 1 decided.
+    pub fresh: Vec<f64>,
+    /// How many cells stage 2 began with, this one among them; 0 before it began.
+    pub cells_left: usize,
+    /// Why there is no timing, with [`Verdict::Fault`].
+    pub fault: Option<String>,
+}
+
+impl CellResult {
+    /// The stage whose data stand for this cell, and those data.
+    #[must_use]
+    pub fn evidence(&self) -> (Stage, &[f64]) {
+        if self.fresh.is_empty() {
+            (Stage::Screen, &self.screen)
+        } else {
+            (Stage::Fresh, &self.fresh)
+        }
+    }
+}
+
+/// Runs the whole procedure over `rules.len()` cells, each with its own rules.
+///
+/// # Errors
+/// The first error of `measure`.
+pub fn run<M: Measure>(
+    rules: &[Rules],
+    rng: &mut impl Rng,
+    measure: &mut M,
+) -> Result<Vec<CellResult>, M::Error> {
+    let mut trial = Trial {
+        rules,
+        time_left: true,
+        open: vec![true; rules.len()],
+        results: rules.iter().map(|_| undecided()).collect(),
+    };
+    trial.screen(rng, measure)?;
+    trial.fresh(rng, measure)?;
+    Ok(trial.results)
+}
+
+fn undecided() -> CellResult {
+    CellResult {
+        verdict: Verdict::Inconclusive,
+        screen: Vec::new(),
+        fresh: Vec::new(),
+        cells_left: 0,
+        fault: None,
+    }
+}
+
+struct Trial<'a> {
+    rules: &'a [Rules],
+    time_left: bool,
+    /// The cells that are not decided yet.
+    open: Vec<bool>,
+    results: Vec<CellResult>,
+}
+
+impl Trial<'_> {
+    fn screen<M: Measure>(&mut self, rng: &mut impl Rng, measure: &mut M) -> Result<(), M::Error> {
+        let most = self.rules.iter().map(|r| r.screen_blocks).max().unwrap_or(0);
+        for turn in 0..most {
+            for cell in 0..self.rules.len() {
+                if turn < self.rules[cell].screen_blocks {
+                    self.turn(cell, Stage::Screen, rng, measure)?;
+                }
+            }
+        }
+        for cell in 0..self.rules.len() {
+            if self.open[cell] && self.rules[cell].passes_screen(&self.results[cell].screen) {
+                self.decide(cell, Verdict::Pass, measure);
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh<M: Measure>(&mut self, rng: &mut impl Rng, measure: &mut M) -> Result<(), M::Error> {
+        let cells_left = self.open.iter().filter(|open| **open).count();
+        for cell in 0..self.rules.len() {
+            if self.open[cell] {
+                self.results[cell].cells_left = cells_left;
+            }
+        }
+        while self.time_left && self.open.contains(&true) {
+            for cell in 0..self.rules.len() {
+                self.turn(cell, Stage::Fresh, rng, measure)?;
+                self.look(cell, cells_left, measure);
+            }
+        }
+        for cell in 0..self.rules.len() {
+            if self.open[cell] {
+                self.decide(cell, Verdict::Inconclusive, measure);
+            }
+        }
+        Ok(())
+    }
+
+    /// One block of `cell`, if it is still open and there is time.
+    fn turn<M: Measure>(
+        &mut self,
+        cell: usize,
+        stage: Stage,
+        rng: &mut impl Rng,
+        measure: &mut M,
+    ) -> Result<(), M::Error> {
+        if !(self.open[cell] && self.time_left) {
+            return Ok(());
+        }
+        let result = &mut self.results[cell];
+        match measure.block(cell, stage, Order::toss(rng))? {
+            Asked::Measured(block) => match (block.difference(), stage) {
+                (Some(difference), Stage::Screen) => result.screen.push(difference),
+                (Some(difference), Stage::Fresh) => result.fresh.push(difference),
+                (None, _) => {
+                    result.fault = Some("a process reported no usable time".to_owned());
+                    self.decide(cell, Verdict::Fault, measure);
+                }
+            },
+            Asked::Faulted(reason) => {
+                result.fault = Some(reason);
+                self.decide(cell, Verdict::Fault, measure);
+            }
+            Asked::OutOfTime => self.time_left = false,
+        }
+        Ok(())
+    }
+
+    fn look<M: Measure>(&mut self, cell: usize, cells_left: usize, measure: &mut M) {
+        // Without a new block this would be a second look at the same data.
+        if !(self.open[cell] && self.time_left) {
+            return;
+        }
+        let (rules, fresh) = (&self.rules[cell], &self.results[cell].fresh);
+        if !rules.looks.contains(&fresh.len()) {
+            return;
+        }
+        let last = rules.looks.last() == Some(&fresh.len());
+        match rules.look(fresh, cells_left) {
+            Some(verdict) => self.decide(cell, verdict, measure),
+            None if last => self.decide(cell, Verdict::Inconclusive, measure),
+            None => {}
+        }
+    }
+
+    fn decide<M: Measure>(&mut self, cell: usize, verdict: Verdict, measure: &mut M) {
+        self.open[cell] = false;
+        self.results[cell].verdict = verdict;
+        measure.decided(cell, &self.results[cell]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::block::Side;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    /// A machine whose cells have a fixed slowdown and a noise that the test chooses.
+    struct Scripted {
+        slowdown: Vec<f64>,
+        noise: fn(usize) -> f64,
+        asked: Vec<(usize, Stage)>,
+        blocks_until_timeout: usize,
+        faulty: Option<usize>,
+    }
+
+    impl Scripted {
+        fn new(slowdown: &[f64]) -> Self {
+            Scripted {
+                slowdown: slowdown.to_vec(),
+                noise: |i| 0.01 * ((i * 37 % 19) as f64 / 19.0 - 0.5),
+                asked: Vec::new(),
+                blocks_until_timeout: usize::MAX,
+                faulty: None,
+            }
+        }
+
+        fn run(&mut self) -> Vec<CellResult> {
+            let rules = vec![Rules::default(); self.slowdown.len()];
+            run(&rules, &mut ChaCha8Rng::seed_from_u64(1), self).unwrap()
+        }
+    }
+
+    impl Measure for Scripted {
+        type Error = std::convert::Infallible;
+
+        fn block(&mut self, cell: usize, stage: Stage, order: Order) -> Result<Asked, Self::Error> {
+            if self.asked.len() >= self.blocks_until_timeout {
+                return Ok(Asked::OutOfTime);
+            }
+            self.asked.push((cell, stage));
+            if self.faulty == Some(cell) {
+                return Ok(Asked::Faulted("killed by signal 11".to_owned()));
+            }
+            let process = 4 * self.asked.len();
+            let mut times = [0.0; 4];
+            for (i, side) in order.sides().into_iter().enumerate() {
+                let slower = if side == Side::B { 1.0 + self.slowdown[cell] } else { 1.0 };
+                times[i] = 0.1 * slower * (1.0 + (self.noise)(process + i));
+            }
+            Ok(Asked::Measured(Block { order, times }))
+        }
+    }
+
+    fn verdicts(results: &[CellResult]) -> Vec<Verdict> {
+        results.iter().map(|r| r.verdict).collect()
+    }
+
+    #[test]
+    fn equal_sides_pass_in_stage_one_and_cost_twelve_blocks_each() {
+        let mut machine = Scripted::new(&[0.0, 0.0, 0.0]);
+        assert_eq!(verdicts(&machine.run()), [Verdict::Pass; 3]);
+        assert_eq!(machine.asked.len(), 36);
+    }
+
+    #[test]
+    fn a_slowed_cell_fails_on_fresh_data_at_the_first_look() {
+        let mut machine = Scripted::new(&[0.0, 0.08]);
+        let results = machine.run();
+        assert_eq!(verdicts(&results), [Verdict::Pass, Verdict::Fail]);
+        assert_eq!((results[1].screen.len(), results[1].fresh.len()), (12, 24));
+        assert_eq!(results[1].cells_left, 1);
+    }
+
+    #[test]
+    fn cells_take_turns_block_by_block() {
+        let mut machine = Scripted::new(&[0.1, 0.1]);
+        machine.run();
+        let cells: Vec<usize> = machine.asked.iter().map(|(cell, _)| *cell).collect();
+        assert!(cells.chunks(2).all(|pair| pair == [0, 1]));
+    }
+
+    #[test]
+    fn a_budget_that_ends_never_fails_a_cell_however_slow_it_is() {
+        for blocks in [0, 5, 12, 35] {
+            let mut machine = Scripted::new(&[0.5]);
+            machine.blocks_until_timeout = blocks;
+            assert_eq!(verdicts(&machine.run()), [Verdict::Inconclusive], "{blocks} blocks");
+        }
+        let mut machine = Scripted::new(&[0.5]);
+        machine.blocks_until_timeout = 36;
+        assert_eq!(verdicts(&machine.run()), [Verdict::Fail]);
+    }
+
+    #[test]
+    fn a_crash_gives_up_its_own_cell_and_no_other() {
+        let mut machine = Scripted::new(&[0.0, 0.0, 0.0]);
+        machine.faulty = Some(1);
+        let results = machine.run();
+        assert_eq!(verdicts(&results), [Verdict::Pass, Verdict::Fault, Verdict::Pass]);
+        assert_eq!(results[1].fault.as_deref(), Some("killed by signal 11"));
+        assert_eq!(machine.asked.iter().filter(|(cell, _)| *cell == 1).count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_decided_ends_inconclusive_after_the_last_look() {
+        let mut machine = Scripted::new(&[0.0]);
+        machine.noise = |i| if (i * 2_654_435_761) >> 7 & 1 == 1 { 9.0 } else { 0.0 };
+        let results = machine.run();
+        assert_eq!(verdicts(&results), [Verdict::Inconclusive]);
+        assert_eq!(results[0].fresh.len(), 160);
+    }
+}
