@@ -36,6 +36,10 @@ pub struct Global {
 enum Command {
     /// Run workloads, traces or a program under several allocators and compare
     Run(commands::run::RunArgs),
+    /// Print where a library of ours lies, for LD_PRELOAD by hand
+    Preload(commands::preload::PreloadArgs),
+    #[command(hide = true)]
+    Worker(crate::worker::WorkerArgs),
 }
 
 /// Parses the command line, runs the subcommand and turns its result into an exit code.
@@ -51,6 +55,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
+        Some(Command::Preload(args)) => commands::preload::run(&args),
+        Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -3,9 +3,15 @@
 //! `cli` declares the command line, `commands` holds one module per subcommand, `error` every
 //! message and exit code.
 
+pub mod allocators;
+pub mod arena;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod interrupt;
+pub mod preload;
+mod suggest;
 pub mod verdict;
+pub mod worker;
 
 pub use cli::main;

@@ -1,3 +1,4 @@
 //! One module per subcommand: its arguments, and a `run` that returns how the process ends.
 
+pub mod preload;
 pub mod run;

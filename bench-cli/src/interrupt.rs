@@ -1,0 +1,25 @@
+//! Ctrl-C as a flag: whoever loops asks it and stops in order.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody pressed Ctrl-C (SIGINT) or asked the process to end (SIGTERM).
+#[must_use]
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}
+
+/// From now on SIGINT and SIGTERM set the flag; the second one ends the process at once.
+pub fn listen() {
+    extern "C" fn note(signal: libc::c_int) {
+        if REQUESTED.swap(true, Ordering::Relaxed) {
+            // SAFETY: `_exit` may be called in a signal handler.
+            unsafe { libc::_exit(128 + signal) }
+        }
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the handler touches one atomic and calls `_exit`, both async-signal-safe.
+        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+    }
+}

@@ -1,0 +1,20 @@
+//! One measurement: a fresh process that runs one plan under one allocator.
+//!
+//! [`run_once`] starts this binary again with the hidden subcommand `worker`, the allocator under
+//! test preloaded and the environment scrubbed, and returns what the worker wrote. The worker
+//! proves which file serves its `malloc`; a library that did not get in is an error and never a
+//! number. An allocator that crashes, hangs or breaks its promise is a result.
+//!
+//! `spec` says what is measured and what came out, `parent` is the side that waits, `child` the
+//! side that measures, `proof` finds out who serves `malloc`.
+
+mod child;
+mod parent;
+mod proof;
+mod spec;
+
+pub use child::{WorkerArgs, work};
+pub use parent::{WorkerError, run_once};
+pub use spec::{
+    CellOutcome, CellSpec, End, Fidelity, LatencyRow, Pass, QUANTILES, Report, Sample, Touch,
+};

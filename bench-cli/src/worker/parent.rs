@@ -1,0 +1,209 @@
+//! The waiting side: starts a worker, keeps its environment clean, and reads what it left.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::spec::{CellOutcome, CellSpec, End, Report};
+use crate::allocators::Allocator;
+use crate::error::{CliError, Exit};
+use crate::interrupt;
+
+/// Status with which a worker says that the wrong library serves `malloc`.
+pub(super) const STATUS_UNPROVEN: i32 = 90;
+/// Status with which a worker says that it could not do its work for another reason.
+pub(super) const STATUS_FAILED: i32 = 91;
+/// Status with which a worker says that the allocator broke its promise.
+pub(super) const STATUS_BROKE_PROMISE: i32 = 92;
+
+/// Names in the worker's folder.
+pub(super) const SPEC_FILE: &str = "spec.json";
+pub(super) const REPORT_FILE: &str = "report.json";
+pub(super) const FAULT_FILE: &str = "fault.txt";
+
+/// Why there is no outcome at all.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The operating system refused something the harness needs.
+    #[error("{action}: {error}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// The allocator named is not the one that served `malloc`.
+    #[error("{allocator} did not get into the worker: {why}")]
+    Unproven {
+        /// Its name.
+        allocator: String,
+        /// Who serves instead.
+        why: String,
+    },
+    /// The worker could not do its work; not the allocator's fault.
+    #[error("{0}")]
+    Failed(String),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<WorkerError> for CliError {
+    fn from(error: WorkerError) -> Self {
+        match &error {
+            WorkerError::System { .. } => CliError::new(Exit::Internal, "a worker cannot run")
+                .because(&error)
+                .help("`bench-cli doctor` says what limits this machine"),
+            WorkerError::Unproven { allocator, why } => {
+                CliError::new(Exit::Usage, format!("{allocator} cannot be measured by preload"))
+                    .because(why)
+                    .help("run `LD_PRELOAD=LIBRARY /bin/true` to see what the dynamic linker says")
+            }
+            WorkerError::Failed(why) => {
+                CliError::new(Exit::Internal, "a worker could not do its work").because(why)
+            }
+            WorkerError::Interrupted => CliError::new(Exit::Interrupted, "interrupted"),
+        }
+    }
+}
+
+/// Runs one cell in a fresh process and waits for it.
+///
+/// A crash, a hang or a broken promise of the allocator is an outcome, not an error.
+///
+/// # Errors
+/// When there is nothing to be said about the allocator: see [`WorkerError`].
+pub fn run_once(spec: &CellSpec) -> Result<CellOutcome, WorkerError> {
+    let system = |action: &str| {
+        let action = action.to_owned();
+        move |error| WorkerError::System { action, error }
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("bench-cli-worker-")
+        .tempdir()
+        .map_err(system("cannot make a temporary folder"))?;
+    let text = serde_json::to_vec(spec).map_err(|e| WorkerError::Failed(e.to_string()))?;
+    fs::write(folder.path().join(SPEC_FILE), text).map_err(system("cannot write the cell"))?;
+    let stderr = folder.path().join("stderr.txt");
+    let log = File::create(&stderr).map_err(system("cannot write the worker's log"))?;
+    let program = env::current_exe().map_err(system("cannot find bench-cli itself"))?;
+    let mut command = Command::new(program);
+    command.arg("worker").arg(folder.path());
+    apply_allocator(&mut command, &spec.allocator);
+    command.env("BENCH_CLI_PADDING", padding(spec.seed));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let mut child = command.spawn().map_err(system("cannot start a worker"))?;
+    let timeout = Duration::from_secs(spec.timeout_s);
+    let (status, hung) = wait(&mut child, timeout).map_err(system("cannot wait for a worker"))?;
+    if interrupt::requested() {
+        return Err(WorkerError::Interrupted);
+    }
+    conclude(spec, folder.path(), status, hung, tail(&stderr))
+}
+
+/// Preloads `allocator` into `command`, and clears from its environment whatever could change how
+/// an allocator behaves.
+pub(crate) fn apply_allocator(command: &mut Command, allocator: &Allocator) {
+    const PREFIXES: [&str; 10] = [
+        "MALLOC_",
+        "MIMALLOC_",
+        "TCMALLOC_",
+        "ALLOCATOR_",
+        "LD_",
+        "JEMALLOC_",
+        "JE_",
+        "SNMALLOC_",
+        "RPMALLOC_",
+        "SCUDO_",
+    ];
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) || text == "GLIBC_TUNABLES" {
+            command.env_remove(&name);
+        }
+    }
+    if let Some(library) = &allocator.preload {
+        command.env("LD_PRELOAD", library);
+    }
+    command.envs(allocator.env.iter().map(|(key, value)| (key, value)));
+}
+
+/// Up to a page of environment: its size moves the stack, and with it what collides in the caches.
+fn padding(seed: u64) -> OsString {
+    // SplitMix64: any seed gives a well spread length.
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let length = usize::try_from((z ^ (z >> 31)) % 4096).unwrap_or(0);
+    OsString::from("x".repeat(length))
+}
+
+/// Waits for the end of `child`; ends it at the timeout or on Ctrl-C. True: it hung.
+fn wait(child: &mut Child, timeout: Duration) -> io::Result<(ExitStatus, bool)> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, false));
+        }
+        let hung = start.elapsed() > timeout;
+        if hung || interrupt::requested() {
+            child.kill()?;
+            return Ok((child.wait()?, hung));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn conclude(
+    spec: &CellSpec,
+    folder: &Path,
+    status: ExitStatus,
+    hung: bool,
+    stderr: String,
+) -> Result<CellOutcome, WorkerError> {
+    let fault = || {
+        let text = fs::read_to_string(folder.join(FAULT_FILE)).unwrap_or_default();
+        if text.is_empty() { stderr.clone() } else { text }
+    };
+    let end = match (hung, status.code(), status.signal()) {
+        (true, _, _) => End::Hung,
+        (_, Some(0), _) => End::Completed,
+        (_, Some(STATUS_UNPROVEN), _) => {
+            return Err(WorkerError::Unproven {
+                allocator: spec.allocator.name.clone(),
+                why: fault(),
+            });
+        }
+        (_, Some(STATUS_FAILED), _) => return Err(WorkerError::Failed(fault())),
+        (_, Some(STATUS_BROKE_PROMISE), _) => End::BrokePromise { what: fault() },
+        (_, Some(status), _) => End::Exited { status },
+        (_, None, Some(libc::SIGKILL)) => End::KilledForMemory,
+        (_, None, signal) => End::Crashed { signal: signal.unwrap_or(0) },
+    };
+    let report = read_report(&folder.join(REPORT_FILE));
+    if end == End::Completed && report.is_none() {
+        return Err(WorkerError::Failed("the worker left no report".to_owned()));
+    }
+    Ok(CellOutcome { end, report, stderr })
+}
+
+fn read_report(path: &Path) -> Option<Report> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The last lines of a log, at most a screenful.
+fn tail(path: &PathBuf) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
