@@ -1,0 +1,261 @@
+//! Growing a heap and giving memory back.
+//!
+//! Owns the policy of both. Cost: one call of the source per growth or trim; neither is on the path
+//! of an ordinary allocation or free.
+//!
+//! A region is extended in place while its source can; then a new one is acquired, an eighth of the
+//! heap at least, so that the region table never fills. Whole free regions are released, except for
+//! the first.
+
+use super::Placement;
+use super::fault::{Fault, FaultKind};
+use super::ground::{FreeBlock, fault, padded};
+use super::header::{GRAIN, HEADER, Header, MAX_BLOCK, MIN_BLOCK, footer, store};
+use super::heap::BlockHeap;
+use super::region::{Extent, Region, Source};
+
+impl<P: Placement, S: Source> BlockHeap<P, S> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_after_growth(
+        &mut self,
+        need: usize,
+        align: usize,
+    ) -> Result<Option<FreeBlock>, Fault> {
+        if self.counters.parked_blocks != 0 {
+            self.flush()?;
+            if let Some(block) = self.placement.take(&self.ground, need, align)? {
+                return Ok(Some(block));
+            }
+        }
+        let want = padded(need, align);
+        if want > MAX_BLOCK || !self.grow(want)? {
+            return Ok(None);
+        }
+        self.placement.take(&self.ground, need, align)
+    }
+
+    /// Merges every parked block.
+    ///
+    /// # Errors
+    /// A fault if a parked block was damaged.
+    pub fn flush(&mut self) -> Result<(), Fault> {
+        while let Some(at) = self.placement.unpark_any(&self.ground)? {
+            // SAFETY: a parked block lies in a region.
+            let header = match unsafe { self.ground.header(at) } {
+                Some(header) if header.is_parked() => header,
+                _ => return Err(fault(FaultKind::CorruptHeader, at, 0)),
+            };
+            let size = header.size();
+            let Some(region) = self.ground.regions.find(at, self.hint) else {
+                return Err(fault(FaultKind::CorruptIndex, at, size));
+            };
+            self.counters.flushed(size);
+            self.give(FreeBlock { at, size, region }, header.prev_in_use(), false)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for a block of `want` bytes. `false`: the source has nothing.
+    fn grow(&mut self, want: usize) -> Result<bool, Fault> {
+        for index in (0..self.ground.regions.len()).rev() {
+            if self.extend(index, want)? {
+                return Ok(true);
+            }
+        }
+        if self.ground.regions.is_full() {
+            return Ok(false);
+        }
+        let frame = 64 + GRAIN + HEADER + HEADER;
+        let least = want.saturating_add(frame);
+        let wish = least.max(self.policy.grow).max(self.counters.committed / 8);
+        for bytes in [wish, least] {
+            // The index is dimensioned for what the region may become; ask again if that is more.
+            let mut ask = bytes.saturating_add(P::index_bytes(bytes));
+            for _ in 0..3 {
+                let Some(extent) = self.source.acquire(ask) else { break };
+                let index = P::index_bytes(extent.limit);
+                if extent.bytes >= least.saturating_add(index) {
+                    return Ok(self.add_region(extent));
+                }
+                if !self.source.release(extent.base, extent.bytes) {
+                    // It cannot be handed back, so use it, and extend it if its source can.
+                    let added = self.add_region(extent);
+                    let last = self.ground.regions.find(extent.base, 0);
+                    return match last {
+                        Some(last) if added => self.extend(last, want),
+                        _ => Ok(false),
+                    };
+                }
+                ask = least.saturating_add(index);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Adds at least `want` bytes to the end of the region at `index`.
+    fn extend(&mut self, index: usize, want: usize) -> Result<bool, Fault> {
+        let Some(&region) = self.ground.regions.get(index) else { return Ok(false) };
+        let room = region.limit - region.end;
+        if room < want {
+            return Ok(false);
+        }
+        let wish = want.max(self.policy.grow).min(room);
+        let mut added = self.source.extend(region.base, region.end, wish);
+        if added.bytes < want {
+            added = self.source.extend(region.base, region.end, want);
+        }
+        let bytes = added.bytes & !(GRAIN - 1);
+        if bytes < want.max(MIN_BLOCK) {
+            return Ok(false);
+        }
+        let fence = region.fence();
+        // SAFETY: every region ends with a fence.
+        let Some(old) = (unsafe { self.ground.header(fence) }) else {
+            return Err(fault(FaultKind::Overflow, fence, 0));
+        };
+        self.counters.grown(bytes);
+        let end = region.end + bytes;
+        if let Some(region) = self.ground.regions.get_mut(index) {
+            region.end = end;
+        }
+        self.fill(index, fence, end - HEADER, old.prev_in_use(), added.zeroed)?;
+        Ok(true)
+    }
+
+    /// Makes the bytes from `at` to `fence` free blocks and writes the fence.
+    fn fill(
+        &mut self,
+        region: usize,
+        at: usize,
+        fence: usize,
+        prev_in_use: bool,
+        zero: bool,
+    ) -> Result<(), Fault> {
+        let (mut at, mut prev_in_use) = (at, prev_in_use);
+        let secret = self.ground.secret;
+        while at < fence {
+            let mut size = (fence - at).min(MAX_BLOCK);
+            if fence - at - size < MIN_BLOCK && fence - at != size {
+                size -= MIN_BLOCK;
+            }
+            let next = Header::new(0, true, true, self.ground.arena);
+            // SAFETY: `at + size <= fence`, whose word belongs to the region; for all but the last
+            // round this stands in for the header that the next round writes.
+            unsafe { next.write(at + size, secret) };
+            self.give(FreeBlock { at, size, region }, prev_in_use, zero)?;
+            prev_in_use = false;
+            at += size;
+        }
+        Ok(())
+    }
+
+    /// Puts a region into service. `false` if it is too small to hold a block, or the table is full.
+    fn add_region(&mut self, extent: Extent) -> bool {
+        let base = (extent.base + 63) & !63;
+        let index_bytes = P::index_bytes(extent.limit);
+        let first = ((base + index_bytes + GRAIN - 1) & !(GRAIN - 1)) + HEADER;
+        let end = (extent.base + extent.bytes) & !(GRAIN - 1);
+        let limit = (extent.base + extent.limit) & !(GRAIN - 1);
+        if end < first + MIN_BLOCK + HEADER {
+            return false;
+        }
+        if !extent.zeroed {
+            let side = core::ptr::with_exposed_provenance_mut::<u8>(base);
+            // SAFETY: `base + index_bytes <= first < end`: inside the region, not yet in use.
+            unsafe { side.write_bytes(0, index_bytes) };
+        }
+        let region = Region { base: extent.base, first, end, limit };
+        let Some(index) = self.ground.regions.insert(region) else { return false };
+        self.counters.grown(end - extent.base);
+        self.counters.overhead += first - extent.base + HEADER;
+        self.placement.region_changed(&self.ground, index, true);
+        self.fill(index, first, end - HEADER, true, extent.zeroed).is_ok()
+    }
+
+    /// Gives back the end of the region that the free block `last` ends, if it does end one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn trim_end(&mut self, last: FreeBlock) -> Result<usize, Fault> {
+        self.shrink(last, self.policy.keep)
+    }
+
+    fn shrink(&mut self, last: FreeBlock, keep: usize) -> Result<usize, Fault> {
+        let Some(&region) = self.ground.regions.get(last.region) else { return Ok(0) };
+        if last.at + last.size != region.fence() {
+            return Ok(0);
+        }
+        if last.at == region.first && last.region != 0 && self.release(last, region)? {
+            return Ok(region.end - region.base);
+        }
+        let page = self.source.page().max(GRAIN);
+        let keep = keep.max(MIN_BLOCK);
+        let give = last.size.saturating_sub(keep) / page * page;
+        if give == 0 {
+            return Ok(0);
+        }
+        let secret = self.ground.secret;
+        // SAFETY: the block is free and listed.
+        unsafe { self.placement.remove(&self.ground, last) }?;
+        // SAFETY: verified when it was merged.
+        let header = unsafe { Header::read(last.at) };
+        let given = self.source.shrink(region.base, region.end, give).min(give) & !(GRAIN - 1);
+        let end = region.end - given;
+        if given != 0 {
+            if let Some(region) = self.ground.regions.get_mut(last.region) {
+                region.end = end;
+            }
+            self.counters.committed -= given;
+            let fence = Header::new(0, true, false, self.ground.arena);
+            // SAFETY: `end - HEADER` lies at least `keep` bytes behind the start of the free block.
+            unsafe { fence.write(end - HEADER, secret) };
+        }
+        let block = FreeBlock { size: last.size - given, ..last };
+        // SAFETY: the new last word of the free block, which starts at least MIN_BLOCK before it.
+        unsafe { store(block.at + block.size - HEADER, footer(block.size, 0)) };
+        self.list(block, header.prev_in_use(), header.is_zero());
+        Ok(given)
+    }
+
+    /// Hands a wholly free region back. `false`: its source wants it to stay.
+    fn release(&mut self, only: FreeBlock, region: Region) -> Result<bool, Fault> {
+        // SAFETY: the block is free and listed.
+        unsafe { self.placement.remove(&self.ground, only) }?;
+        self.placement.region_changed(&self.ground, only.region, false);
+        if self.source.release(region.base, region.end - region.base) {
+            self.ground.regions.remove(only.region);
+            self.hint = 0;
+            self.counters.committed -= region.end - region.base;
+            self.counters.overhead -= region.first - region.base + HEADER;
+            return Ok(true);
+        }
+        self.placement.region_changed(&self.ground, only.region, true);
+        // SAFETY: the header was verified when the block was merged.
+        let header = unsafe { Header::read(only.at) };
+        self.list(only, header.prev_in_use(), header.is_zero());
+        Ok(false)
+    }
+
+    /// Gives back what it can but for `keep` bytes per region; returns the bytes given.
+    ///
+    /// # Errors
+    /// A fault if a block on the way was damaged.
+    pub fn trim(&mut self, keep: usize) -> Result<usize, Fault> {
+        self.flush()?;
+        let mut given = 0;
+        for index in (0..self.ground.regions.len()).rev() {
+            let Some(&region) = self.ground.regions.get(index) else { continue };
+            let fence = region.fence();
+            // SAFETY: every region ends with a fence.
+            let Some(header) = (unsafe { self.ground.header(fence) }) else {
+                return Err(fault(FaultKind::Overflow, fence, 0));
+            };
+            if !header.prev_in_use() {
+                // SAFETY: the fence says that its predecessor is free.
+                let at = unsafe { self.ground.previous(fence, &region) }?;
+                given += self.shrink(FreeBlock { at, size: fence - at, region: index }, keep)?;
+            }
+        }
+        Ok(given)
+    }
+}
