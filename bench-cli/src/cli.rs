@@ -27,9 +27,24 @@ pub struct Global {
     /// Seed of every random choice; printed and recorded
     #[arg(long, global = true, default_value_t = 1)]
     pub seed: u64,
+    /// How results are written to standard output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub format: Format,
     /// No progress, only results and errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
+}
+
+/// How results are written to standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences
+    #[default]
+    Human,
+    /// One JSON document
+    Json,
+    /// Comma-separated values with a header
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
