@@ -8,6 +8,7 @@ pub mod arena;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod gate;
 pub mod interrupt;
 pub mod preload;
 mod suggest;

@@ -1,0 +1,23 @@
+//! The gate: a base and a head in, a verdict with its files out.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`quantity`], [`date`] | `5%`, `4m`, `2027-01-31` as people write them |
+//! | [`metric`] | deterministic metrics and their limits |
+//! | [`thresholds`] | `ci/thresholds.toml` |
+//! | [`session`] | runs processes for the procedure of [`crate::verdict`] within a budget |
+//! | [`outcome`] | what was found: the one value behind every output |
+//! | [`files`], [`junit`], [`github`], [`openmetrics`] | the outputs |
+//!
+//! Statistics live in [`crate::verdict`]; nothing here decides what a number means.
+
+pub mod date;
+pub mod files;
+pub mod github;
+pub mod junit;
+pub mod metric;
+pub mod openmetrics;
+pub mod outcome;
+pub mod quantity;
+pub mod session;
+pub mod thresholds;
