@@ -4,6 +4,7 @@
 //! yield the same [`Event`]s through [`EventSource`], and whoever executes, analyses or rewrites
 //! them sees nothing else.
 
+pub mod analysis;
 pub mod error;
 pub mod event;
 pub mod import;

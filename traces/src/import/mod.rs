@@ -5,14 +5,26 @@
 //! objects, never with the length of the trace.
 #![forbid(unsafe_code)]
 
+mod address_map;
 mod census;
+mod cursor;
+mod detect;
 mod format;
+mod formats;
+mod importer;
+mod input;
+mod raw;
+mod resolver;
 
 use std::path::Path;
 
+pub(crate) use address_map::IntMap;
 pub use census::Census;
-pub use format::Format;
+pub use format::{Format, UnknownFormat};
 
+use self::importer::Importer;
+use self::input::Input;
+use self::raw::RawSource;
 use crate::error::TraceError;
 use crate::event::EventSource;
 
@@ -58,13 +70,16 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Source>, TraceError> {
 /// As [`open`].
 pub fn open_with(
     path: impl AsRef<Path>,
-    _options: &ImportOptions,
+    options: &ImportOptions,
 ) -> Result<Box<dyn Source>, TraceError> {
-    let path = path.as_ref();
-    let metadata = std::fs::metadata(path)
-        .map_err(|source| TraceError::Read { path: path.to_owned(), source })?;
-    if metadata.is_dir() {
-        return Err(TraceError::Directory { path: path.to_owned() });
-    }
-    Err(TraceError::Unrecognised { path: path.to_owned(), begins: String::new() })
+    let mut input = Input::open(path.as_ref())?;
+    let format = match options.format {
+        Some(format) => format,
+        None => detect::detect(&mut input)?,
+    };
+    let raw: Box<dyn RawSource> = match format {
+        Format::Android => Box::new(formats::android::Android(input)),
+        _ => return Err(detect::unrecognised(&mut input)),
+    };
+    Ok(Box::new(Importer::new(path.as_ref(), format, raw, options.strict)))
 }

@@ -1,0 +1,33 @@
+//! Understanding traces: one pass over the events, a [`Summary`] at the end.
+//!
+//! Memory grows with live objects and threads, never with the length of the trace.
+#![forbid(unsafe_code)]
+
+mod classes;
+mod curve;
+mod histogram;
+mod profiler;
+mod summary;
+
+pub use classes::{SizeClasses, round_up};
+pub use curve::{Curve, CurvePoint};
+pub use histogram::{Bucket, Distribution, LogHistogram};
+pub use profiler::Profiler;
+pub use summary::{
+    CrossThreadPair, Fragmentation, Grid, HotSize, Operations, Reallocs, Summary, ThreadSummary,
+};
+
+use crate::error::TraceError;
+use crate::import::Source;
+
+/// Reads a trace to its end and sums it up.
+///
+/// # Errors
+/// Whatever keeps the source from being read to its end.
+pub fn summarise(source: &mut dyn Source) -> Result<Summary, TraceError> {
+    let mut profiler = Profiler::new();
+    while let Some(event) = source.next_event()? {
+        profiler.observe(&event);
+    }
+    Ok(profiler.finish(source.census()))
+}

@@ -1,0 +1,299 @@
+//! The bytes of a trace: a file, uncompressed as it is read, in one bounded buffer.
+//!
+//! gzip, zstd and zip (its first file) are told by their magic numbers. Memory is bounded by the
+//! longest line accepted; what comes out of a compressed file is bounded by its size.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::Format;
+use crate::error::TraceError;
+
+/// The longest line of a text format, in bytes.
+pub(crate) const MAX_LINE: usize = 1 << 20;
+
+/// How far a compressed file may expand: no honest trace comes near it.
+const MAX_EXPANSION: u64 = 1 << 14;
+const MIN_LIMIT: u64 = 1 << 30;
+
+const BUFFER: usize = 1 << 18;
+
+/// A trace file being read.
+pub(crate) struct Input {
+    path: PathBuf,
+    reader: Box<dyn Read + Send>,
+    layer: Option<&'static str>,
+    compressed: u64,
+    limit: u64,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Position of `buffer[0]` in the uncompressed stream.
+    base: u64,
+    line: u64,
+    at_end: bool,
+}
+
+impl Input {
+    /// Opens a file and looks through one layer of compression.
+    pub(crate) fn open(path: &Path) -> Result<Self, TraceError> {
+        let read_error = |source| TraceError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read_error)?;
+        let metadata = file.metadata().map_err(read_error)?;
+        if metadata.is_dir() {
+            return Err(TraceError::Directory { path: path.to_owned() });
+        }
+        let compressed = metadata.len();
+        let (reader, layer) = uncompress(file, path)?;
+        let mut input = Input::from_reader(path, reader);
+        input.layer = layer;
+        input.compressed = compressed;
+        if layer.is_some() {
+            input.limit = compressed.saturating_mul(MAX_EXPANSION).max(MIN_LIMIT);
+        }
+        Ok(input)
+    }
+
+    /// Reads from anything; `path` names it in messages.
+    pub(crate) fn from_reader(path: &Path, reader: Box<dyn Read + Send>) -> Self {
+        Input {
+            path: path.to_owned(),
+            reader,
+            layer: None,
+            compressed: 0,
+            limit: u64::MAX,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            base: 0,
+            line: 0,
+            at_end: false,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of the line read last, counted from 1.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Position of the next byte in the uncompressed stream.
+    pub(crate) fn position(&self) -> u64 {
+        self.base + self.start as u64
+    }
+
+    /// Up to `count` bytes from here, fewer only at the end; they stay unread.
+    pub(crate) fn peek(&mut self, count: usize) -> Result<&[u8], TraceError> {
+        while self.end - self.start < count && self.fill()? {}
+        Ok(&self.buffer[self.start..self.end.min(self.start + count)])
+    }
+
+    /// Marks `count` bytes that were peeked as read.
+    pub(crate) fn skip(&mut self, count: usize) {
+        debug_assert!(count <= self.end - self.start);
+        self.start += count;
+    }
+
+    /// The next byte.
+    pub(crate) fn byte(&mut self) -> Result<Option<u8>, TraceError> {
+        if self.start == self.end && !self.fill()? {
+            return Ok(None);
+        }
+        self.start += 1;
+        Ok(Some(self.buffer[self.start - 1]))
+    }
+
+    /// The next line without its end (`\n` or `\r\n`), also one that the file ends in.
+    pub(crate) fn next_line(&mut self, format: Format) -> Result<Option<&[u8]>, TraceError> {
+        let mut searched = 0;
+        let length = loop {
+            let window = &self.buffer[self.start + searched..self.end];
+            if let Some(at) = window.iter().position(|&byte| byte == b'\n') {
+                break searched + at + 1;
+            }
+            searched = self.end - self.start;
+            if searched > MAX_LINE {
+                let reason = format!("the line is longer than {MAX_LINE} bytes");
+                return Err(self.text_error(format, self.line + 1, MAX_LINE, reason));
+            }
+            if !self.fill()? {
+                if searched == 0 {
+                    return Ok(None);
+                }
+                break searched;
+            }
+        };
+        self.line += 1;
+        let mut line = &self.buffer[self.start..self.start + length];
+        self.start += length;
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// The error for the line read last.
+    pub(crate) fn line_error(&self, format: Format, fault: Fault) -> TraceError {
+        self.text_error(format, self.line, fault.at, fault.reason.to_owned())
+    }
+
+    fn text_error(&self, format: Format, line: u64, at: usize, reason: String) -> TraceError {
+        TraceError::Text { path: self.path.clone(), format, line, column: at as u64 + 1, reason }
+    }
+
+    /// Reads more behind `end`; false at the end of the file.
+    fn fill(&mut self) -> Result<bool, TraceError> {
+        if self.at_end {
+            return Ok(false);
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.base += self.start as u64;
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        let got = loop {
+            match self.reader.read(&mut self.buffer[self.end..]) {
+                Ok(got) => break got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(self.read_error(source)),
+            }
+        };
+        self.end += got;
+        self.at_end = got == 0;
+        let total = self.base + self.end as u64;
+        if total > self.limit {
+            return Err(TraceError::Bomb {
+                path: self.path.clone(),
+                layer: self.layer.unwrap_or("compressed"),
+                compressed: self.compressed,
+                limit: self.limit,
+            });
+        }
+        Ok(got > 0)
+    }
+
+    fn read_error(&self, source: io::Error) -> TraceError {
+        let path = self.path.clone();
+        match self.layer {
+            Some(layer) => {
+                let byte = self.base + self.end as u64;
+                TraceError::Compression { path, layer, byte, source }
+            }
+            None => TraceError::Read { path, source },
+        }
+    }
+}
+
+/// Where in a line parsing stopped, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Bytes before the fault.
+    pub(crate) at: usize,
+    pub(crate) reason: &'static str,
+}
+
+type Layer = (Box<dyn Read + Send>, Option<&'static str>);
+
+fn uncompress(mut file: File, path: &Path) -> Result<Layer, TraceError> {
+    let read_error = |source| TraceError::Read { path: path.to_owned(), source };
+    let mut magic = [0; 4];
+    let mut got = 0;
+    while got < magic.len() {
+        match file.read(&mut magic[got..]).map_err(read_error)? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    if got == 0 {
+        return Err(TraceError::Empty { path: path.to_owned() });
+    }
+    if let Err(error) = file.seek(SeekFrom::Start(0)) {
+        // A pipe cannot be rewound: what was read is put back in front of it, uncompressed.
+        if error.kind() == io::ErrorKind::NotSeekable {
+            let head = io::Cursor::new(magic[..got].to_vec());
+            return unwrap_stream(Box::new(head.chain(file)), &magic[..got], path);
+        }
+        return Err(read_error(error));
+    }
+    if magic[..got].starts_with(b"PK\x03\x04") || magic[..got].starts_with(b"PK\x05\x06") {
+        return Ok((first_of_zip(file, path)?, Some("zip")));
+    }
+    unwrap_stream(Box::new(file), &magic[..got], path)
+}
+
+fn unwrap_stream(
+    file: Box<dyn Read + Send>,
+    magic: &[u8],
+    path: &Path,
+) -> Result<Layer, TraceError> {
+    if magic.starts_with(&[0x1f, 0x8b]) {
+        let reader = flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, file));
+        return Ok((Box::new(reader), Some("gzip")));
+    }
+    if magic == [0x28, 0xb5, 0x2f, 0xfd] {
+        let reader = zstd::stream::read::Decoder::new(file)
+            .map_err(|source| TraceError::Read { path: path.to_owned(), source })?;
+        return Ok((Box::new(reader), Some("zstd")));
+    }
+    Ok((file, None))
+}
+
+/// The content of the first file of a zip archive, checked against its CRC at the end.
+fn first_of_zip(file: File, path: &Path) -> Result<Box<dyn Read + Send>, TraceError> {
+    let damaged = |source: io::Error| TraceError::Compression {
+        path: path.to_owned(),
+        layer: "zip",
+        byte: 0,
+        source,
+    };
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(error.into()))?;
+    let mut first = None;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(|error| damaged(error.into()))?;
+        if entry.is_file() {
+            let start = entry.data_start();
+            first = Some((entry.compression(), start, entry.compressed_size(), entry.crc32()));
+            break;
+        }
+    }
+    let Some((method, start, length, crc)) = first else {
+        return Err(TraceError::Empty { path: path.to_owned() });
+    };
+    let mut file = archive.into_inner();
+    file.seek(SeekFrom::Start(start)).map_err(damaged)?;
+    let data = BufReader::with_capacity(BUFFER, file.take(length));
+    let reader: Box<dyn Read + Send> = match method {
+        zip::CompressionMethod::Stored => Box::new(data),
+        zip::CompressionMethod::Deflated => Box::new(flate2::bufread::DeflateDecoder::new(data)),
+        _ => {
+            let reason = "its compression method is neither stored nor deflated";
+            return Err(damaged(io::Error::new(io::ErrorKind::Unsupported, reason)));
+        }
+    };
+    Ok(Box::new(Checked { reader, hasher: crc32fast::Hasher::new(), expected: crc }))
+}
+
+/// Fails at the end of the data if its CRC-32 is not the expected one.
+struct Checked {
+    reader: Box<dyn Read + Send>,
+    hasher: crc32fast::Hasher,
+    expected: u32,
+}
+
+impl Read for Checked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..got]);
+        if got == 0 && !buffer.is_empty() && self.hasher.clone().finalize() != self.expected {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum does not match"));
+        }
+        Ok(got)
+    }
+}
