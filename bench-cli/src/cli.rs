@@ -53,6 +53,8 @@ enum Command {
     Run(commands::run::RunArgs),
     /// Print where a library of ours lies, for LD_PRELOAD by hand
     Preload(commands::preload::PreloadArgs),
+    /// Understand and rewrite traces
+    Trace(commands::trace::TraceArgs),
     #[command(hide = true)]
     Worker(crate::worker::WorkerArgs),
 }
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
+        Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
     };
     match result {

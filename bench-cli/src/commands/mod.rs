@@ -2,3 +2,4 @@
 
 pub mod preload;
 pub mod run;
+pub mod trace;

@@ -220,7 +220,7 @@ impl Profiler {
                 operations.free_null += u64::from(object.is_none());
             }
             Op::UsableSize { .. } => operations.usable_size += 1,
-            Op::ThreadStart { .. } => return,
+            Op::ThreadStart { .. } | Op::Access { .. } => return,
             Op::ThreadEnd => {
                 operations.thread_done += 1;
                 self.threads_ended += 1;

@@ -1,0 +1,58 @@
+//! `bench-cli trace info`: one pass over a trace, told as a table or as JSON.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use traces::analysis::{self, Summary};
+
+use super::{InputArgs, human, show};
+use crate::error::{CliError, Exit};
+
+/// What to tell.
+#[derive(Clone, Debug, Args)]
+pub(super) struct InfoArgs {
+    /// The trace: our container or any foreign format, also inside gz, zst or zip
+    file: PathBuf,
+    /// How to tell it
+    #[arg(long, value_enum, default_value = "human")]
+    format: Output,
+    #[command(flatten)]
+    input: InputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// Tables
+    Human,
+    /// One JSON object
+    Json,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: &'a str,
+    format: traces::Format,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+pub(super) fn run(args: &InfoArgs) -> Result<Exit, CliError> {
+    let mut source = args.input.open(&args.file)?;
+    let summary = analysis::summarise(&mut *source)?;
+    let file = args.file.display().to_string();
+    let text = match args.format {
+        Output::Human => human::tell(&file, source.format(), &summary),
+        Output::Json => {
+            let report = Report { file: &file, format: source.format(), summary: &summary };
+            let mut text = serde_json::to_string_pretty(&report).map_err(|error| {
+                CliError::new(Exit::Internal, "cannot write JSON").because(error)
+            })?;
+            text.push('\n');
+            text
+        }
+    };
+    show(&text)?;
+    Ok(Exit::Success)
+}
