@@ -19,14 +19,11 @@ pub struct Policy {
     pub trim: usize,
     /// … but for this much.
     pub keep: usize,
-    /// Whether freed blocks are merged later instead of at once, where the placement can.
-    pub deferred: bool,
 }
 
 impl Policy {
-    /// Grow by 128 KiB, trim from 256 KiB, keep 128 KiB, merge at once.
-    pub const DEFAULT: Self =
-        Self { grow: 128 << 10, trim: 256 << 10, keep: 128 << 10, deferred: false };
+    /// Grow by 128 KiB, trim from 256 KiB, keep 128 KiB.
+    pub const DEFAULT: Self = Self { grow: 128 << 10, trim: 256 << 10, keep: 128 << 10 };
 }
 
 impl Default for Policy {
@@ -188,13 +185,14 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         };
         let gap = start - at;
         if gap != 0 {
-            self.list(FreeBlock { at, size: gap, region }, header.prev_in_use(), header.is_zero());
+            let front = FreeBlock { at, size: gap, region };
+            self.list(front, header.prev_in_use(), header.is_zero())?;
         }
         let rest = size - gap - need;
         let taken = if rest >= MIN_BLOCK { need } else { need + rest };
         if taken == need && rest != 0 {
             let tail = FreeBlock { at: start + need, size: rest, region };
-            self.list(tail, true, header.is_zero());
+            self.list(tail, true, header.is_zero())?;
         } else {
             // SAFETY: `next` was verified above and we hold the heap alone.
             unsafe { after.with_prev_in_use(true).write(next, secret) };
@@ -230,14 +228,19 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
 
     /// Writes the tags of a free block and lists it. Neighbours are not looked at.
     #[inline(always)]
-    pub(super) fn list(&mut self, block: FreeBlock, prev_in_use: bool, zero: bool) {
+    pub(super) fn list(
+        &mut self,
+        block: FreeBlock,
+        prev_in_use: bool,
+        zero: bool,
+    ) -> Result<(), Fault> {
         let header = Header::new(block.size, false, prev_in_use, self.ground.arena);
         // SAFETY: the caller hands over the block; its last word is its footer.
         unsafe { header.with_mark(zero).write(block.at, self.ground.secret) };
         // SAFETY: as above.
         unsafe { store(block.at + block.size - HEADER, footer(block.size, 0)) };
         // SAFETY: tags are written, and a block that was not free a moment ago is not listed.
-        unsafe { self.placement.insert(&self.ground, block) };
+        unsafe { self.placement.insert(&self.ground, block) }
     }
 
     /// Merges `block`, in use by nobody, with its free neighbours and lists the result.
@@ -295,7 +298,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             // SAFETY: `after` was verified above.
             unsafe { after.with_prev_in_use(false).write(next, secret) };
         }
-        self.list(merged, prev_in_use, zero);
+        self.list(merged, prev_in_use, zero)?;
         Ok(merged)
     }
 }

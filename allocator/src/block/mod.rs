@@ -24,6 +24,7 @@
 )]
 
 mod check;
+mod core_heap;
 mod fault;
 mod fixed;
 mod ground;
@@ -38,12 +39,13 @@ pub(crate) mod testing;
 mod tests;
 
 pub use check::{BlockInfo, Counters, Totals};
+pub use core_heap::{HeapCore, Strategy};
 pub use fault::{Fault, FaultKind};
 pub use fixed::FixedRegion;
 pub use ground::{FreeBlock, Ground, block_size};
 pub(crate) use ground::{fault as fault_at, fit, padded};
 pub use header::{GRAIN, HEADER, MAX_BLOCK, MIN_BLOCK};
-pub(crate) use header::{follow, link, load, store};
+pub(crate) use header::{follow, footer, footer_stamp, link, load, store};
 pub use heap::{BlockHeap, Policy};
 pub use region::{Added, Extent, MAX_REGIONS, Region, Source};
 
@@ -76,9 +78,12 @@ pub unsafe trait Placement {
 
     /// Lists a block.
     ///
+    /// # Errors
+    /// A fault if the words of a listed block on the way were damaged; then it is not listed.
+    ///
     /// # Safety
     /// The block is free, its header and footer are written, and it is not listed.
-    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock);
+    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault>;
 
     /// Unlists a block.
     ///
@@ -138,7 +143,7 @@ pub unsafe trait Placement {
         Ok(None)
     }
 
-    /// Switches deferred coalescing, where the strategy has a choice.
+    /// Switches deferred coalescing, where the strategy has a choice. Nothing is parked.
     fn set_deferred(&mut self, deferred: bool) {
         let _ = deferred;
     }

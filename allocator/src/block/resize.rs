@@ -38,7 +38,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         let taken = if rest >= MIN_BLOCK { need } else { whole };
         if taken == need && rest != 0 {
             let tail = FreeBlock { at: block.at + need, size: rest, region: block.region };
-            self.list(tail, true, after.is_zero());
+            self.list(tail, true, after.is_zero())?;
         } else {
             let end = block.at + whole;
             // SAFETY: a block ends at a block or a fence of its region.

@@ -213,7 +213,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         let block = FreeBlock { size: last.size - given, ..last };
         // SAFETY: the new last word of the free block, which starts at least MIN_BLOCK before it.
         unsafe { store(block.at + block.size - HEADER, footer(block.size, 0)) };
-        self.list(block, header.prev_in_use(), header.is_zero());
+        self.list(block, header.prev_in_use(), header.is_zero())?;
         Ok(given)
     }
 
@@ -232,7 +232,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         self.placement.region_changed(&self.ground, only.region, true);
         // SAFETY: the header was verified when the block was merged.
         let header = unsafe { Header::read(only.at) };
-        self.list(only, header.prev_in_use(), header.is_zero());
+        self.list(only, header.prev_in_use(), header.is_zero())?;
         Ok(false)
     }
 

@@ -3,7 +3,7 @@
 //! | strategy | file | which block | cost of a search |
 //! |---|---|---|---|
 //! | first fit | `first_fit.rs` | the lowest address that fits | three cache lines of index, then one 4 KiB slice |
-//! | first fit, LIFO | `first_fit.rs` | the one freed last that fits | at most 64 blocks and 25 list heads |
+//! | first fit, LIFO | `lifo.rs` | the one freed last that fits | at most 64 blocks and 25 list heads |
 //! | next fit | `next_fit.rs` | the next address behind the last one used | as first fit |
 //! | best fit | `best_fit.rs` | the smallest that fits | O(1) below 1 KiB, else O(log n) |
 //! | worst fit | `worst_fit.rs` | the largest | O(log n) |
@@ -19,13 +19,22 @@
 )]
 
 mod address_index;
+mod best_fit;
 mod first_fit;
+mod lifo;
 mod list;
 mod next_fit;
+mod quick_fit;
 mod segregated;
+mod size_index;
 #[cfg(test)]
 mod tests;
+mod worst_fit;
 
+pub use best_fit::BestFit;
 pub use first_fit::FirstFit;
+pub use lifo::FirstFitLifo;
 pub use next_fit::NextFit;
+pub use quick_fit::QuickFit;
 pub use segregated::Segregated;
+pub use worst_fit::WorstFit;

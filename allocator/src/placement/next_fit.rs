@@ -49,9 +49,10 @@ unsafe impl Placement for NextFit {
     }
 
     #[inline(always)]
-    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) {
+    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault> {
         // SAFETY: the caller's promise.
         unsafe { self.index.insert(ground, block) };
+        Ok(())
     }
 
     #[inline(always)]

@@ -141,7 +141,7 @@ unsafe impl Placement for Segregated {
         Self { heads: [0; CLASSES], words: [0; WORDS], summary: 0, examined: 0, hint: 0 };
 
     #[inline(always)]
-    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) {
+    unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault> {
         let class = class(block.size);
         if let Some((head, word)) = self.slots(class) {
             // SAFETY: the caller's promise: free, and in no list.
@@ -149,6 +149,7 @@ unsafe impl Placement for Segregated {
             *word |= 1 << (class % 64);
             self.summary |= 1 << (class / 64);
         }
+        Ok(())
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 extern crate std;
 use super::*;
 use crate::block::testing::TestSource;
-use crate::block::{BlockHeap, Placement, Policy};
+use crate::block::{BlockHeap, FaultKind, Placement, Policy};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -45,8 +45,8 @@ fn bytes<'a>(at: usize, size: usize) -> &'a mut [u8] {
 }
 
 /// Runs `steps` and holds the heap to its word after each of them.
-fn model<P: Placement>(steps: &[Step], deferred: bool) {
-    let policy = Policy { grow: 16 << 10, trim: 64 << 10, keep: 8 << 10, deferred };
+fn model<P: Placement>(steps: &[Step]) {
+    let policy = Policy { grow: 16 << 10, trim: 64 << 10, keep: 8 << 10 };
     let source = TestSource::new(256 << 10, 16 << 10, 2 << 20);
     let mut heap: BlockHeap<P, TestSource> = BlockHeap::new(source, policy, 0x1357_9bdf, 2);
     let mut live: Vec<Object> = Vec::new();
@@ -97,13 +97,13 @@ fn model<P: Placement>(steps: &[Step], deferred: bool) {
 }
 
 macro_rules! strategies {
-    ($($name:ident: $strategy:ty, $deferred:expr;)*) => {
+    ($($name:ident: $strategy:ty;)*) => {
         proptest! {
             #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
             $(
                 #[test]
                 fn $name(steps in prop::collection::vec(step(), 1..250)) {
-                    model::<$strategy>(&steps, $deferred);
+                    model::<$strategy>(&steps);
                 }
             )*
         }
@@ -111,9 +111,17 @@ macro_rules! strategies {
 }
 
 strategies! {
-    first_fit_keeps_objects_apart_and_its_books_exact: FirstFit, false;
-    next_fit_keeps_objects_apart_and_its_books_exact: NextFit, false;
-    segregated_keeps_objects_apart_and_its_books_exact: Segregated, false;
+    first_fit_keeps_objects_apart_and_its_books_exact: FirstFit;
+    first_fit_lifo_keeps_objects_apart_and_its_books_exact: FirstFitLifo;
+    next_fit_keeps_objects_apart_and_its_books_exact: NextFit;
+    best_fit_keeps_objects_apart_and_its_books_exact: BestFit;
+    worst_fit_keeps_objects_apart_and_its_books_exact: WorstFit;
+    segregated_keeps_objects_apart_and_its_books_exact: Segregated;
+    quick_fit_keeps_objects_apart_and_its_books_exact: QuickFit;
+    deferred_segregated_keeps_objects_apart_and_its_books_exact: QuickFit<Segregated>;
+    deferred_best_fit_keeps_objects_apart_and_its_books_exact: QuickFit<BestFit>;
+    deferred_lifo_keeps_objects_apart_and_its_books_exact: QuickFit<FirstFitLifo>;
+    a_switched_off_quick_fit_merges_at_once: QuickFit<NextFit, false>;
 }
 
 fn heap<P: Placement>(bytes: usize) -> BlockHeap<P, TestSource> {
@@ -166,6 +174,50 @@ fn segregated_takes_the_smallest_class_that_surely_fits() {
     assert_eq!(heap.allocate(900, 16, false), Ok(Some(at[1])));
 }
 
+#[test]
+fn lifo_takes_the_block_freed_last_that_fits() {
+    let mut heap = heap::<FirstFitLifo>(1 << 20);
+    let at = holes(&mut heap, &[300, 1000, 290, 100]);
+    assert_eq!(heap.allocate(280, 16, false), Ok(Some(at[2])));
+    assert_eq!(heap.allocate(280, 16, false), Ok(Some(at[1])));
+    assert_eq!(heap.allocate(80, 16, false).unwrap(), Some(at[1] + 288));
+}
+
+#[test]
+fn best_fit_takes_the_smallest_block_that_fits() {
+    let mut heap = heap::<BestFit>(1 << 20);
+    let at = holes(&mut heap, &[5000, 3000, 300, 100, 4000]);
+    assert_eq!(heap.allocate(280, 16, false), Ok(Some(at[2])));
+    assert_eq!(heap.allocate(3500, 16, false), Ok(Some(at[4])));
+    assert_eq!(heap.allocate(2900, 16, false), Ok(Some(at[1])));
+    assert_eq!(heap.allocate(4900, 16, false), Ok(Some(at[0])));
+}
+
+#[test]
+fn worst_fit_takes_the_largest_block() {
+    let mut heap = heap::<WorstFit>(1 << 20);
+    let at = holes(&mut heap, &[100, 5000, 300]);
+    let rest = heap.check().unwrap().largest_free;
+    assert!(heap.allocate(rest - 4000, 16, false).unwrap().unwrap() > at[2]);
+    assert_eq!(heap.allocate(50, 16, false), Ok(Some(at[1])));
+}
+
+#[test]
+fn quick_fit_hands_out_exactly_what_was_freed_last_and_merges_on_flush() {
+    let mut heap = heap::<QuickFit>(1 << 20);
+    let objects = [(); 3].map(|()| heap.allocate(100, 16, false).unwrap().unwrap());
+    for object in objects {
+        heap.free(object).unwrap();
+    }
+    assert_eq!(heap.check().unwrap().parked_blocks, 3);
+    assert_eq!(heap.free(objects[1]).unwrap_err().kind, FaultKind::DoubleFree);
+    assert_eq!(heap.allocate(100, 16, false), Ok(Some(objects[2])));
+    heap.free(objects[2]).unwrap();
+    heap.flush().unwrap();
+    let totals = heap.check().unwrap();
+    assert_eq!((totals.parked_blocks, totals.free_blocks), (0, 1));
+}
+
 /// Ten times as many free blocks may not make a search look at many more of them.
 fn search_length<P: Placement>(holes: usize) -> f64 {
     let mut heap = heap::<P>(64 << 20);
@@ -175,6 +227,7 @@ fn search_length<P: Placement>(holes: usize) -> f64 {
     for object in objects.iter().step_by(2) {
         heap.free(*object).unwrap();
     }
+    heap.flush().unwrap();
     assert!(heap.check().unwrap().free_blocks >= holes);
     let before = heap.examined();
     for n in 0..1000 {
@@ -188,8 +241,15 @@ fn search_length<P: Placement>(holes: usize) -> f64 {
 
 #[test]
 fn a_search_among_a_hundred_thousand_free_blocks_stays_short() {
-    for length in [search_length::<FirstFit>, search_length::<NextFit>, search_length::<Segregated>]
-    {
+    for length in [
+        search_length::<FirstFit>,
+        search_length::<FirstFitLifo>,
+        search_length::<NextFit>,
+        search_length::<BestFit>,
+        search_length::<WorstFit>,
+        search_length::<Segregated>,
+        search_length::<QuickFit>,
+    ] {
         let (few, many) = (length(10_000), length(100_000));
         // The first searches correct one stale bound per slice; that is what grows.
         assert!(few < 500.0 && many < 500.0, "{few} and {many} blocks examined per search");
