@@ -1,6 +1,7 @@
 //! `cargo ci …`: the checks of this project that no common tool makes.
 //!
 //! - `floors`: no crate and no module of the allocator imports from a floor above its own.
+//! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
 //! `file:line: what is wrong`, and ends with 0 (sound), 1 (findings) or 2 (could not be made).
@@ -16,10 +17,11 @@ use anyhow::Context;
 mod floors;
 
 mod lexer;
+mod tidy;
 
 mod tree;
 
-const USAGE: &str = "usage: cargo ci floors";
+const USAGE: &str = "usage: cargo ci floors | tidy";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = root().and_then(|root| match words.split_first() {
         Some((&"floors", [])) => floors::check(&root),
+        Some((&"tidy", [])) => tidy::check(&root),
         _ => anyhow::bail!("{USAGE}"),
     });
     match outcome {

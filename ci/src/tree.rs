@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Folders that hold nothing written by hand, wherever they stand.
+/// Names of what holds nothing written by hand, wherever it stands (`.git` is a file in a worktree).
 const SKIPPED: [&str; 4] = [".git", "target", "bench-out", "book"];
 
 /// Every file at or below `root`/`below`, relative to `root`, sorted.
@@ -22,10 +22,11 @@ pub(crate) fn files(root: &Path, below: &str) -> anyhow::Result<Vec<PathBuf>> {
         for entry in entries {
             let entry = entry.with_context(|| format!("failed to list {}", folder.display()))?;
             let kind = entry.file_type()?;
+            if SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
+                continue;
+            }
             if kind.is_dir() {
-                if !SKIPPED.iter().any(|skipped| entry.file_name() == *skipped) {
-                    waiting.push(entry.path());
-                }
+                waiting.push(entry.path());
             } else if kind.is_file() {
                 let path = entry.path();
                 found.push(path.strip_prefix(root).unwrap_or(&path).to_owned());
