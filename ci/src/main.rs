@@ -2,6 +2,7 @@
 //!
 //! - `floors`: no crate and no module of the allocator imports from a floor above its own.
 //! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
+//! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
 //! `file:line: what is wrong`, and ends with 0 (sound), 1 (findings) or 2 (could not be made).
@@ -16,12 +17,13 @@ use anyhow::Context;
 
 mod floors;
 
+mod instructions;
 mod lexer;
 mod tidy;
 
 mod tree;
 
-const USAGE: &str = "usage: cargo ci floors | tidy";
+const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show]";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let outcome = root().and_then(|root| match words.split_first() {
         Some((&"floors", [])) => floors::check(&root),
         Some((&"tidy", [])) => tidy::check(&root),
+        Some((&"instructions", options)) => instructions::check(&root, options),
         _ => anyhow::bail!("{USAGE}"),
     });
     match outcome {
