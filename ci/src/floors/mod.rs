@@ -37,18 +37,21 @@ const CRATES: &[(&str, &[&str])] = &[
 /// The modules of crate `allocator`, ground floor first. Modules of one floor do not know each
 /// other; each may import whatever stands on a lower floor.
 const MODULES: &[&[&str]] = &[
-    // Bytes, pages, slices as types that refuse to mix; where an error goes when nothing is left.
-    &["units", "fatal"],
-    // Core atomics or loom's; counters; what the user configured.
-    &["sync", "stats", "options"],
-    // Memory from the kernel.
+    // Bytes, pages and slices as constants and types that refuse to mix.
+    &["units"],
+    // The one switch between core atomics and loom's.
+    &["sync"],
+    // The kernel: memory, futexes, one line to standard error.
     &["os"],
-    // 4 MiB of it, and how an address finds its owner.
+    // What everything above needs from the kernel: a lock, settings, counters, the one way to die.
+    &["lock", "fatal", "options", "stats"],
+    // 4 MiB of memory, and how an address finds its owner.
     &["segment"],
-    // Objects of one size class; blocks with boundary tags (declares the `Placement` trait).
+    // Blocks of one size linked through themselves; blocks with boundary tags (and the
+    // `Placement` trait).
     &["slab", "block"],
-    // The strategies that implement it.
-    &["placement"],
+    // Blocks of one size with their free map outside; the strategies that implement `Placement`.
+    &["bitmap", "placement"],
     // Objects with a mapping of their own.
     &["huge"],
     // Per-thread heaps; the heap of the seed design.

@@ -2,7 +2,7 @@
 //!
 //! - manifests inherit version, edition, licence and lints from the workspace, and the lockfile
 //!   knows one registry;
-//! - Rust files open with a header, stay short, and argue for each unsafe block;
+//! - Rust files open with a header, stay short, and give reasons where they are unsafe;
 //! - text holds no paths of somebody's machine, no unfinished business, no conflict markers;
 //! - links inside the repository lead somewhere, and every exit code and option is documented.
 //!
