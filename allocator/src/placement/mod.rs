@@ -20,6 +20,7 @@
 
 mod address_index;
 mod best_fit;
+mod buddy;
 mod first_fit;
 mod lifo;
 mod list;
@@ -27,14 +28,17 @@ mod next_fit;
 mod quick_fit;
 mod segregated;
 mod size_index;
+mod slab;
 #[cfg(test)]
 mod tests;
 mod worst_fit;
 
 pub use best_fit::BestFit;
+pub use buddy::{Buddy, BuddyHeap};
 pub use first_fit::FirstFit;
 pub use lifo::FirstFitLifo;
 pub use next_fit::NextFit;
 pub use quick_fit::QuickFit;
 pub use segregated::Segregated;
+pub use slab::{Slab, SlabHeap};
 pub use worst_fit::WorstFit;

@@ -1,8 +1,9 @@
 //! The same properties for every strategy: a shadow heap, and a whole check after each step.
 extern crate std;
 use super::*;
+use crate::block;
 use crate::block::testing::TestSource;
-use crate::block::{BlockHeap, FaultKind, Placement, Policy};
+use crate::block::{BlockHeap, FaultKind, HeapCore, Placement, Policy};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -45,10 +46,10 @@ fn bytes<'a>(at: usize, size: usize) -> &'a mut [u8] {
 }
 
 /// Runs `steps` and holds the heap to its word after each of them.
-fn model<P: Placement>(steps: &[Step]) {
+fn model<P: block::Strategy>(steps: &[Step]) {
     let policy = Policy { grow: 16 << 10, trim: 64 << 10, keep: 8 << 10 };
     let source = TestSource::new(256 << 10, 16 << 10, 2 << 20);
-    let mut heap: BlockHeap<P, TestSource> = BlockHeap::new(source, policy, 0x1357_9bdf, 2);
+    let mut heap = P::Core::<TestSource>::new(source, policy, 0x1357_9bdf, 2);
     let mut live: Vec<Object> = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match *step {
@@ -121,6 +122,8 @@ strategies! {
     deferred_segregated_keeps_objects_apart_and_its_books_exact: QuickFit<Segregated>;
     deferred_best_fit_keeps_objects_apart_and_its_books_exact: QuickFit<BestFit>;
     deferred_lifo_keeps_objects_apart_and_its_books_exact: QuickFit<FirstFitLifo>;
+    buddy_keeps_objects_apart_and_its_books_exact: Buddy;
+    slab_keeps_objects_apart_and_its_books_exact: Slab;
     a_switched_off_quick_fit_merges_at_once: QuickFit<NextFit, false>;
 }
 
@@ -216,6 +219,48 @@ fn quick_fit_hands_out_exactly_what_was_freed_last_and_merges_on_flush() {
     heap.flush().unwrap();
     let totals = heap.check().unwrap();
     assert_eq!((totals.parked_blocks, totals.free_blocks), (0, 1));
+}
+
+#[test]
+fn buddies_are_aligned_to_their_size_and_merge_back_into_one() {
+    let source = TestSource::new(1 << 20, 1 << 20, 1 << 20);
+    let mut heap = <Buddy as block::Strategy>::Core::new(source, Policy::DEFAULT, 7, 0);
+    let whole = heap.check().unwrap();
+    let objects: Vec<_> = [1, 32, 33, 100, 5000, 60_000]
+        .map(|size| heap.allocate(size, 16, false).unwrap().unwrap())
+        .into();
+    for &object in &objects {
+        assert_eq!(object % heap.usable(object).unwrap(), 0);
+    }
+    assert_eq!(heap.free(objects[4] + 4096).unwrap_err().kind, FaultKind::InteriorFree);
+    assert_eq!(heap.free(objects[4] + 8).unwrap_err().kind, FaultKind::MisalignedFree);
+    assert_eq!(heap.free(64).unwrap_err().kind, FaultKind::ForeignFree);
+    for &object in &objects {
+        heap.free(object).unwrap();
+        assert_eq!(heap.free(object).unwrap_err().kind, FaultKind::DoubleFree);
+    }
+    let merged = heap.check().unwrap();
+    assert_eq!(merged.live_blocks, whole.live_blocks);
+    assert!(merged.largest_free >= 256 << 10);
+}
+
+#[test]
+fn a_slab_knows_each_slot_and_refuses_what_is_none() {
+    let source = TestSource::new(1 << 20, 1 << 20, 1 << 20);
+    let mut heap = <Slab as block::Strategy>::Core::new(source, Policy::DEFAULT, 7, 0);
+    let slots: Vec<_> = (0..300).map(|_| heap.allocate(48, 16, false).unwrap().unwrap()).collect();
+    let large = heap.allocate(20_000, 16, false).unwrap().unwrap();
+    assert_eq!(heap.usable(slots[7]), Ok(48));
+    assert_eq!(heap.usable(large), Ok(20_480));
+    assert_eq!(heap.free(slots[7] + 16).unwrap_err().kind, FaultKind::InteriorFree);
+    assert_eq!(heap.free(large + 4096).unwrap_err().kind, FaultKind::InteriorFree);
+    assert_eq!(heap.free(slots[7] + 4).unwrap_err().kind, FaultKind::MisalignedFree);
+    for &slot in slots.iter().chain([&large]) {
+        heap.free(slot).unwrap();
+        assert_eq!(heap.free(slot).unwrap_err().kind, FaultKind::DoubleFree);
+    }
+    heap.trim(0).unwrap();
+    assert_eq!(heap.check().unwrap().live_blocks, 0);
 }
 
 /// Ten times as many free blocks may not make a search look at many more of them.
