@@ -1,0 +1,247 @@
+//! One run: checks, preparation, the threads, and what they leave behind.
+
+use std::sync::atomic::Ordering;
+
+use super::calls::Calls;
+use super::footprint::{Footprint, Sampler, reset_peak, resident};
+use super::histogram::Histogram;
+use super::observe::footprint::FootprintObserver;
+use super::observe::latency::{LatencyObserver, LatencyPool};
+use super::observe::throughput::{SizedThroughput, Throughput};
+use super::observe::verify::VerifyObserver;
+use super::options::{EngineOptions, Pace, Pass};
+use super::outcome::{EngineError, Fidelity, MemoryReport, Outcome, Stalls};
+use super::threads::{Shared, Tally};
+use crate::plan::{Counts, Plan};
+
+/// Executes `plan` on real threads through the process's own `malloc` and says what happened.
+///
+/// The caller's thread executes the plan's first stream. For figures of memory that mean something,
+/// call it in a process that does little else.
+///
+/// # Errors
+/// If the plan or the options make no sense, a thread cannot be created, or the harness gets no
+/// memory of its own. Failed allocations are results, not errors.
+pub fn run(plan: &Plan, options: &EngineOptions) -> Result<Outcome, EngineError> {
+    check(plan, options)?;
+    let calls = Calls::of(options.calls).map_err(|function| EngineError::Missing { function })?;
+    let latency = match options.pass {
+        Pass::Latency => {
+            let threads = usize::try_from(plan.peak_threads()).unwrap_or(usize::MAX);
+            let alive = threads.saturating_mul(options.copies.max(1) as usize).saturating_add(8);
+            let pool = LatencyPool::new(alive, options.sample_every, options.slowest);
+            Some(pool.map_err(|source| EngineError::Memory {
+                what: "histograms",
+                bytes: 0,
+                source,
+            })?)
+        }
+        _ => None,
+    };
+    let sizes = options.pass != Pass::Throughput || plan.has_sized_frees();
+    let shared = Shared::new(plan, options, calls, sizes, latency)?;
+    let sampler = match options.pass {
+        Pass::Footprint => Some(Sampler::new(&shared)?),
+        _ => None,
+    };
+    let reset = reset_peak();
+    let (base, _) = resident();
+    let before = Usage::now();
+    let mut footprint = None;
+    match options.pass {
+        Pass::Throughput if sizes => shared.run::<SizedThroughput>()?,
+        Pass::Throughput => shared.run::<Throughput>()?,
+        Pass::Latency => shared.run::<LatencyObserver>()?,
+        Pass::Verify => shared.run::<VerifyObserver>()?,
+        Pass::Footprint => {
+            if let Some(sampler) = &sampler {
+                footprint = Some(sampler.watch(|| shared.run::<FootprintObserver>())?);
+            }
+        }
+    }
+    let usage = Usage::now().since(&before);
+    let (_, peak) = resident();
+    let skew = sampler.as_ref().and_then(Sampler::largest_skew);
+    let memory =
+        MemoryReport { base_rss_bytes: base, peak_rss_bytes: peak, peak_is_of_this_run: reset };
+    Ok(outcome(shared, usage, memory, footprint, skew))
+}
+
+fn check(plan: &Plan, options: &EngineOptions) -> Result<(), EngineError> {
+    plan.check()?;
+    let complain = |what: &str| Err(EngineError::Options { what: what.to_owned() });
+    if matches!(options.pace, Pace::Paced(_)) && !plan.has_times() {
+        return complain("a paced run needs a stream with times, and a plan that keeps them");
+    }
+    if options.calls == super::CallSet::Null && options.pass == Pass::Verify {
+        return complain("the null allocator keeps no promise that could be verified");
+    }
+    if options.sample_every == 0 {
+        return complain("one call in 0 cannot be timed");
+    }
+    if options.repeat.is_some_and(|repeat| repeat != plan.repeat()) && !plan.is_folded() {
+        return complain("only a stream with a body can be repeated");
+    }
+    Ok(())
+}
+
+/// Totals of all threads.
+struct Sums {
+    counts: Counts,
+    tally: Tally,
+    first_body_ns: u64,
+    last_body_ns: u64,
+    last_end_ns: u64,
+}
+
+fn sum(shared: &Shared<'_>) -> Sums {
+    let mut sums = Sums {
+        counts: Counts::default(),
+        tally: Tally::default(),
+        first_body_ns: u64::MAX,
+        last_body_ns: 0,
+        last_end_ns: 0,
+    };
+    for id in 0..shared.threads() {
+        // SAFETY: every thread was joined, except the caller itself.
+        let t = unsafe { shared.tally(id) };
+        let c = &mut sums.counts;
+        c.malloc += t.malloc;
+        c.calloc += t.calloc;
+        c.realloc += t.realloc;
+        c.aligned += t.aligned;
+        c.free += t.free;
+        c.free_null += t.free_null;
+        c.usable_size += t.usable_size;
+        c.retried += t.retried;
+        c.allocations += t.malloc + t.calloc + t.aligned + t.realloc_births;
+        c.frees += t.free + t.realloc_deaths;
+        let all = &mut sums.tally;
+        all.failed += t.failed;
+        all.unexpected += t.unexpected;
+        all.unsupported += t.unsupported;
+        all.sized_frees += t.sized_frees;
+        all.waits += t.waits;
+        all.stalled += t.stalled;
+        all.stall_ns += t.stall_ns;
+        if t.body_start_ns != 0 {
+            sums.first_body_ns = sums.first_body_ns.min(t.body_start_ns);
+            sums.last_body_ns = sums.last_body_ns.max(t.body_end_ns);
+        }
+        sums.last_end_ns = sums.last_end_ns.max(t.end_ns);
+    }
+    let c = &mut sums.counts;
+    c.operations = c.malloc
+        + c.calloc
+        + c.realloc
+        + c.aligned
+        + c.free
+        + c.free_null
+        + c.usable_size
+        + c.retried;
+    c.requested_bytes =
+        shared.plan.counts(shared.repeat).requested_bytes * u64::from(shared.options.copies.max(1));
+    sums
+}
+
+fn outcome(
+    shared: Shared<'_>,
+    usage: Usage,
+    memory: MemoryReport,
+    footprint: Option<Footprint>,
+    skew: Option<u64>,
+) -> Outcome {
+    let (plan, options) = (shared.plan, shared.options);
+    let sums = sum(&shared);
+    let copies = options.copies.max(1);
+    let start = shared.start_ns.load(Ordering::SeqCst);
+    let replay_peak = footprint.as_ref().map(|f| f.peak_live_bytes);
+    let trace_peak = plan.peak_live_bytes() * u64::from(copies);
+    let comparable = !plan.is_folded() && trace_peak != 0;
+    let fidelity = Fidelity {
+        order: plan.order(),
+        waits: plan.static_waits(),
+        stalled_share: sums.tally.stalled as f64 / sums.counts.operations.max(1) as f64,
+        trace_peak_live_bytes: trace_peak,
+        replay_peak_live_bytes: replay_peak,
+        peak_live_deviation: replay_peak
+            .filter(|_| comparable)
+            .map(|peak| peak as f64 / trace_peak as f64 - 1.0),
+        largest_skew_events: skew,
+        threads_created: u64::from(shared.created.load(Ordering::SeqCst)),
+        trace_peak_threads: plan.peak_threads(),
+        replay_peak_threads: u64::from(shared.peak_threads.load(Ordering::SeqCst)),
+    };
+    Outcome {
+        pass: options.pass,
+        touch: options.touch,
+        stream_hash: plan.stream_hash(),
+        repeat: shared.repeat,
+        copies,
+        counts: sums.counts,
+        elapsed_ns: sums.last_end_ns.saturating_sub(start),
+        body_ns: (sums.last_body_ns != 0)
+            .then(|| sums.last_body_ns.saturating_sub(sums.first_body_ns)),
+        cpu_ns: usage.cpu_ns,
+        failed_allocations: sums.tally.failed,
+        unexpected_successes: sums.tally.unexpected,
+        unsupported: sums.tally.unsupported,
+        sized_frees: sums.tally.sized_frees,
+        minor_faults: usage.minor_faults,
+        major_faults: usage.major_faults,
+        voluntary_switches: usage.voluntary_switches,
+        involuntary_switches: usage.involuntary_switches,
+        memory,
+        timer: shared.timer.report(),
+        stalls: Stalls {
+            waits: sums.tally.waits,
+            stalled: sums.tally.stalled,
+            total_ns: sums.tally.stall_ns,
+            histogram: Histogram::from_counters(&shared.stall_counters()),
+        },
+        fidelity,
+        latency: shared.latency.map(LatencyPool::report),
+        footprint,
+        verification: (options.pass == Pass::Verify).then(|| shared.ledger.report()),
+    }
+}
+
+/// What the process used of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    cpu_ns: u64,
+    minor_faults: u64,
+    major_faults: u64,
+    voluntary_switches: u64,
+    involuntary_switches: u64,
+}
+
+impl Usage {
+    fn now() -> Usage {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: `usage` is writable, and zeroed is a valid one.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let count = |n: libc::c_long| u64::try_from(n).unwrap_or(0);
+        let time = |t: libc::timeval| count(t.tv_sec) * 1_000_000_000 + count(t.tv_usec) * 1000;
+        Usage {
+            cpu_ns: time(usage.ru_utime) + time(usage.ru_stime),
+            minor_faults: count(usage.ru_minflt),
+            major_faults: count(usage.ru_majflt),
+            voluntary_switches: count(usage.ru_nvcsw),
+            involuntary_switches: count(usage.ru_nivcsw),
+        }
+    }
+
+    fn since(self, before: &Usage) -> Usage {
+        Usage {
+            cpu_ns: self.cpu_ns - before.cpu_ns,
+            minor_faults: self.minor_faults - before.minor_faults,
+            major_faults: self.major_faults - before.major_faults,
+            voluntary_switches: self.voluntary_switches - before.voluntary_switches,
+            involuntary_switches: self.involuntary_switches - before.involuntary_switches,
+        }
+    }
+}

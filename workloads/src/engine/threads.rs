@@ -1,0 +1,409 @@
+//! Birth, end and join of plan threads.
+//!
+//! The plan's first thread is the caller, so that a plan of one thread runs in a process of one
+//! thread. A thread is created by the thread whose stream says so, and joined by the *reaper*, a
+//! thread of the harness that sleeps until one ends: stacks and thread-local heaps go back when
+//! they would in the program.
+
+use std::ffi::c_void;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::calls::Calls;
+use super::execute::Worker;
+use super::footprint::Live;
+use super::histogram::BUCKETS;
+use super::memory::Region;
+use super::observe::Observer;
+use super::observe::latency::LatencyPool;
+use super::observe::verify::Ledger;
+use super::options::EngineOptions;
+use super::outcome::EngineError;
+use super::progress::{Progress, futex_wait, futex_wake};
+use super::timer::{Timer, now_ns};
+use crate::plan::{Plan, Section};
+
+/// Bytes of a plan thread's stack, thread-local storage of the preloaded library included.
+const STACK: usize = 1 << 20;
+
+/// What a thread did, written by itself at its end.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Tally {
+    pub(crate) malloc: u64,
+    pub(crate) calloc: u64,
+    pub(crate) realloc: u64,
+    pub(crate) realloc_births: u64,
+    pub(crate) realloc_deaths: u64,
+    pub(crate) aligned: u64,
+    pub(crate) free: u64,
+    pub(crate) free_null: u64,
+    pub(crate) usable_size: u64,
+    pub(crate) retried: u64,
+    pub(crate) failed: u64,
+    pub(crate) unexpected: u64,
+    pub(crate) unsupported: u64,
+    pub(crate) sized_frees: u64,
+    pub(crate) waits: u64,
+    pub(crate) stalled: u64,
+    pub(crate) stall_ns: u64,
+    pub(crate) body_start_ns: u64,
+    pub(crate) body_end_ns: u64,
+    pub(crate) end_ns: u64,
+}
+
+/// What belongs to one thread of the run. Zeroed memory is a valid one.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct State {
+    /// Places done, in the footprint pass.
+    pub(crate) places: AtomicU64,
+    handle: AtomicU64,
+    /// Where the thread finds what it needs, written before it is created.
+    shared: AtomicPtr<c_void>,
+    tally: std::cell::UnsafeCell<Tally>,
+}
+
+// SAFETY: `tally` is written by its thread before the thread ends, and read after it was joined.
+unsafe impl Sync for State {}
+
+/// What all threads of a run share.
+pub(crate) struct Shared<'p> {
+    pub(crate) plan: &'p Plan,
+    pub(crate) options: &'p EngineOptions,
+    pub(crate) repeat: u32,
+    pub(crate) calls: Calls,
+    pub(crate) timer: Timer,
+    pub(crate) abandoned: AtomicBool,
+    pub(crate) live: Live,
+    pub(crate) latency: Option<LatencyPool>,
+    pub(crate) ledger: Ledger,
+    pub(crate) start_ns: AtomicU64,
+    pub(crate) peak_threads: AtomicU32,
+    pub(crate) created: AtomicU32,
+    alive: AtomicU32,
+    gate: AtomicU32,
+    failed_thread: AtomicU32,
+    failed_errno: AtomicI32,
+    pub(crate) fork_errno: AtomicI32,
+    progress: Region,
+    states: Region,
+    slots: Region,
+    sizes: Option<Region>,
+    stalls: Region,
+    /// Threads in the order in which they ended, plus one; 0 = none yet.
+    ended: Region,
+    ended_count: AtomicU32,
+    ended_word: AtomicU32,
+}
+
+impl std::fmt::Debug for Shared<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("plan", &self.plan.path()).finish_non_exhaustive()
+    }
+}
+
+fn region<T>(what: &'static str, count: usize) -> Result<Region, EngineError> {
+    Region::array::<T>(count, true).map_err(|source| EngineError::Memory {
+        what,
+        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+        source,
+    })
+}
+
+impl<'p> Shared<'p> {
+    pub(crate) fn new(
+        plan: &'p Plan,
+        options: &'p EngineOptions,
+        calls: Calls,
+        sizes: bool,
+        latency: Option<LatencyPool>,
+    ) -> Result<Self, EngineError> {
+        let copies = options.copies.max(1) as usize;
+        let threads = plan.threads().len() * copies;
+        let slots = usize::try_from(plan.slots()).unwrap_or(usize::MAX).saturating_mul(copies);
+        Ok(Shared {
+            plan,
+            options,
+            repeat: options.repeat.unwrap_or(plan.repeat()).max(1),
+            calls,
+            timer: Timer::calibrate(),
+            abandoned: AtomicBool::new(false),
+            live: Live::default(),
+            latency,
+            ledger: Ledger::default(),
+            start_ns: AtomicU64::new(0),
+            peak_threads: AtomicU32::new(0),
+            created: AtomicU32::new(0),
+            alive: AtomicU32::new(0),
+            gate: AtomicU32::new(0),
+            failed_thread: AtomicU32::new(0),
+            failed_errno: AtomicI32::new(0),
+            fork_errno: AtomicI32::new(0),
+            progress: region::<Progress>("counters of threads", threads)?,
+            states: region::<State>("states of threads", threads)?,
+            slots: region::<*mut u8>("addresses of objects", slots)?,
+            sizes: sizes.then(|| region::<u64>("sizes of objects", slots)).transpose()?,
+            stalls: region::<AtomicU64>("the stall histogram", BUCKETS)?,
+            ended: region::<AtomicU32>("ended threads", threads)?,
+            ended_count: AtomicU32::new(0),
+            ended_word: AtomicU32::new(0),
+        })
+    }
+
+    /// Threads of the run: those of the plan, times copies.
+    pub(crate) fn threads(&self) -> usize {
+        self.plan.threads().len() * self.options.copies.max(1) as usize
+    }
+
+    /// First thread of the copy that `id` belongs to.
+    pub(crate) fn base(&self, id: usize) -> usize {
+        id - id % self.plan.threads().len()
+    }
+
+    pub(crate) fn state(&self, id: usize) -> &State {
+        assert!(id < self.threads());
+        // SAFETY: the region holds `threads()` states, and zeroed memory is a valid one.
+        unsafe { &*self.states.start::<State>().wrapping_add(id) }
+    }
+
+    /// The counters of all threads, `threads()` of them.
+    pub(crate) fn progress(&self) -> *const Progress {
+        self.progress.start()
+    }
+
+    /// The slots of a copy whose first thread is `base`.
+    pub(crate) fn slots(&self, base: usize) -> *mut *mut u8 {
+        self.slots.start::<*mut u8>().wrapping_add(self.first_slot(base))
+    }
+
+    /// The sizes that belong to these slots; NULL if they are not kept.
+    pub(crate) fn sizes(&self, base: usize) -> *mut u64 {
+        match &self.sizes {
+            Some(sizes) => sizes.start::<u64>().wrapping_add(self.first_slot(base)),
+            None => std::ptr::null_mut(),
+        }
+    }
+
+    fn first_slot(&self, base: usize) -> usize {
+        let copy = base / self.plan.threads().len();
+        copy * usize::try_from(self.plan.slots()).unwrap_or(0)
+    }
+
+    pub(crate) fn stall(&self, ns: u64) {
+        let bucket = super::histogram::bucket_of(ns);
+        // SAFETY: the region holds BUCKETS counters; `bucket_of` is less.
+        let counter = unsafe { &*self.stalls.start::<AtomicU64>().wrapping_add(bucket) };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counters of the stall histogram, when all threads are joined.
+    pub(crate) fn stall_counters(&self) -> Vec<u64> {
+        // SAFETY: the region holds BUCKETS counters.
+        let counters =
+            unsafe { std::slice::from_raw_parts(self.stalls.start::<AtomicU64>(), BUCKETS) };
+        counters.iter().map(|c| c.load(Ordering::Relaxed)).collect()
+    }
+
+    /// What thread `id` did.
+    ///
+    /// # Safety
+    /// The thread was joined, or is the caller.
+    pub(crate) unsafe fn tally(&self, id: usize) -> Tally {
+        // SAFETY: by contract nobody writes any more.
+        unsafe { *self.state(id).tally.get() }
+    }
+
+    /// Ends the run early: nobody waits any more.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        for id in 0..self.threads() {
+            // SAFETY: the region holds `threads()` counters.
+            unsafe { &*self.progress().wrapping_add(id) }.wake();
+        }
+    }
+
+    /// The failure that made the run end early, if one did.
+    pub(crate) fn failure(&self) -> Option<EngineError> {
+        let thread = self.failed_errno.load(Ordering::SeqCst);
+        if thread != 0 {
+            return Some(EngineError::Thread {
+                thread: self.failed_thread.load(Ordering::SeqCst),
+                source: io::Error::from_raw_os_error(thread),
+            });
+        }
+        let fork = self.fork_errno.load(Ordering::SeqCst);
+        (fork != 0).then(|| EngineError::Fork { source: io::Error::from_raw_os_error(fork) })
+    }
+
+    fn arrived(&self) {
+        let alive = self.alive.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak_threads.fetch_max(alive, Ordering::Relaxed);
+    }
+
+    /// Creates thread `id`; on failure the run is abandoned.
+    pub(crate) fn spawn<O: Observer>(&self, id: usize) {
+        let state = self.state(id);
+        state.shared.store((&raw const *self).cast_mut().cast(), Ordering::SeqCst);
+        self.arrived();
+        // Before the thread exists, so that it is never joined before it is counted.
+        self.created.fetch_add(1, Ordering::SeqCst);
+        match create(start::<O>, (&raw const *state).cast_mut().cast()) {
+            Ok(handle) => state.handle.store(handle as u64, Ordering::SeqCst),
+            Err(error) => {
+                self.alive.fetch_sub(1, Ordering::Relaxed);
+                self.created.fetch_sub(1, Ordering::SeqCst);
+                self.failed_thread.store(u32::try_from(id).unwrap_or(u32::MAX), Ordering::SeqCst);
+                let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+                self.failed_errno.store(errno, Ordering::SeqCst);
+                self.abandon();
+            }
+        }
+    }
+
+    /// Executes the stream of thread `id` on the calling thread.
+    fn execute<O: Observer>(&self, id: usize) {
+        let row = id % self.plan.threads().len();
+        let mut worker = Worker::new(self, id, O::new(self, id));
+        // SAFETY (all three): `Plan::check` looked at every word before the run.
+        unsafe { worker.section(self.plan.stream(row, Section::Prologue)) };
+        let body = self.plan.stream(row, Section::Body);
+        if !body.is_empty() {
+            worker.tally.body_start_ns = now_ns();
+            for repetition in 0..self.repeat {
+                worker.repetition = repetition;
+                // SAFETY: see above.
+                unsafe { worker.section(body) };
+            }
+            worker.tally.body_end_ns = now_ns();
+        }
+        // SAFETY: see above.
+        unsafe { worker.section(self.plan.stream(row, Section::Epilogue)) };
+        worker.tally.end_ns = now_ns();
+        worker.observer.finish(self, id);
+        // SAFETY: this thread alone writes its tally, and nobody reads it yet.
+        unsafe { *self.state(id).tally.get() = worker.tally };
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells the reaper that thread `id` is about to end.
+    fn leave(&self, id: usize) {
+        let at = self.ended_count.fetch_add(1, Ordering::SeqCst) as usize;
+        // SAFETY: the region holds `threads()` numbers and every thread leaves once.
+        let entry = unsafe { &*self.ended.start::<AtomicU32>().wrapping_add(at) };
+        entry.store(u32::try_from(id + 1).unwrap_or(u32::MAX), Ordering::SeqCst);
+        self.ended_word.fetch_add(1, Ordering::SeqCst);
+        futex_wake(&self.ended_word);
+    }
+
+    /// Joins every thread that ends, until nobody is left who could create another.
+    fn reap(&self) {
+        let mut joined = 0;
+        loop {
+            let word = self.ended_word.load(Ordering::SeqCst);
+            let all_left = self.gate.load(Ordering::SeqCst) == 2
+                && self.created.load(Ordering::SeqCst) == joined;
+            if all_left {
+                return;
+            }
+            // SAFETY: the region holds `threads()` numbers; `joined` is less until all are joined.
+            let entry = unsafe { &*self.ended.start::<AtomicU32>().wrapping_add(joined as usize) };
+            let id =
+                if (joined as usize) < self.threads() { entry.load(Ordering::SeqCst) } else { 0 };
+            if id == 0 {
+                futex_wait(&self.ended_word, word);
+                continue;
+            }
+            let handle = &self.state(id as usize - 1).handle;
+            // The creator stores the handle just after the thread began.
+            while handle.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            // SAFETY: a thread created by us and joined once.
+            unsafe {
+                libc::pthread_join(
+                    handle.load(Ordering::SeqCst) as libc::pthread_t,
+                    std::ptr::null_mut(),
+                )
+            };
+            joined += 1;
+        }
+    }
+
+    /// Runs all threads to their end on and beside the calling thread.
+    pub(crate) fn run<O: Observer>(&self) -> Result<(), EngineError> {
+        let rows = self.plan.threads().len();
+        if rows == 0 {
+            self.start_ns.store(now_ns(), Ordering::SeqCst);
+            return Ok(());
+        }
+        let alone = self.threads() == 1;
+        let reaper = match alone {
+            true => None,
+            false => Some(
+                create(reaper, (&raw const *self).cast_mut().cast())
+                    .map_err(|source| EngineError::Thread { thread: 0, source })?,
+            ),
+        };
+        for copy in 1..self.threads() / rows {
+            self.spawn::<O>(copy * rows);
+        }
+        self.arrived();
+        self.start_ns.store(now_ns(), Ordering::SeqCst);
+        self.gate.store(1, Ordering::SeqCst);
+        futex_wake(&self.gate);
+        self.execute::<O>(0);
+        if let Some(reaper) = reaper {
+            // Threads that only others can create are created by threads not yet joined, so the
+            // reaper may leave once all that were created are joined and the first is done.
+            self.gate.store(2, Ordering::SeqCst);
+            self.ended_word.fetch_add(1, Ordering::SeqCst);
+            futex_wake(&self.ended_word);
+            // SAFETY: created above and joined once.
+            unsafe { libc::pthread_join(reaper, std::ptr::null_mut()) };
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+/// Creates a joinable thread with a small stack, without a word to Rust's runtime or its heap.
+pub(crate) fn create(
+    start: extern "C" fn(*mut c_void) -> *mut c_void,
+    argument: *mut c_void,
+) -> io::Result<libc::pthread_t> {
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut handle: libc::pthread_t = 0;
+    // SAFETY: initialised by the first call before the others use it; `start` and `argument` are
+    // what the caller vouches for.
+    let status = unsafe {
+        libc::pthread_attr_init(attributes.as_mut_ptr());
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
+        let status = libc::pthread_create(&raw mut handle, attributes.as_ptr(), start, argument);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        status
+    };
+    if status == 0 { Ok(handle) } else { Err(io::Error::from_raw_os_error(status)) }
+}
+
+extern "C" fn start<O: Observer>(argument: *mut c_void) -> *mut c_void {
+    let state: *const State = argument.cast_const().cast();
+    // SAFETY (both): `run` returns only after every thread was joined, and what threads share
+    // outlives it; `spawn` stored the pointer before it created this thread.
+    let shared: *const Shared<'_> =
+        unsafe { (*state).shared.load(Ordering::SeqCst) }.cast_const().cast();
+    let shared = unsafe { &*shared };
+    let id = (state.addr() - shared.states.start::<State>().addr()) / size_of::<State>();
+    while shared.gate.load(Ordering::SeqCst) == 0 {
+        futex_wait(&shared.gate, 0);
+    }
+    shared.execute::<O>(id);
+    shared.leave(id);
+    std::ptr::null_mut()
+}
+
+extern "C" fn reaper(argument: *mut c_void) -> *mut c_void {
+    // SAFETY: `run` joins the reaper before it returns.
+    let shared = unsafe { &*argument.cast_const().cast::<Shared<'_>>() };
+    shared.reap();
+    std::ptr::null_mut()
+}

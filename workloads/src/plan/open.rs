@@ -1,0 +1,258 @@
+//! A plan file, mapped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::{Mmap, MmapOptions};
+
+use super::error::PlanError;
+use super::layout::{Counts, HEADER_WORDS, Header, ROW_WORDS, Section, ThreadInfo};
+use super::order::Order;
+use super::record;
+
+/// A prepared event stream, mapped from its file and ready to be executed.
+#[derive(Debug)]
+pub struct Plan {
+    map: Mmap,
+    header: Header,
+    threads: Vec<ThreadInfo>,
+    path: PathBuf,
+}
+
+impl Plan {
+    /// Maps the plan at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not a whole plan of this version.
+    pub fn open(path: &Path) -> Result<Plan, PlanError> {
+        let io = |source| PlanError::Io { verb: "open", path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: plans are written under another name and renamed, and nobody writes to one
+        // afterwards; the mapping is private.
+        let map = unsafe { MmapOptions::new().map(&file) }.map_err(io)?;
+        let bad = |what: String| PlanError::NotAPlan { path: path.to_path_buf(), what };
+        if map.len() % 8 != 0 || map.len() < HEADER_WORDS * 8 {
+            return Err(bad(format!("it has {} bytes", map.len())));
+        }
+        let words = as_words(&map);
+        let header = Header::from_words(words).map_err(bad)?;
+        let rows = HEADER_WORDS
+            .checked_add(
+                usize::try_from(header.threads).unwrap_or(usize::MAX).saturating_mul(ROW_WORDS),
+            )
+            .and_then(|end| words.get(HEADER_WORDS..end))
+            .ok_or_else(|| bad(format!("it states {} threads", header.threads)))?;
+        let threads: Vec<ThreadInfo> =
+            rows.chunks_exact(ROW_WORDS).map(ThreadInfo::from_words).collect();
+        for (t, row) in threads.iter().enumerate() {
+            let end = row.words.iter().try_fold(row.start, |sum, &n| sum.checked_add(n));
+            let places: u64 = row.places.iter().sum();
+            let index_end = row.index.checked_add(if header.has_index { places } else { 0 });
+            let inside = |end: Option<u64>| end.is_some_and(|end| end <= words.len() as u64);
+            if !inside(end) || !inside(index_end) {
+                return Err(bad(format!("the stream of thread {t} leaves the file")));
+            }
+        }
+        Ok(Plan { map, header, threads, path: path.to_path_buf() })
+    }
+
+    /// The file this plan was opened from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its threads, in order of birth.
+    #[must_use]
+    pub fn threads(&self) -> &[ThreadInfo] {
+        &self.threads
+    }
+
+    /// The most threads alive at once in the stream.
+    #[must_use]
+    pub fn peak_threads(&self) -> u64 {
+        self.header.peak_threads
+    }
+
+    /// The order it keeps.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.header.order
+    }
+
+    /// Events read to make it.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.header.events
+    }
+
+    /// Executions of the body; 1 if the stream has none.
+    #[must_use]
+    pub fn repeat(&self) -> u32 {
+        u32::try_from(self.header.repeat).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the stream has a body that can be repeated.
+    #[must_use]
+    pub fn is_folded(&self) -> bool {
+        self.header.folded
+    }
+
+    /// Calls that one execution makes, with the body executed `repeat` times.
+    #[must_use]
+    pub fn counts(&self, repeat: u32) -> Counts {
+        let [prologue, body, epilogue] = self.header.counts;
+        prologue.plus(body, u64::from(repeat)).plus(epilogue, 1)
+    }
+
+    /// The golden hash of the event stream.
+    #[must_use]
+    pub fn stream_hash(&self) -> u64 {
+        self.header.stream_hash
+    }
+
+    /// Most bytes requested by live objects at once, in the stream's own order.
+    #[must_use]
+    pub fn peak_live_bytes(&self) -> u64 {
+        self.header.peak_live_bytes
+    }
+
+    /// Most live objects at once, in the stream's own order.
+    #[must_use]
+    pub fn peak_live_objects(&self) -> u64 {
+        self.header.peak_live_objects
+    }
+
+    /// Bytes requested by the objects alive at the end.
+    #[must_use]
+    pub fn final_live_bytes(&self) -> u64 {
+        self.header.final_live_bytes
+    }
+
+    /// Objects alive at the end.
+    #[must_use]
+    pub fn final_live_objects(&self) -> u64 {
+        self.header.final_live_objects
+    }
+
+    /// Releases by a thread that did not give birth to the object (body counted once).
+    #[must_use]
+    pub fn cross_thread_frees(&self) -> u64 {
+        self.header.cross_thread_frees
+    }
+
+    /// Waits in all streams (body counted once).
+    #[must_use]
+    pub fn static_waits(&self) -> u64 {
+        self.header.static_waits
+    }
+
+    /// The largest single request in bytes.
+    #[must_use]
+    pub fn largest_request(&self) -> u64 {
+        self.header.largest_request
+    }
+
+    /// Places where objects' addresses are kept, 8 bytes each.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.header.slots
+    }
+
+    /// Whether every operation carries the time the stream gives it.
+    #[must_use]
+    pub fn has_times(&self) -> bool {
+        self.header.has_times
+    }
+
+    /// Whether some releases state a size.
+    #[must_use]
+    pub fn has_sized_frees(&self) -> bool {
+        self.header.sized_frees
+    }
+
+    /// Bytes of event data per operation of the stream, waits and times included.
+    #[must_use]
+    pub fn bytes_per_operation(&self) -> f64 {
+        let words: u64 = self.threads.iter().flat_map(|t| t.words).sum();
+        let operations: u64 = self.header.counts.iter().map(|c| c.operations).sum();
+        words as f64 * 8.0 / operations.max(1) as f64
+    }
+
+    /// Looks at every word, which also brings the file into memory: slots, threads and numbers are
+    /// in range, and no operation lacks its second word.
+    ///
+    /// # Errors
+    /// If one is not.
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
+        for thread in 0..self.threads.len() {
+            for section in [Section::Prologue, Section::Body, Section::Epilogue] {
+                self.check_section(self.stream(thread, section)).map_err(|what| {
+                    let what = format!("in the stream of thread {thread}, {what}");
+                    PlanError::NotAPlan { path: self.path.clone(), what }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_section(&self, words: &[u64]) -> Result<(), String> {
+        let slots = self.header.slots;
+        let threads = self.threads.len();
+        let mut rest = words.iter();
+        while let Some(&word) = rest.next() {
+            let code = record::code(word);
+            if record::words(word) == 2 && rest.next().is_none() {
+                return Err("the last operation lacks its second word".to_owned());
+            }
+            let at = u64::from(record::slot(word));
+            match code {
+                record::WAIT | record::WAIT_BODY => {
+                    if record::wait_parts(word).0 as usize >= threads {
+                        return Err("a wait names a thread that does not exist".to_owned());
+                    }
+                }
+                record::SPAWN if at >= threads as u64 => {
+                    return Err("a birth names a thread that does not exist".to_owned());
+                }
+                record::MOVE if record::size(word) >= slots => {
+                    return Err("a move names a slot that does not exist".to_owned());
+                }
+                _ if record::has_slot(code) && at >= slots => {
+                    return Err("an operation names a slot that does not exist".to_owned());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The words of one section of a thread's stream.
+    pub(crate) fn stream(&self, thread: usize, section: Section) -> &[u64] {
+        let row = &self.threads[thread];
+        let skip: u64 = row.words[..section as usize].iter().sum();
+        let start = to_usize(row.start + skip);
+        &as_words(&self.map)[start..start + to_usize(row.words[section as usize])]
+    }
+
+    /// The places of one thread in the total order, if the plan was made with an index.
+    pub(crate) fn index(&self, thread: usize) -> Option<&[u64]> {
+        let row = &self.threads[thread];
+        let places: u64 = row.places.iter().sum();
+        let start = to_usize(row.index);
+        self.header.has_index.then(|| &as_words(&self.map)[start..start + to_usize(places)])
+    }
+}
+
+/// `Plan::open` has checked that every stated range lies within the mapped file.
+fn to_usize(words: u64) -> usize {
+    usize::try_from(words).expect("within a mapped file")
+}
+
+fn as_words(bytes: &[u8]) -> &[u64] {
+    // SAFETY: every bit pattern is a u64; `align_to` yields only whole, aligned ones, and a
+    // mapping begins on a page.
+    let (before, words, _) = unsafe { bytes.align_to::<u64>() };
+    debug_assert!(before.is_empty());
+    words
+}
