@@ -1,8 +1,50 @@
-//! A thread-safe memory allocator.
+//! A thread-safe memory allocator: a Rust [`GlobalAlloc`](core::alloc::GlobalAlloc), and the core
+//! of `liballocator.so`.
+//!
+//! # Floors, ground floor first
+//! | module | owns |
+//! |---|---|
+//! | `units`, `sync`, `fatal`, `options`, `stats` | constants, the lock, the one way to die, settings, counters |
+//! | `os` | memory from the kernel |
+//! | `segment` | 4 MiB segments cut into slices; where an address finds its owner |
+//! | `slab` | blocks up to 1 KiB, linked through themselves |
+//! | `bitmap` | blocks up to 1 MiB, with their free map outside |
+//! | `block`, `placement` | the boundary-tag heap and its placement strategies |
+//! | `huge` | objects with a mapping of their own |
+//! | `thread` | one heap per thread; birth, death, fork |
+//! | `heap` | routing: which floor serves a request |
+//! | `global_alloc` | the Rust face |
+//!
+//! Imports go down only; `cargo ci floors` proves it.
+//!
+//! # Invariants of the crate
+//! 1. Nothing here panics, prints, unwinds, allocates through itself, or changes `errno`.
+//! 2. Every address handed out is a multiple of 16 and lies inside exactly one live block.
+//! 3. A thread that neither creates nor ends a heap takes no lock and issues no atomic
+//!    read-modify-write on the fast paths.
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 #[cfg(test)]
 extern crate std;
 
+mod bitmap;
 pub mod block;
+pub mod fatal;
+mod global_alloc;
+pub mod heap;
+mod huge;
+pub mod options;
+mod os;
 pub mod placement;
+mod segment;
+mod slab;
+pub mod stats;
+mod sync;
+mod thread;
+mod units;
+
+pub use global_alloc::Allocator;

@@ -1,0 +1,208 @@
+//! Size classes of bitmap spans: eight to a doubling from 1 KiB to 1 MiB, and how long a span of
+//! each class is.
+//!
+//! A class's first spans are just long enough for four blocks; later ones are longer, so that a
+//! class used in earnest refills rarely. Starting long would leave most of a cold class's span
+//! resident and unused.
+#![expect(clippy::indexing_slicing, reason = "only while tables are computed, at compile time")]
+
+use crate::slab::MAX_SLAB;
+use crate::units::{MMAP_THRESHOLD, SLICE};
+
+/// The largest request a bitmap span serves.
+pub(crate) const MAX_BITMAP: usize = 1 << 20;
+/// From this size on a span knows which of its blocks are still zero.
+pub(crate) const KNOWS_ZERO: usize = 32 << 10;
+/// Number of classes: eight for each of the ten doublings.
+pub(crate) const CLASSES: usize = 80;
+/// Blocks of a span at most; one bit of the word is taken.
+const MAX_BLOCKS: usize = 63;
+/// How many spans of a class a heap holds before they get longer.
+const SHORT_SPANS: u16 = 4;
+
+/// A row of the class table. Invariant: below [`CLASSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SizeClass(u8);
+
+/// Number that makes the class of the smallest size 0.
+const FIRST: usize = class_number(MAX_SLAB + 1);
+
+const fn class_number(size: usize) -> usize {
+    let last = size - 1;
+    let log = last.ilog2() as usize;
+    (log << 3) + (last >> (log - 3))
+}
+
+const SIZES: [u32; CLASSES] = {
+    let mut sizes = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let (log, eighth) = (10 + class / 8, class % 8);
+        sizes[class] = (1 << log) + (((eighth + 1) as u32) << (log - 3));
+        class += 1;
+    }
+    sizes
+};
+const _: () = assert!(SIZES[CLASSES - 1] as usize == MAX_BITMAP, "the classes end at the limit");
+const _: () = assert!(class_number(MAX_BITMAP) - FIRST == CLASSES - 1, "sizes and numbers agree");
+
+/// Slices of a span that wastes least, between `least` and a half more.
+const fn best_length(size: usize, least: usize) -> u8 {
+    let most = if least < 15 { least + least / 2 } else { least };
+    let (mut best, mut best_waste) = (least, usize::MAX);
+    let mut slices = least;
+    while slices <= most {
+        let bytes = slices * SLICE;
+        let blocks = if bytes / size > MAX_BLOCKS { MAX_BLOCKS } else { bytes / size };
+        let waste = (bytes - blocks * size) * 1024 / bytes;
+        if waste < best_waste {
+            (best, best_waste) = (slices, waste);
+        }
+        slices += 1;
+    }
+    best as u8
+}
+
+const fn lengths(short: bool) -> [u8; CLASSES] {
+    let mut lengths = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let size = SIZES[class] as usize;
+        let target = if size > 512 << 10 {
+            size
+        } else if size > 240 << 10 {
+            2 * size
+        } else if short {
+            4 * size
+        } else if size <= 8 << 10 {
+            64 << 10
+        } else if size <= 32 << 10 {
+            240 << 10
+        } else {
+            960 << 10
+        };
+        lengths[class] = best_length(size, target.div_ceil(SLICE));
+        class += 1;
+    }
+    lengths
+}
+
+const SHORT: [u8; CLASSES] = lengths(true);
+const LONG: [u8; CLASSES] = lengths(false);
+
+const INVERSES: [u32; CLASSES] = {
+    let mut inverses = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        inverses[class] = ((1u64 << 32) / SIZES[class] as u64 + 1) as u32;
+        class += 1;
+    }
+    inverses
+};
+
+impl SizeClass {
+    /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`].
+    #[inline(always)]
+    pub(crate) const fn of(size: usize) -> Self {
+        debug_assert!(size > MAX_SLAB && size <= MAX_BITMAP);
+        let last = size - 1;
+        // `^ 63` of the leading zeros is what `bsr` computes; the mask spares a check.
+        let log = (last.leading_zeros() ^ 63) as usize;
+        SizeClass(((log << 3) + (last >> (log.wrapping_sub(3) & 63))).wrapping_sub(FIRST) as u8)
+    }
+
+    /// The class with this number; it came from [`SizeClass::index`].
+    #[inline(always)]
+    pub(crate) const fn from_index(index: u8) -> Self {
+        debug_assert!((index as usize) < CLASSES);
+        SizeClass(index)
+    }
+
+    /// All classes, smallest first.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..CLASSES as u8).map(SizeClass)
+    }
+
+    /// The smallest class that serves `size` bytes at a multiple of `align`, if there is one:
+    /// blocks lie at multiples of their size from the start of a slice.
+    pub(crate) fn aligned(size: usize, align: usize) -> Option<Self> {
+        if size > MAX_BITMAP || align > SLICE {
+            return None;
+        }
+        let first = if size > MAX_SLAB { SizeClass::of(size).0 } else { 0 };
+        (first..CLASSES as u8).map(SizeClass).find(|class| class.size() & (align - 1) == 0)
+    }
+
+    /// Position in tables of [`CLASSES`] entries.
+    #[inline(always)]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Bytes of one block.
+    #[inline(always)]
+    pub(crate) const fn size(self) -> usize {
+        // SAFETY: below CLASSES by the type's invariant.
+        unsafe { *SIZES.as_ptr().add(self.0 as usize) as usize }
+    }
+
+    /// Whether spans of this class know which of their blocks are still zero.
+    #[inline(always)]
+    pub(crate) const fn knows_zero(self) -> bool {
+        const FIRST_TO_KNOW: SizeClass = SizeClass::of(KNOWS_ZERO);
+        self.0 >= FIRST_TO_KNOW.0
+    }
+
+    /// 2^32 / size, rounded up.
+    pub(crate) const fn inverse(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { *INVERSES.as_ptr().add(self.0 as usize) }
+    }
+
+    /// Slices of the next span when a heap holds `spans` of this class.
+    pub(crate) const fn span_slices(self, spans: u16) -> usize {
+        let table = if spans < SHORT_SPANS { &SHORT } else { &LONG };
+        // SAFETY: as above.
+        unsafe { *table.as_ptr().add(self.0 as usize) as usize }
+    }
+
+    /// Blocks of a span of `slices`.
+    pub(crate) const fn blocks(self, slices: usize) -> usize {
+        let blocks = slices * SLICE / self.size();
+        if blocks > MAX_BLOCKS { MAX_BLOCKS } else { blocks }
+    }
+
+    /// Whether requests of this class belong to `mmap` rather than `sbrk`.
+    pub(crate) const fn is_large(self) -> bool {
+        self.size() > MMAP_THRESHOLD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_has_the_smallest_class_that_holds_it() {
+        for size in (MAX_SLAB + 1)..=MAX_BITMAP {
+            let class = SizeClass::of(size);
+            assert!(class.size() >= size);
+            assert!(class.0 == 0 || SizeClass(class.0 - 1).size() < size);
+        }
+    }
+
+    #[test]
+    fn the_reciprocal_finds_every_block() {
+        for class in SizeClass::all() {
+            for spans in [0, SHORT_SPANS] {
+                let slices = class.span_slices(spans);
+                let blocks = class.blocks(slices);
+                assert!((1..=MAX_BLOCKS).contains(&blocks) && slices < 128);
+                for block in 0..blocks {
+                    let offset = (block * class.size()) as u64;
+                    assert_eq!((offset * u64::from(class.inverse())) >> 32, block as u64);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! The bitmap spans of one heap.
+//!
+//! # Invariants
+//! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
+//!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
+//! 2. A stashed block is neither free in its span nor anybody's.
+//! 3. `current` is never null: [`NO_SPAN`], which has no free block, stands for none.
+
+use core::ptr::null_mut;
+
+use super::{CLASSES, SizeClass};
+use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, record_of, slice_of};
+use crate::slab::LimboQueue;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::units::{SLICE, SLICE_SHIFT};
+
+/// Tag in `owner` that tells a bitmap span of a heap from its slabs.
+pub(crate) const OWNED: usize = 2;
+/// In `free`: the span is listed as partly free.
+const LISTED: u64 = 1 << 63;
+/// In `remote`: the span has no free block and stands in no queue.
+pub(super) const FULL: u64 = 1 << 63;
+/// Classes up to 128 KiB have a stash of their own.
+const OWN_STASH: u8 = 55;
+const _: () = assert!(SizeClass::from_index(OWN_STASH).size() == 128 << 10);
+
+struct NoSpan(Span);
+// SAFETY: nobody writes to it: it has no free block and is never listed, full or released.
+unsafe impl Sync for NoSpan {}
+static NO_SPAN: NoSpan = NoSpan(Span {
+    owner: AtomicUsize::new(NOBODY),
+    free: 0,
+    live: 0,
+    class: 0,
+    kind: Kind::Free,
+    back: 0,
+    listed: false,
+    remote: AtomicU64::new(0),
+    next: null_mut(),
+    prev: null_mut(),
+    full: 0,
+    inverse: 0,
+    carved: 0,
+    capacity: 0,
+});
+
+#[inline(always)]
+fn no_span() -> *mut Span {
+    (&raw const NO_SPAN.0).cast_mut()
+}
+
+/// What bitmap spans need from the floors above.
+pub(crate) trait BitmapSupply: Supply {
+    /// A span of `class` with free blocks from a heap whose thread has ended; the caller must
+    /// make it its own with [`Bitmaps::adopt`]. Null if there is none.
+    fn foreign_bitmap(&mut self, class: SizeClass) -> *mut Span;
+}
+
+/// The bitmap spans of one heap.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Bitmaps {
+    stash: [*mut u8; CLASSES],
+    current: [*mut Span; CLASSES],
+    partial: [SpanList; CLASSES],
+    spans: [u16; CLASSES],
+    /// The one class above 128 KiB whose stash is in use, or 0.
+    large_stashed: u8,
+}
+
+/// The first record of the span that `record` belongs to, and the bit of `block` in it.
+///
+/// # Safety
+/// `record` is the record of `block`'s slice, in a bitmap span in use.
+#[inline(always)]
+pub(crate) unsafe fn locate(record: *mut Span, block: *mut u8) -> (*mut Span, u64) {
+    // SAFETY: `back` leads from any record of a span to its first, in the same segment.
+    unsafe {
+        let back = (*record).back as usize;
+        let offset = (block.addr() & (SLICE - 1)) + (back << SLICE_SHIFT);
+        let number = (offset as u64 * u64::from((*record).inverse)) >> 32;
+        (record.sub(back), 1 << (number & 63))
+    }
+}
+
+impl Bitmaps {
+    /// Makes a zeroed one usable.
+    pub(crate) fn prepare(&mut self) {
+        self.current = [no_span(); CLASSES];
+    }
+
+    /// A block of `class`, if the stash or the current span has one.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&mut self, class: SizeClass) -> *mut u8 {
+        // SAFETY: the class is in range; the current span is this heap's.
+        unsafe {
+            let stash = self.stash.get_unchecked_mut(class.index());
+            if !stash.is_null() {
+                return core::mem::replace(stash, null_mut());
+            }
+            let span = *self.current.get_unchecked(class.index());
+            let free = (*span).free;
+            if free == 0 { null_mut() } else { take_lowest(span, free, class) }
+        }
+    }
+
+    /// Whether the block that the current span would hand out next is still zero.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn next_is_zero(&self, class: SizeClass) -> bool {
+        // SAFETY: the class is in range; the current span is this heap's.
+        unsafe {
+            let span = *self.current.get_unchecked(class.index());
+            let free = (*span).free;
+            let next = free & free.wrapping_neg();
+            self.stash.get_unchecked(class.index()).is_null()
+                && class.knows_zero()
+                && next != 0
+                && *zero_mask(span) & next != 0
+        }
+    }
+
+    /// Frees a block of one of this heap's spans.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap and `record`'s span, and has just freed `block`.
+    #[inline(always)]
+    pub(crate) unsafe fn push(
+        &mut self,
+        record: *mut Span,
+        block: *mut u8,
+        supply: &mut impl Supply,
+    ) {
+        // SAFETY: the class in a record is in range; the rest is the caller's promise.
+        unsafe {
+            let class = (*record).class;
+            let stash = self.stash.get_unchecked_mut(class as usize);
+            if stash.is_null() && (class <= OWN_STASH || self.large_stashed == class) {
+                *stash = block;
+                return;
+            }
+            if class > OWN_STASH && self.large_stashed != class {
+                return self.stash_large(block, class, supply);
+            }
+            self.put_back(record, block, supply);
+        }
+    }
+
+    /// Gives the large stash to `class`: what another class had in it goes back.
+    ///
+    /// # Safety
+    /// As [`Bitmaps::push`].
+    #[inline(never)]
+    unsafe fn stash_large(&mut self, block: *mut u8, class: u8, supply: &mut impl Supply) {
+        // SAFETY: both classes are in range; a stashed block is this heap's.
+        unsafe {
+            let before = core::mem::replace(&mut self.large_stashed, class) as usize;
+            let old = core::mem::replace(self.stash.get_unchecked_mut(class as usize), block);
+            debug_assert!(old.is_null());
+            if before > OWN_STASH as usize {
+                let evicted = core::mem::replace(self.stash.get_unchecked_mut(before), null_mut());
+                if !evicted.is_null() {
+                    self.put_back(record_of(evicted), evicted, supply);
+                }
+            }
+        }
+    }
+
+    /// Marks a block free in its span.
+    ///
+    /// # Safety
+    /// As [`Bitmaps::push`].
+    #[inline(always)]
+    unsafe fn put_back(&mut self, record: *mut Span, block: *mut u8, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (span, bit) = locate(record, block);
+            let free = (*span).free;
+            if free == 0 {
+                return self.first_free(span, bit, supply);
+            }
+            (*span).free = free | bit;
+            if free | bit == (*span).full | LISTED {
+                self.emptied(span, supply);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `span` is listed and holds no live block.
+    #[inline(never)]
+    unsafe fn emptied(&mut self, span: *mut Span, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.unlist(span);
+            self.release(span, supply);
+        }
+    }
+
+    /// The first block freed in a span that had none free.
+    ///
+    /// # Safety
+    /// As [`Bitmaps::push`]; `bit` is a block of `span`.
+    #[inline(never)]
+    unsafe fn first_free(&mut self, span: *mut Span, bit: u64, supply: &mut impl Supply) {
+        // SAFETY: the local mask is this heap's in every state of the span.
+        unsafe {
+            (*span).free = bit;
+            if *self.current.get_unchecked((*span).class as usize) == span {
+                return;
+            }
+            let cleared = if supply.alone() {
+                let full = (*span).remote.load(Ordering::Relaxed) == FULL;
+                if full {
+                    (*span).remote.store(0, Ordering::Relaxed);
+                }
+                full
+            } else {
+                (*span)
+                    .remote
+                    .compare_exchange(FULL, 0, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+            };
+            // Lost: the span is on its way into the queue, and only the mask may change.
+            if cleared {
+                self.settle(span, supply);
+            }
+        }
+    }
+
+    /// Lists or releases a span that is neither current nor listed nor queued.
+    ///
+    /// # Safety
+    /// The span is this heap's.
+    unsafe fn settle(&mut self, span: *mut Span, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*span).free == (*span).full {
+                self.release(span, supply);
+            } else {
+                self.list(span);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The span is this heap's and neither current nor listed.
+    unsafe fn list(&mut self, span: *mut Span) {
+        // SAFETY: the caller's promise; the class is in range.
+        unsafe {
+            (*span).free |= LISTED;
+            self.partial.get_unchecked_mut((*span).class as usize).push(span);
+        }
+    }
+
+    /// # Safety
+    /// The span is listed.
+    unsafe fn unlist(&mut self, span: *mut Span) {
+        // SAFETY: the caller's promise; the class is in range.
+        unsafe {
+            self.partial.get_unchecked_mut((*span).class as usize).remove(span);
+            (*span).free &= !LISTED;
+        }
+    }
+
+    /// # Safety
+    /// The span is this heap's, neither current nor listed, and holds no live block.
+    unsafe fn release(&mut self, span: *mut Span, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise; the class is in range.
+        unsafe {
+            let spans = self.spans.get_unchecked_mut((*span).class as usize);
+            *spans = spans.saturating_sub(1);
+            supply.give_back(span, (*span).live as usize);
+        }
+    }
+
+    /// After [`Bitmaps::pop`] had no block: makes a span with free blocks current. False when
+    /// memory is exhausted.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn refill(
+        &mut self,
+        class: SizeClass,
+        queue: &LimboQueue,
+        supply: &mut impl BitmapSupply,
+    ) -> bool {
+        // SAFETY: current and listed spans are this heap's; the class is in range.
+        unsafe {
+            loop {
+                let span = *self.current.get_unchecked(class.index());
+                if span != no_span() {
+                    if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) != 0 {
+                        (*span).free = (*span).remote.swap(0, Ordering::AcqRel);
+                    }
+                    if (*span).free != 0 {
+                        return true;
+                    }
+                    if !mark_full(span, supply.alone()) {
+                        continue;
+                    }
+                    *self.current.get_unchecked_mut(class.index()) = no_span();
+                }
+                self.collect_queue(queue, supply);
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                if !span.is_null() {
+                    self.unlist(span);
+                } else {
+                    span = supply.foreign_bitmap(class);
+                    if !span.is_null() {
+                        self.adopt(span, supply.identity());
+                    } else {
+                        span = self.begin(class, supply);
+                        if span.is_null() {
+                            return false;
+                        }
+                    }
+                }
+                *self.current.get_unchecked_mut(class.index()) = span;
+            }
+        }
+    }
+
+    /// A new span; null when memory is exhausted.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    unsafe fn begin(&mut self, class: SizeClass, supply: &mut impl Supply) -> *mut Span {
+        // SAFETY: the run is ours; the class is in range.
+        unsafe {
+            let mut slices = class.span_slices(*self.spans.get_unchecked(class.index()));
+            let run = loop {
+                if let Some(run) = supply.slices(slices, class.is_large()) {
+                    break run;
+                }
+                // Memory is short: one block is better than none.
+                let least = class.size().div_ceil(SLICE);
+                if slices == least {
+                    return null_mut();
+                }
+                slices = least;
+            };
+            let span = run.head;
+            let full = u64::MAX >> (64 - class.blocks(slices));
+            for i in 0..slices {
+                let record = &mut *span.add(i);
+                record.kind = Kind::Bitmap;
+                record.class = class.index() as u8;
+                record.back = i as u8;
+                record.inverse = class.inverse();
+                record.listed = false;
+            }
+            (*span).free = full;
+            (*span).full = full;
+            (*span).live = slices as u32;
+            if class.knows_zero() {
+                *zero_mask(span) = if run.zeroed { full } else { 0 };
+            }
+            (*span).remote.store(0, Ordering::Relaxed);
+            self.adopt(span, supply.identity());
+            span
+        }
+    }
+
+    /// Makes a span this heap's.
+    ///
+    /// # Safety
+    /// The span is nobody's, or its owner's thread has ended and the caller took it from there.
+    unsafe fn adopt(&mut self, span: *mut Span, identity: usize) {
+        // SAFETY: the caller's promise; `live` holds the number of slices.
+        unsafe {
+            for i in 0..(*span).live as usize {
+                (*span.add(i)).owner.store(identity | OWNED, Ordering::Relaxed);
+            }
+            let spans = self.spans.get_unchecked_mut((*span).class as usize);
+            *spans = spans.saturating_add(1);
+        }
+    }
+
+    /// Takes over every span of this heap's queue.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn collect_queue(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
+        if queue.is_empty() {
+            return;
+        }
+        let mut span = queue.take_all();
+        while !span.is_null() {
+            // SAFETY: whoever takes a queue owns the spans in it.
+            unsafe {
+                let next = (*span).next;
+                (*span).free |= (*span).remote.swap(0, Ordering::AcqRel) & !FULL;
+                self.settle(span, supply);
+                span = next;
+            }
+        }
+    }
+
+    /// Empties the stash, collects what others freed, and gives back the empty spans.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
+        // SAFETY: stashed blocks, current and listed spans are this heap's.
+        unsafe {
+            for class in SizeClass::all() {
+                let stash = self.stash.get_unchecked_mut(class.index());
+                let block = core::mem::replace(stash, null_mut());
+                if !block.is_null() {
+                    self.put_back(record_of(block), block, supply);
+                }
+            }
+            self.collect_queue(queue, supply);
+            for class in SizeClass::all() {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    let next = (*span).next;
+                    if (*span).remote.load(Ordering::Relaxed) != 0 {
+                        (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                        if (*span).free == (*span).full | LISTED {
+                            self.emptied(span, supply);
+                        }
+                    }
+                    span = next;
+                }
+                let span = *self.current.get_unchecked(class.index());
+                if span != no_span() {
+                    (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                    if (*span).free == (*span).full {
+                        *self.current.get_unchecked_mut(class.index()) = no_span();
+                        self.release(span, supply);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up one span of `class` with free blocks for another heap, if there is one.
+    ///
+    /// # Safety
+    /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
+    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
+        // SAFETY: the class is in range; current and listed spans are this heap's.
+        unsafe {
+            let mut span = self.partial.get_unchecked(class.index()).first();
+            if !span.is_null() {
+                self.unlist(span);
+            } else {
+                span = *self.current.get_unchecked(class.index());
+                if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) == 0 {
+                    return null_mut();
+                }
+                *self.current.get_unchecked_mut(class.index()) = no_span();
+            }
+            let spans = self.spans.get_unchecked_mut(class.index());
+            *spans = spans.saturating_sub(1);
+            span
+        }
+    }
+
+    /// Tests the invariants over every span of the heap; the first broken one is named.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        for class in SizeClass::all() {
+            // SAFETY: the class is in range; listed and current spans are this heap's.
+            unsafe {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    check_span(span, class, LISTED)?;
+                    span = (*span).next;
+                }
+                let current = *self.current.get_unchecked(class.index());
+                if current != no_span() {
+                    check_span(current, class, 0)?;
+                }
+                let stashed = *self.stash.get_unchecked(class.index());
+                if !stashed.is_null() {
+                    let (span, bit) = locate(record_of(stashed), stashed);
+                    if (*span).free & bit != 0 {
+                        return Err(("a block is free twice", stashed.addr()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of a span that were never handed out and are still zero: kept in the second record,
+/// which spans of classes that know it have.
+#[inline(always)]
+fn zero_mask(span: *mut Span) -> *mut u64 {
+    // SAFETY: only the address is computed; a span of such a class has two slices at least.
+    unsafe { &raw mut (*span.add(1)).full }
+}
+
+/// Hands out the lowest block of `free`, which is the span's mask and not 0.
+///
+/// # Safety
+/// The caller owns the span, of that class.
+#[inline(always)]
+unsafe fn take_lowest(span: *mut Span, free: u64, class: SizeClass) -> *mut u8 {
+    // SAFETY: the caller's promise; bit i stands for the block at i times the class's size.
+    unsafe {
+        (*span).free = free & (free - 1);
+        if class.knows_zero() {
+            *zero_mask(span) &= !(free & free.wrapping_neg());
+        }
+        slice_of(span).add(free.trailing_zeros() as usize * class.size())
+    }
+}
+
+/// Marks the current span as having no free block; false if blocks arrived meanwhile.
+///
+/// # Safety
+/// The caller owns the span, whose local mask is 0.
+unsafe fn mark_full(span: *mut Span, alone: bool) -> bool {
+    // SAFETY: the caller's promise.
+    let remote = unsafe { &(*span).remote };
+    if alone {
+        let none = remote.load(Ordering::Relaxed) == 0;
+        if none {
+            remote.store(FULL, Ordering::Relaxed);
+        }
+        return none;
+    }
+    remote.compare_exchange(0, FULL, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// # Safety
+/// The caller owns the span.
+unsafe fn check_span(
+    span: *mut Span,
+    class: SizeClass,
+    listed: u64,
+) -> Result<(), (&'static str, usize)> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sound = (*span).kind == Kind::Bitmap
+            && (*span).class as usize == class.index()
+            && (*span).free & LISTED == listed
+            && (*span).free & !LISTED & !(*span).full == 0;
+        if sound { Ok(()) } else { Err(("a span record was overwritten", slice_of(span).addr())) }
+    }
+}

@@ -1,0 +1,23 @@
+//! Blocks from 1 KiB to 1 MiB: spans of one size class whose free blocks are bits of one word in
+//! the span's record, so that no byte of a free block is ever touched.
+//!
+//! In front of the spans stands a *stash*: per heap and class the block freed last, and one for
+//! all classes above 128 KiB. Most medium blocks are freed and asked for again at once.
+//!
+//! A span without a free block carries FULL in its remote mask. Unlike a slab it stays its heap's:
+//! its records are many, so its owner changes only while the owning thread is dead. **Whoever
+//! clears FULL decides about the span**: the owner by an exchange with 0, and if it loses, it
+//! touches nothing but its local mask until the span arrives in its queue.
+//!
+//! # Cost
+//! malloc: a stash hit, or the lowest set bit of the current span. free: a stash slot, or one
+//! multiplication by the reciprocal of the block size and one bit. Remote free: a bit in a batch,
+//! and a `fetch_or` per batch of up to 8 KiB.
+
+mod classes;
+mod local;
+mod remote;
+
+pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
+pub(crate) use local::{BitmapSupply, Bitmaps, OWNED, locate};
+pub(crate) use remote::{MaskBatches, send};

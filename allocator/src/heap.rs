@@ -1,0 +1,363 @@
+//! Routing: which floor serves a request. No policy lives here.
+//!
+//! # Cost, as compiled into liballocator.so (x86_64)
+//! malloc up to 1 KiB: 12 instructions, 2 branches, no atomics. free of an own slab block: 20
+//! instructions, 3 branches, no atomics. `cargo ci instructions` counts them; see
+//! `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
+
+use core::ptr;
+
+use crate::bitmap::{self, MAX_BITMAP};
+use crate::huge;
+use crate::segment::{Kind, Span, record_of};
+use crate::slab::{self, Block, MAX_SLAB};
+use crate::stats::Stats;
+use crate::sync::Ordering;
+use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
+use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, round_up};
+
+/// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
+/// called before the first allocation; later it changes nothing.
+pub fn own_the_break() {
+    GLOBAL.own_the_break();
+}
+
+/// A block of at least `size` bytes at a multiple of 16; null when memory is exhausted.
+#[inline(always)]
+pub fn allocate(size: usize) -> *mut u8 {
+    if size > MAX_SLAB {
+        return allocate_medium(size);
+    }
+    let tls = Tls::here();
+    let class = tls.class((size + MIN_ALIGN - 1) >> MIN_ALIGN.ilog2());
+    pop(tls, class).unwrap_or_else(|| refill(size))
+}
+
+/// As [`allocate`], for sizes the compiler knows: the class is computed at compile time.
+#[inline(always)]
+pub(crate) fn allocate_known(size: usize) -> *mut u8 {
+    if size > MAX_SLAB {
+        return allocate_medium(size);
+    }
+    pop(Tls::here(), slab::SizeClass::of(size).index()).unwrap_or_else(|| refill(size))
+}
+
+#[inline(always)]
+fn pop(tls: Tls, class: usize) -> Option<*mut u8> {
+    let block = tls.bin(class);
+    if block.is_null() {
+        return None;
+    }
+    // SAFETY: a bin holds free blocks of this thread's, each with a link to the next.
+    tls.set_bin(class, unsafe { (*block).next });
+    Some(block.cast())
+}
+
+/// This thread's heap; null when there is no memory for one.
+#[inline(always)]
+fn own_heap(tls: Tls) -> *mut ThreadHeap {
+    let heap = tls.heap();
+    if heap.is_null() { thread::attach(tls) } else { heap }
+}
+
+#[cold]
+#[inline(never)]
+fn refill(size: usize) -> *mut u8 {
+    let tls = Tls::here();
+    let heap = own_heap(tls);
+    if heap.is_null() {
+        return ptr::null_mut();
+    }
+    let class = slab::SizeClass::of(size);
+    // A thread's first call finds no class map, so the bin it meant may be full by now.
+    if let Some(block) = pop(tls, class.index()) {
+        return block;
+    }
+    // SAFETY: this thread's heap.
+    unsafe { (*heap).allocate_slab(class, tls) }
+}
+
+#[inline(never)]
+fn allocate_medium(size: usize) -> *mut u8 {
+    if size > MAX_BITMAP {
+        return allocate_huge(size, MIN_ALIGN, false);
+    }
+    let heap = own_heap(Tls::here());
+    if heap.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: this thread's heap.
+    let block = unsafe { (*heap).allocate_bitmap(bitmap::SizeClass::of(size)) };
+    // Without a run of slices, a mapping of the object's own may still fit.
+    if block.is_null() { allocate_huge(size, MIN_ALIGN, false) } else { block }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    // The first call of a process may be a huge one.
+    if own_heap(Tls::here()).is_null() {
+        return ptr::null_mut();
+    }
+    GLOBAL.huge.allocate(size, align, zeroed)
+}
+
+/// As [`allocate`], with every byte zero.
+#[inline]
+pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    if size > MAX_BITMAP {
+        return allocate_huge(size, MIN_ALIGN, true);
+    }
+    if size >= bitmap::KNOWS_ZERO {
+        let heap = own_heap(Tls::here());
+        if !heap.is_null() {
+            // SAFETY: this thread's heap.
+            let block =
+                unsafe { (*heap).allocate_zeroed_bitmap(bitmap::SizeClass::of(size), size) };
+            if !block.is_null() {
+                return block;
+            }
+        }
+        return allocate_huge(size, MIN_ALIGN, true);
+    }
+    let block = allocate(size);
+    if !block.is_null() {
+        // SAFETY: the block has `size` bytes and nobody else has it.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
+}
+
+/// As [`allocate`], at a multiple of `align`, which must be a power of two.
+#[inline(never)]
+pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
+    if align <= MIN_ALIGN {
+        return allocate(size);
+    }
+    if size > MAX_OBJECT || align > MAX_OBJECT {
+        return ptr::null_mut();
+    }
+    if let Some(class) = slab::SizeClass::aligned(size, align) {
+        return allocate(class.size());
+    }
+    if let Some(class) = bitmap::SizeClass::aligned(size, align) {
+        return allocate_medium(class.size());
+    }
+    allocate_huge(size, align, false)
+}
+
+/// Frees a block; null is allowed.
+///
+/// # Safety
+/// `block` is null, or came from this module, is live, and is not used any more.
+#[inline(always)]
+pub unsafe fn deallocate(block: *mut u8) {
+    // SAFETY: the caller's promise. A live block's record is mapped; if this thread's heap owns
+    // the span, its fields and the block are this thread's.
+    unsafe {
+        if block.addr() as u32 & (SEGMENT - 1) as u32 == 0 {
+            return deallocate_multiple_of_segment(block);
+        }
+        let record = record_of(block);
+        let heap = Tls::here().heap();
+        let tag = (*record).owner.load(Ordering::Relaxed) ^ heap.addr();
+        if tag != 0 {
+            return deallocate_not_own_slab(block, record, heap, tag);
+        }
+        let freed = block.cast::<Block>();
+        (*freed).next = (*record).free as usize as *mut Block;
+        (*record).free = freed as usize as u64;
+        (*record).live = (*record).live.wrapping_sub(1);
+        if (*record).live == 0 {
+            (*heap).slab_emptied(record);
+        }
+    }
+}
+
+/// # Safety
+/// As [`deallocate`].
+#[inline(never)]
+unsafe fn deallocate_not_own_slab(
+    block: *mut u8,
+    record: *mut Span,
+    heap: *mut ThreadHeap,
+    tag: usize,
+) {
+    // SAFETY: the caller's promise; the tag says whose the span is.
+    unsafe {
+        if tag == bitmap::OWNED {
+            return (*heap).free_bitmap(record, block);
+        }
+        thread::free_elsewhere(block, record, heap);
+    }
+}
+
+/// Null, or an object aligned to 4 MiB or more.
+///
+/// # Safety
+/// As [`deallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn deallocate_multiple_of_segment(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { thread::free_elsewhere(block, huge::huge_record(block), Tls::here().heap()) }
+}
+
+/// The record and kind of a live block.
+///
+/// # Safety
+/// `block` is live.
+unsafe fn describe(block: *mut u8) -> (*mut Span, Kind) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let record = if block.addr() & (SEGMENT - 1) == 0 {
+            huge::huge_record(block)
+        } else {
+            record_of(block)
+        };
+        (record, (*record).kind)
+    }
+}
+
+/// Bytes that may be used from `block` on.
+///
+/// # Safety
+/// `block` is live.
+pub unsafe fn usable_size(block: *mut u8) -> usize {
+    // SAFETY: the caller's promise; the record of a live block holds its class.
+    unsafe {
+        let (record, kind) = describe(block);
+        match kind {
+            Kind::Slab => slab::SizeClass::from_index((*record).class).size(),
+            Kind::Bitmap => bitmap::SizeClass::from_index((*record).class).size(),
+            Kind::Huge => huge::usable(record),
+            Kind::Free => 0,
+        }
+    }
+}
+
+/// A block of `size` bytes (above 0) that begins as `block` does; `block` is freed. Null when
+/// memory is exhausted: then `block` is as it was.
+///
+/// # Safety
+/// `block` is live, and not used any more once this returns another one.
+pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let usable = usable_size(block);
+        // Shrinking below half is worth a move, unless there is nothing to gain.
+        if size <= usable && (size >= usable / 2 || usable <= 64) {
+            return block;
+        }
+        if size > MAX_OBJECT {
+            return ptr::null_mut();
+        }
+        let (record, kind) = describe(block);
+        if kind == Kind::Huge && size > MAX_BITMAP {
+            let moved = GLOBAL.huge.resize(record, size);
+            if !moved.is_null() {
+                return moved;
+            }
+        }
+        let new = allocate(size);
+        if !new.is_null() {
+            ptr::copy_nonoverlapping(block, new, usable.min(size));
+            deallocate(block);
+        } else if size <= usable {
+            return block;
+        }
+        new
+    }
+}
+
+/// Gives everything that is free back to the kernel.
+pub fn trim() {
+    let heap = Tls::here().heap();
+    if !heap.is_null() {
+        // SAFETY: this thread's heap.
+        unsafe { (*heap).rest(Tls::here()) };
+    }
+    GLOBAL.purge_all();
+}
+
+/// Walks everything that is shared and the calling thread's heap.
+///
+/// # Errors
+/// The first broken invariant, and the address where it shows (0 where there is none).
+pub fn check() -> Result<(), (&'static str, usize)> {
+    for pool in GLOBAL.used_pools() {
+        pool.check().map_err(|what| (what, 0))?;
+    }
+    GLOBAL.huge.check().map_err(|what| (what, 0))?;
+    let heap = Tls::here().heap();
+    if heap.is_null() {
+        return Ok(());
+    }
+    // SAFETY: this thread's heap.
+    unsafe { (*heap).check() }
+}
+
+/// What the allocator holds now.
+pub fn statistics() -> Stats {
+    let mut stats = Stats::default();
+    let mut note = |lock: (usize, usize)| {
+        stats.locks_taken += lock.0;
+        stats.locks_waited += lock.1;
+    };
+    note(GLOBAL.registry().contention());
+    let huge = GLOBAL.huge.usage();
+    note(huge.lock);
+    let pools = GLOBAL.used_pools().map(|pool| (pool, pool.usage()));
+    let mut live = 0;
+    for (pool, usage) in pools {
+        note(usage.lock);
+        stats.committed += usage.used;
+        stats.mapped += usage.mapped;
+        stats.cached += usage.dirty;
+        stats.purged += usage.purged;
+        pool.for_each_span(|span| {
+            // SAFETY: records of used slices stay mapped while the pool is locked; their counts may
+            // be a moment old.
+            live += unsafe { live_bytes(span) };
+        });
+    }
+    stats.live = live + huge.live;
+    stats.huge = huge.live;
+    stats.committed += huge.live;
+    stats.mapped += huge.mapped + huge.cached;
+    stats.cached += huge.cached;
+    GLOBAL.registry().for_each(|_| stats.heaps += 1);
+    stats
+}
+
+/// # Safety
+/// The record is mapped.
+unsafe fn live_bytes(span: *mut Span) -> usize {
+    // SAFETY: the caller's promise; racing reads give an old or a new count.
+    unsafe {
+        match (*span).kind {
+            Kind::Slab => {
+                // A current span counts one more than it has.
+                let live = (*span).live.min(u32::from((*span).carved));
+                live as usize * slab::SizeClass::from_index((*span).class).size()
+            }
+            Kind::Bitmap if (*span).back == 0 => {
+                let free = (*span).free | (*span).remote.load(Ordering::Relaxed);
+                let live = ((*span).full & !free).count_ones() as usize;
+                live * bitmap::SizeClass::from_index((*span).class).size()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// The size the kernel's page makes of `size`, for `pvalloc`; `None` if that overflows.
+pub fn round_to_page(size: usize) -> Option<usize> {
+    (size <= MAX_OBJECT).then(|| round_up(size, crate::os::page_size()))
+}
+
+#[cfg(test)]
+mod tests;

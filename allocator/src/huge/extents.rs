@@ -1,0 +1,226 @@
+//! Free address ranges that still hold pages, sorted by address and merged with their neighbours.
+//!
+//! # Invariants
+//! 1. Entries ascend, do not touch, and are whole multiples of [`SEGMENT`].
+//! 2. `bytes` is the sum of their lengths.
+
+use crate::units::SEGMENT;
+
+const ROOM: usize = 512;
+
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    base: usize,
+    len: usize,
+    /// Survived one epoch untouched.
+    old: bool,
+}
+
+/// A sorted list of free extents.
+#[derive(Debug)]
+pub(super) struct Extents {
+    entries: [Extent; ROOM],
+    count: usize,
+    bytes: usize,
+}
+
+impl Extents {
+    pub(super) const EMPTY: Self =
+        Extents { entries: [Extent { base: 0, len: 0, old: false }; ROOM], count: 0, bytes: 0 };
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn live(&self) -> &[Extent] {
+        self.entries.get(..self.count).unwrap_or(&[])
+    }
+
+    fn at(&mut self, index: usize) -> Option<&mut Extent> {
+        if index < self.count { self.entries.get_mut(index) } else { None }
+    }
+
+    fn remove(&mut self, index: usize) {
+        if index < self.count {
+            self.entries.copy_within(index + 1..self.count, index);
+            self.count -= 1;
+        }
+    }
+
+    /// Takes `len` bytes from the smallest extent that has them.
+    pub(super) fn take(&mut self, len: usize) -> Option<usize> {
+        let (index, _) = self
+            .live()
+            .iter()
+            .enumerate()
+            .filter(|(_, extent)| extent.len >= len)
+            .min_by_key(|(_, extent)| extent.len)?;
+        let extent = self.at(index)?;
+        let base = extent.base;
+        extent.base += len;
+        extent.len -= len;
+        let empty = extent.len == 0;
+        self.bytes -= len;
+        if empty {
+            self.remove(index);
+        }
+        Some(base)
+    }
+
+    /// Adds an extent and merges it with its neighbours; false when there is no room.
+    pub(super) fn insert(&mut self, base: usize, len: usize) -> bool {
+        let index = self.live().partition_point(|extent| extent.base < base);
+        let end = base + len;
+        let joins_next = self.at(index).is_some_and(|next| next.base == end);
+        let joins_prev =
+            index > 0 && self.at(index - 1).is_some_and(|prev| prev.base + prev.len == base);
+        let next_len = if joins_next { self.at(index).map_or(0, |next| next.len) } else { 0 };
+        if joins_prev {
+            if let Some(prev) = self.at(index - 1) {
+                prev.len += len + next_len;
+                prev.old = false;
+            }
+            if joins_next {
+                self.remove(index);
+            }
+        } else if joins_next {
+            if let Some(next) = self.at(index) {
+                *next = Extent { base, len: len + next_len, old: false };
+            }
+        } else {
+            if self.count == ROOM {
+                return false;
+            }
+            self.entries.copy_within(index..self.count, index + 1);
+            self.count += 1;
+            if let Some(slot) = self.at(index) {
+                *slot = Extent { base, len, old: false };
+            }
+        }
+        self.bytes += len;
+        true
+    }
+
+    /// Gives `unmap` what survived an epoch, and marks the rest as old.
+    pub(super) fn drop_old(&mut self, mut unmap: impl FnMut(usize, usize) -> bool) {
+        for index in (0..self.count).rev() {
+            let Some(extent) = self.at(index) else { continue };
+            if !extent.old {
+                extent.old = true;
+                continue;
+            }
+            let (base, len) = (extent.base, extent.len);
+            if unmap(base, len) {
+                self.bytes -= len;
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Gives `unmap` the highest addresses until at most `keep` bytes are left.
+    pub(super) fn drop_above(&mut self, keep: usize, mut unmap: impl FnMut(usize, usize) -> bool) {
+        let mut index = self.count;
+        while index > 0 && self.bytes > keep {
+            index -= 1;
+            let excess = (self.bytes - keep).div_ceil(SEGMENT) * SEGMENT;
+            let Some(extent) = self.at(index) else { continue };
+            let len = excess.min(extent.len);
+            let base = extent.base + extent.len - len;
+            if !unmap(base, len) {
+                continue;
+            }
+            extent.len -= len;
+            let empty = extent.len == 0;
+            self.bytes -= len;
+            if empty {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Tests the invariants; the first broken one is named.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let apart = self.live().iter().zip(self.live().iter().skip(1));
+        if apart.into_iter().any(|(a, b)| a.base + a.len >= b.base) {
+            return Err("free extents touch or overlap");
+        }
+        if self.live().iter().map(|extent| extent.len).sum::<usize>() != self.bytes {
+            return Err("the size of the free extents is miscounted");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    const S: usize = SEGMENT;
+
+    #[test]
+    fn neighbours_merge_in_every_order() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut extents = Extents::EMPTY;
+            for i in order {
+                assert!(extents.insert((10 + i) * S, S));
+                extents.check().expect("sound");
+            }
+            assert_eq!(extents.count, 1);
+            assert_eq!(extents.take(3 * S), Some(10 * S));
+            assert_eq!(extents.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn the_smallest_extent_that_fits_is_taken() {
+        let mut extents = Extents::EMPTY;
+        extents.insert(10 * S, 5 * S);
+        extents.insert(20 * S, 2 * S);
+        extents.insert(30 * S, 3 * S);
+        assert_eq!(extents.take(2 * S), Some(20 * S));
+        assert_eq!(extents.take(2 * S), Some(30 * S));
+        assert_eq!(extents.take(6 * S), None);
+        extents.check().expect("sound");
+    }
+
+    #[test]
+    fn only_what_stayed_a_whole_epoch_is_dropped() {
+        let mut extents = Extents::EMPTY;
+        let mut dropped = Vec::new();
+        extents.insert(10 * S, S);
+        extents.drop_old(|base, _| {
+            dropped.push(base);
+            true
+        });
+        extents.insert(20 * S, S);
+        extents.drop_old(|base, _| {
+            dropped.push(base);
+            true
+        });
+        assert_eq!(dropped, [10 * S]);
+        assert_eq!(extents.bytes(), S);
+    }
+
+    #[test]
+    fn a_refused_unmap_keeps_the_extent() {
+        let mut extents = Extents::EMPTY;
+        extents.insert(10 * S, 4 * S);
+        extents.drop_above(0, |_, _| false);
+        assert_eq!(extents.bytes(), 4 * S);
+        extents.drop_above(S, |_, _| true);
+        assert_eq!(extents.bytes(), S);
+        extents.check().expect("sound");
+    }
+
+    #[test]
+    fn a_full_list_refuses_and_stays_sound() {
+        let mut extents = Extents::EMPTY;
+        for i in 0..ROOM {
+            assert!(extents.insert((2 * i + 2) * S, S));
+        }
+        assert!(!extents.insert(1 << 45, S));
+        extents.check().expect("sound");
+    }
+}

@@ -1,0 +1,376 @@
+//! Objects above 1 MiB: each has a mapping of its own, kept for reuse after it is freed.
+//!
+//! An object lies in units of 4 MiB of address space that begin like a segment, so that its
+//! address finds a record. Its first byte is a page behind the start (or further, for an
+//! alignment); an object aligned to 4 MiB or more has its record one segment before it.
+//!
+//! # Cost
+//! One lock per call, a binary search among at most 512 free extents. Untouched parts of a mapping
+//! cost nothing, so the cache is limited by what is *resident*: only when more is cached than is
+//! live plus 64 MiB is /proc/self/statm read, at most once per clock tick.
+
+mod extents;
+
+use core::ptr;
+
+use self::extents::Extents;
+use crate::os::{self, Kernel};
+use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
+use crate::sync::{AtomicUsize, Lock, Ordering};
+use crate::units::{MAX_OBJECT, PAGE, SEGMENT, SLICE_SHIFT, SLICES, round_up};
+
+/// Bytes that may stay cached beside what is live.
+const CACHE_FLOOR: usize = 64 << 20;
+/// Age in milliseconds after which a cached extent may go; it goes within twice that.
+const EPOCH_MS: u64 = 250;
+
+/// Everything about objects with a mapping of their own.
+#[derive(Debug)]
+pub(crate) struct Huge<K> {
+    kernel: K,
+    next_hint: &'static AtomicUsize,
+    state: Lock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: Extents,
+    /// Bytes of live objects, as their pages count.
+    live: usize,
+    /// Bytes mapped for live objects.
+    mapped: usize,
+    cache_floor: usize,
+    epoch_began: u64,
+    calls: u32,
+    /// Clock and answer of the last look at what is resident.
+    looked_at: u64,
+    resident_is_fine: bool,
+}
+
+/// What huge objects hold, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HugeUsage {
+    pub(crate) live: usize,
+    pub(crate) mapped: usize,
+    pub(crate) cached: usize,
+    pub(crate) lock: (usize, usize),
+}
+
+/// Where an object lies in its mapping; kept in the record its address leads to.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    base: usize,
+    /// From the base to the object.
+    offset: usize,
+    /// Bytes of the whole mapping.
+    mapped: usize,
+    /// Bytes from the base to the end of the object, in whole pages.
+    used: usize,
+}
+
+impl Place {
+    /// Writes the record; returns the object.
+    ///
+    /// # Safety
+    /// The mapping is the caller's.
+    unsafe fn write(self) -> *mut u8 {
+        let base: *mut u8 = ptr::with_exposed_provenance_mut(self.base);
+        // SAFETY: the record lies in the first two pages of the mapping.
+        unsafe {
+            let slice = (self.offset >> SLICE_SHIFT) & (SLICES - 1);
+            let record = &mut *base.cast::<Span>().add(slice);
+            record.owner.store(NOBODY, Ordering::Relaxed);
+            record.kind = Kind::Huge;
+            record.free = self.base as u64;
+            record.full = self.offset as u64;
+            record.next = ptr::without_provenance_mut(self.mapped);
+            record.remote.store(self.used as u64, Ordering::Relaxed);
+            base.add(self.offset)
+        }
+    }
+
+    /// # Safety
+    /// `record` is that of a live huge object.
+    unsafe fn read(record: *mut Span) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Place {
+                base: (*record).free as usize,
+                offset: (*record).full as usize,
+                mapped: (*record).next.addr(),
+                used: (*record).remote.load(Ordering::Relaxed) as usize,
+            }
+        }
+    }
+}
+
+/// The record of a huge object, also of one aligned to a segment or more.
+///
+/// # Safety
+/// `object` is live, and huge if it is a multiple of [`SEGMENT`].
+pub(crate) unsafe fn huge_record(object: *mut u8) -> *mut Span {
+    if object.addr() & (SEGMENT - 1) == 0 {
+        header_of(object.wrapping_sub(SEGMENT)).cast()
+    } else {
+        record_of(object)
+    }
+}
+
+/// Bytes usable from the object on.
+///
+/// # Safety
+/// `record` is that of a live huge object.
+pub(crate) unsafe fn usable(record: *mut Span) -> usize {
+    // SAFETY: the caller's promise.
+    let place = unsafe { Place::read(record) };
+    place.mapped - place.offset
+}
+
+impl<K: Kernel> Huge<K> {
+    pub(crate) const fn new(kernel: K, next_hint: &'static AtomicUsize) -> Self {
+        Huge {
+            kernel,
+            next_hint,
+            state: Lock::new(State {
+                free: Extents::EMPTY,
+                live: 0,
+                mapped: 0,
+                cache_floor: CACHE_FLOOR,
+                epoch_began: 0,
+                calls: 0,
+                looked_at: 0,
+                resident_is_fine: false,
+            }),
+        }
+    }
+
+    pub(crate) fn configure(&self, cache_floor: usize) {
+        self.state.lock().cache_floor = cache_floor;
+    }
+
+    /// An object of `size` bytes at a multiple of `align` (a power of two), zeroed if asked for;
+    /// null when the kernel has no more memory.
+    pub(crate) fn allocate(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if size > MAX_OBJECT - (align + 2 * SEGMENT).min(MAX_OBJECT) {
+            return ptr::null_mut();
+        }
+        let offset = align.clamp(PAGE, SEGMENT);
+        let used = round_up(offset + size.max(1), os::page_size());
+        let mapped = round_up(used, SEGMENT);
+        let reused = if align <= SEGMENT {
+            let mut state = self.state.lock();
+            let base = state.free.take(mapped);
+            if base.is_some() {
+                state.count(used, mapped);
+            }
+            base
+        } else {
+            None
+        };
+        let (place, fresh) = match reused {
+            Some(base) => (Place { base, offset, mapped, used }, false),
+            None => match self.map(offset, mapped, used, align) {
+                Some(place) => {
+                    self.state.lock().count(place.used, place.mapped);
+                    (place, true)
+                }
+                None => return ptr::null_mut(),
+            },
+        };
+        // SAFETY: the mapping is this object's from here on.
+        unsafe {
+            let object = place.write();
+            if zeroed && !fresh {
+                object.write_bytes(0, size);
+            }
+            object
+        }
+    }
+
+    #[cold]
+    fn map(&self, offset: usize, mapped: usize, used: usize, align: usize) -> Option<Place> {
+        // The object, not the base, has the alignment when that is above a segment.
+        let lead = if align > SEGMENT { align } else { 0 };
+        let hint = self.next_hint.fetch_add(round_up(mapped, SEGMENT), Ordering::Relaxed);
+        // When memory is short, whole units are a luxury; what is cached, too.
+        for bytes in [mapped, used] {
+            if lead == 0 {
+                if let Ok(base) = os::map_aligned(&self.kernel, hint, bytes, SEGMENT) {
+                    return Some(Place { base, offset, mapped: bytes, used });
+                }
+            } else if let Ok(start) = self.kernel.map(0, bytes.checked_add(lead)?) {
+                return Some(self.cut_around(start, bytes, used, lead));
+            }
+            self.purge_all();
+        }
+        None
+    }
+
+    /// Keeps of a mapping of `bytes + lead` the object at a multiple of `lead` and one segment
+    /// before it.
+    fn cut_around(&self, start: usize, bytes: usize, used: usize, lead: usize) -> Place {
+        let object = round_up(start + SEGMENT, lead);
+        let base = object - SEGMENT;
+        let (end, kept_end) = (start + bytes + lead, base + bytes);
+        // SAFETY: both parts belong to this mapping and lie outside what is kept.
+        unsafe {
+            if base > start {
+                let _ = self.kernel.unmap(start, base - start);
+            }
+            if end > kept_end {
+                let _ = self.kernel.unmap(kept_end, end - kept_end);
+            }
+        }
+        Place { base, offset: SEGMENT, mapped: bytes, used }
+    }
+
+    /// Frees an object. `elsewhere` tells the bytes that are live outside this floor.
+    ///
+    /// # Safety
+    /// `record` is that of a live huge object, which nobody uses any more.
+    pub(crate) unsafe fn free(&self, record: *mut Span, elsewhere: impl FnOnce() -> usize) {
+        // SAFETY: the caller's promise; the record says where the mapping is.
+        let place = unsafe {
+            let place = Place::read(record);
+            (*record).kind = Kind::Free;
+            place
+        };
+        let mut state = self.state.lock();
+        state.live -= place.used;
+        state.mapped -= place.mapped;
+        let whole = place.mapped.is_multiple_of(SEGMENT);
+        if !whole || !state.free.insert(place.base, place.mapped) {
+            drop(state);
+            // SAFETY: the mapping is nobody's.
+            let _ = unsafe { self.kernel.unmap(place.base, place.mapped) };
+            return;
+        }
+        state.calls = state.calls.wrapping_add(1);
+        if state.calls.is_multiple_of(8) || state.calls < 8 {
+            self.pass_epoch(&mut state);
+        }
+        self.limit(&mut state, elsewhere);
+    }
+
+    /// Gives back what time has made due; cheap when nothing is.
+    pub(crate) fn tick(&self) {
+        if let Some(mut state) = self.state.try_lock() {
+            self.pass_epoch(&mut state);
+        }
+    }
+
+    fn pass_epoch(&self, state: &mut State) {
+        let now = self.kernel.now_ms();
+        if now.wrapping_sub(state.epoch_began) < EPOCH_MS {
+            return;
+        }
+        state.epoch_began = now;
+        state.free.drop_old(|base, len| {
+            // SAFETY: cached extents are nobody's.
+            unsafe { self.kernel.unmap(base, len).is_ok() }
+        });
+    }
+
+    /// Unmaps cached extents, highest first, when they make the process too large.
+    fn limit(&self, state: &mut State, elsewhere: impl FnOnce() -> usize) {
+        let cap = state.live + state.cache_floor;
+        if state.free.bytes() <= cap {
+            return;
+        }
+        let now = self.kernel.now_ms();
+        if now != state.looked_at {
+            state.looked_at = now;
+            let fair = state.live + elsewhere() + cap;
+            state.resident_is_fine = os::resident_bytes().is_some_and(|bytes| bytes <= fair);
+        }
+        if !state.resident_is_fine {
+            state.free.drop_above(cap, |base, len| {
+                // SAFETY: cached extents are nobody's.
+                unsafe { self.kernel.unmap(base, len).is_ok() }
+            });
+        }
+    }
+
+    /// Unmaps everything that is cached.
+    pub(crate) fn purge_all(&self) {
+        let mut state = self.state.lock();
+        state.free.drop_above(0, |base, len| {
+            // SAFETY: cached extents are nobody's.
+            unsafe { self.kernel.unmap(base, len).is_ok() }
+        });
+    }
+
+    /// Resizes an object without copying: in place, or by moving its pages. Null if that cannot
+    /// be done; then the object is as it was.
+    ///
+    /// # Safety
+    /// `record` is that of a live huge object whose pointer the caller replaces by the result.
+    pub(crate) unsafe fn resize(&self, record: *mut Span, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let old = unsafe { Place::read(record) };
+        if old.offset != PAGE || size > MAX_OBJECT - 4 * SEGMENT {
+            return ptr::null_mut();
+        }
+        let used = round_up(PAGE + size, os::page_size());
+        // Growing objects tend to go on growing.
+        let room = if used > old.used { used + size / 8 } else { used };
+        let mapped = round_up(room, SEGMENT);
+        // SAFETY: the mapping is the object's; a target was mapped for it just before.
+        unsafe {
+            let in_place = self.kernel.remap(old.base, old.mapped, mapped, None);
+            let base = match in_place {
+                Ok(base) => base,
+                Err(_) => {
+                    let hint = self.next_hint.fetch_add(mapped, Ordering::Relaxed);
+                    let Ok(target) = os::map_aligned(&self.kernel, hint, mapped, SEGMENT) else {
+                        return ptr::null_mut();
+                    };
+                    match self.kernel.remap(old.base, old.mapped, mapped, Some(target)) {
+                        Ok(base) => base,
+                        Err(_) => {
+                            let _ = self.kernel.unmap(target, mapped);
+                            return ptr::null_mut();
+                        }
+                    }
+                }
+            };
+            let mut state = self.state.lock();
+            state.live -= old.used;
+            state.mapped -= old.mapped;
+            state.count(used, mapped);
+            drop(state);
+            Place { base, offset: PAGE, mapped, used }.write()
+        }
+    }
+
+    /// What huge objects hold.
+    pub(crate) fn usage(&self) -> HugeUsage {
+        let state = self.state.lock();
+        HugeUsage {
+            live: state.live,
+            mapped: state.mapped,
+            cached: state.free.bytes(),
+            lock: self.state.contention(),
+        }
+    }
+
+    /// Tests the invariants; the first broken one is named.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        self.state.lock().free.check()
+    }
+
+    pub(crate) fn before_fork(&self) -> bool {
+        self.state.before_fork()
+    }
+
+    pub(crate) fn after_fork(&self, taken: bool) {
+        self.state.after_fork(taken);
+    }
+}
+
+impl State {
+    fn count(&mut self, used: usize, mapped: usize) {
+        self.live += used;
+        self.mapped += mapped;
+    }
+}

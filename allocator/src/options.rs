@@ -1,0 +1,101 @@
+//! Settings, from `ALLOCATOR_OPTIONS=name=value,name=value` or from the C face.
+//!
+//! Read once, in the first slow call, without allocating. Ignored in processes that run with more
+//! rights than their caller. A name or value that is not understood is reported in one line on
+//! standard error and passed over.
+
+use core::ffi::CStr;
+
+use crate::os;
+
+/// How memory that is free is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryPolicy {
+    /// Kept for half a second, up to a quarter above the recent peak.
+    Balanced,
+    /// Given back soon: at most 1/8 of the peak stays.
+    Low,
+}
+
+/// Everything that can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `memory=balanced|low`
+    pub memory: MemoryPolicy,
+    /// `sbrk=on|off`: whether small requests grow the program break. Unset: where this library
+    /// serves malloc for the whole process.
+    pub sbrk: Option<bool>,
+}
+
+impl Options {
+    /// What holds when nothing is set.
+    pub const DEFAULT: Self = Options { memory: MemoryPolicy::Balanced, sbrk: None };
+
+    /// The settings of `ALLOCATOR_OPTIONS`.
+    pub(crate) fn from_environment() -> Self {
+        let mut options = Self::DEFAULT;
+        if os::secure_process() {
+            return options;
+        }
+        // SAFETY: libc's environment; a concurrent setenv is the program's own race, as with any
+        // getenv in a library.
+        let value = unsafe {
+            let value = libc::getenv(c"ALLOCATOR_OPTIONS".as_ptr());
+            if value.is_null() {
+                return options;
+            }
+            CStr::from_ptr(value)
+        };
+        for setting in value.to_bytes().split(|&byte| byte == b',') {
+            if !setting.is_empty() && !options.set(setting) {
+                os::write_stderr(b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ");
+                os::write_stderr(setting);
+                os::write_stderr(b"\n");
+            }
+        }
+        options
+    }
+
+    /// Applies one `name=value`; false if it is not understood.
+    pub(crate) fn set(&mut self, setting: &[u8]) -> bool {
+        match setting {
+            b"memory=balanced" => self.memory = MemoryPolicy::Balanced,
+            b"memory=low" => self.memory = MemoryPolicy::Low,
+            b"sbrk=on" => self.sbrk = Some(true),
+            b"sbrk=off" => self.sbrk = Some(false),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// A word nobody outside can guess, from the kernel's gift to each process.
+pub(crate) fn random_word() -> u64 {
+    // SAFETY: AT_RANDOM points to 16 random bytes that live as long as the process; without it
+    // the clock-like address of a local has to do.
+    unsafe {
+        let bytes: *const u64 =
+            core::ptr::with_exposed_provenance(libc::getauxval(libc::AT_RANDOM) as usize);
+        if bytes.is_null() {
+            let local = 0u8;
+            return (&raw const local).addr() as u64;
+        }
+        bytes.add(1).read_unaligned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_understood_or_refused() {
+        let mut options = Options::DEFAULT;
+        assert!(options.set(b"memory=low"));
+        assert!(options.set(b"sbrk=off"));
+        assert_eq!(options, Options { memory: MemoryPolicy::Low, sbrk: Some(false) });
+        for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
+            assert!(!options.set(wrong));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Memory from the kernel, and the few other things only the kernel or libc knows.
+//!
+//! Owns nothing: ranges are returned to whoever asked. System calls are made raw, so `errno` stays
+//! as it is and libc is not re-entered. The one exception is the program break: glibc caches it,
+//! and a raw `brk` would make its next `sbrk` unmap our memory, so [`brk`] goes through libc.
+//!
+//! States of a range: reserved → committed ⇄ purged → released.
+
+mod brk;
+mod numa;
+mod syscall;
+
+use core::fmt;
+
+#[cfg(test)]
+use crate::sync::AtomicU32;
+
+pub(crate) use brk::extend_break;
+pub(crate) use numa::{MAX_NODES, Topology};
+pub(crate) use syscall::{
+    futex_wait, futex_wake, page_size, process_id, resident_bytes, secure_process,
+    single_threaded_flag, thread_alive, thread_id, thread_pointer, write_stderr,
+};
+
+/// A system call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OsError {
+    /// Name of the call.
+    pub(crate) call: &'static str,
+    /// The positive error number.
+    pub(crate) errno: i32,
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed with errno {}", self.call, self.errno)
+    }
+}
+
+/// The kernel's memory calls, as one seam that tests can stand in for.
+///
+/// Addresses and lengths are multiples of the page size.
+///
+/// # Safety
+/// A range returned by `map` or `remap` is zeroed (what `remap` added), readable and writable,
+/// overlaps no other live range and stays so until it is given to `unmap`.
+pub(crate) unsafe trait Kernel {
+    /// New memory of `len` bytes, at `hint` if that address is free.
+    fn map(&self, hint: usize, len: usize) -> Result<usize, OsError>;
+
+    /// Gives the range back, address and all.
+    ///
+    /// # Safety
+    /// The range was mapped through this trait and nobody uses it any more.
+    unsafe fn unmap(&self, address: usize, len: usize) -> Result<(), OsError>;
+
+    /// Gives up the contents and keeps the mapping; a later read sees zeros.
+    ///
+    /// # Safety
+    /// The range was mapped through this trait and nobody needs its contents.
+    unsafe fn purge(&self, address: usize, len: usize) -> Result<(), OsError>;
+
+    /// Grows or shrinks a mapping: where it is, or at `target` (page-aligned, itself mapped, whose
+    /// old contents go) if one is given.
+    ///
+    /// # Safety
+    /// As `unmap`, for the old range when it moves, and for the range at `target`.
+    unsafe fn remap(
+        &self,
+        address: usize,
+        len: usize,
+        new_len: usize,
+        target: Option<usize>,
+    ) -> Result<usize, OsError>;
+
+    /// Asks that the range's pages come from `node`. Failure changes nothing but speed.
+    fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError>;
+
+    /// Names the range in /proc/PID/maps, where the kernel can.
+    fn label(&self, address: usize, len: usize);
+
+    /// Milliseconds of a coarse clock that never goes back.
+    fn now_ms(&self) -> u64;
+}
+
+/// The kernel this process runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linux;
+
+/// Maps `len` bytes at a multiple of `align` (a power of two of at least a page).
+///
+/// # Errors
+/// The kernel's, after the parts cut off were given back.
+pub(crate) fn map_aligned<K: Kernel>(
+    kernel: &K,
+    hint: usize,
+    len: usize,
+    align: usize,
+) -> Result<usize, OsError> {
+    let first = kernel.map(hint, len)?;
+    if first & (align - 1) == 0 {
+        return Ok(first);
+    }
+    // SAFETY: just mapped, and nobody else knows of it.
+    unsafe { kernel.unmap(first, len)? };
+    let room = len.checked_add(align).ok_or(OsError { call: "mmap", errno: libc::ENOMEM })?;
+    let start = kernel.map(0, room)?;
+    let aligned = crate::units::round_up(start, align);
+    let (before, after) = (aligned - start, room - len - (aligned - start));
+    // SAFETY: both parts belong to the mapping just made and lie outside what is returned. A
+    // failure (too many mappings) leaves them mapped, which costs address space and nothing else.
+    unsafe {
+        if before > 0 {
+            let _ = kernel.unmap(start, before);
+        }
+        if after > 0 {
+            let _ = kernel.unmap(aligned + len, after);
+        }
+    }
+    Ok(aligned)
+}
+
+/// Lets kernel calls fail from a chosen one on; wraps the real kernel in tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Failing<K> {
+    kernel: K,
+    /// Calls left before every further one fails; `u32::MAX` never fails.
+    left: AtomicU32,
+}
+
+#[cfg(test)]
+impl<K> Failing<K> {
+    pub(crate) const fn new(kernel: K) -> Self {
+        Failing { kernel, left: AtomicU32::new(u32::MAX) }
+    }
+
+    /// Lets `calls` further calls succeed, then fails all.
+    pub(crate) fn fail_after(&self, calls: u32) {
+        self.left.store(calls, crate::sync::Ordering::Relaxed);
+    }
+
+    fn pass(&self, call: &'static str) -> Result<(), OsError> {
+        use crate::sync::Ordering::Relaxed;
+        match self.left.load(Relaxed) {
+            u32::MAX => Ok(()),
+            0 => Err(OsError { call, errno: libc::ENOMEM }),
+            n => {
+                self.left.store(n - 1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+// SAFETY: what succeeds is passed on unchanged; what fails returns no range.
+unsafe impl<K: Kernel> Kernel for Failing<K> {
+    fn map(&self, hint: usize, len: usize) -> Result<usize, OsError> {
+        self.pass("mmap")?;
+        self.kernel.map(hint, len)
+    }
+
+    unsafe fn unmap(&self, address: usize, len: usize) -> Result<(), OsError> {
+        self.pass("munmap")?;
+        // SAFETY: the caller's promise.
+        unsafe { self.kernel.unmap(address, len) }
+    }
+
+    unsafe fn purge(&self, address: usize, len: usize) -> Result<(), OsError> {
+        self.pass("madvise")?;
+        // SAFETY: the caller's promise.
+        unsafe { self.kernel.purge(address, len) }
+    }
+
+    unsafe fn remap(
+        &self,
+        address: usize,
+        len: usize,
+        new_len: usize,
+        target: Option<usize>,
+    ) -> Result<usize, OsError> {
+        self.pass("mremap")?;
+        // SAFETY: the caller's promise.
+        unsafe { self.kernel.remap(address, len, new_len, target) }
+    }
+
+    fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError> {
+        self.pass("mbind")?;
+        self.kernel.bind(address, len, node)
+    }
+
+    fn label(&self, address: usize, len: usize) {
+        self.kernel.label(address, len);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.kernel.now_ms()
+    }
+}

@@ -1,0 +1,289 @@
+//! Raw system calls on x86_64 and aarch64, and the [`Kernel`] made of them.
+
+use core::arch::asm;
+
+use super::{Kernel, Linux, OsError};
+use crate::sync::AtomicU32;
+
+#[cfg(target_arch = "x86_64")]
+mod number {
+    pub(super) const READ: usize = 0;
+    pub(super) const WRITE: usize = 1;
+    pub(super) const CLOSE: usize = 3;
+    pub(super) const MMAP: usize = 9;
+    pub(super) const MUNMAP: usize = 11;
+    pub(super) const MREMAP: usize = 25;
+    pub(super) const MADVISE: usize = 28;
+    pub(super) const GETPID: usize = 39;
+    pub(super) const PRCTL: usize = 157;
+    pub(super) const GETTID: usize = 186;
+    pub(super) const FUTEX: usize = 202;
+    pub(super) const TGKILL: usize = 234;
+    pub(super) const MBIND: usize = 237;
+    pub(super) const OPENAT: usize = 257;
+    pub(super) const GETCPU: usize = 309;
+}
+
+#[cfg(target_arch = "aarch64")]
+mod number {
+    pub(super) const OPENAT: usize = 56;
+    pub(super) const CLOSE: usize = 57;
+    pub(super) const READ: usize = 63;
+    pub(super) const WRITE: usize = 64;
+    pub(super) const FUTEX: usize = 98;
+    pub(super) const TGKILL: usize = 131;
+    pub(super) const PRCTL: usize = 167;
+    pub(super) const GETCPU: usize = 168;
+    pub(super) const GETPID: usize = 172;
+    pub(super) const GETTID: usize = 178;
+    pub(super) const MUNMAP: usize = 215;
+    pub(super) const MREMAP: usize = 216;
+    pub(super) const MMAP: usize = 222;
+    pub(super) const MADVISE: usize = 233;
+    pub(super) const MBIND: usize = 235;
+}
+
+/// One system call; returns what the kernel does (`-errno` on failure).
+///
+/// # Safety
+/// The call with these arguments must not touch memory that Rust relies on.
+#[cfg(target_arch = "x86_64")]
+unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = args;
+    let result: isize;
+    // SAFETY: the kernel keeps all registers but rax, rcx and r11; the rest is the caller's promise.
+    unsafe {
+        asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c,
+             in("r10") d, in("r8") e, in("r9") f, out("rcx") _, out("r11") _, options(nostack));
+    }
+    result
+}
+
+/// One system call; returns what the kernel does (`-errno` on failure).
+///
+/// # Safety
+/// The call with these arguments must not touch memory that Rust relies on.
+#[cfg(target_arch = "aarch64")]
+unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
+    let [a, b, c, d, e, f] = args;
+    let result: isize;
+    // SAFETY: the kernel keeps all registers but x0; the rest is the caller's promise.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c,
+             in("x3") d, in("x4") e, in("x5") f, options(nostack));
+    }
+    result
+}
+
+/// A system call that returns an address or an error.
+///
+/// # Safety
+/// As [`raw`].
+unsafe fn checked(call: &'static str, number: usize, args: [usize; 6]) -> Result<usize, OsError> {
+    // SAFETY: the caller's promise.
+    let result = unsafe { raw(number, args) };
+    if (-4095..0).contains(&result) {
+        return Err(OsError { call, errno: -result as i32 });
+    }
+    Ok(result as usize)
+}
+
+const READ_WRITE: usize = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+const ANONYMOUS: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
+
+// SAFETY: `map` returns fresh anonymous mappings, which the kernel places apart from all others;
+// `remap` moves only onto ranges its caller owns.
+unsafe impl Kernel for Linux {
+    fn map(&self, hint: usize, len: usize) -> Result<usize, OsError> {
+        let args = [hint, len, READ_WRITE, ANONYMOUS, usize::MAX, 0];
+        // SAFETY: without MAP_FIXED the kernel chooses a range nobody uses.
+        unsafe { checked("mmap", number::MMAP, args) }
+    }
+
+    unsafe fn unmap(&self, address: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise.
+        unsafe { checked("munmap", number::MUNMAP, [address, len, 0, 0, 0, 0]).map(drop) }
+    }
+
+    unsafe fn purge(&self, address: usize, len: usize) -> Result<(), OsError> {
+        let advice = libc::MADV_DONTNEED as usize;
+        // SAFETY: the caller's promise.
+        unsafe { checked("madvise", number::MADVISE, [address, len, advice, 0, 0, 0]).map(drop) }
+    }
+
+    unsafe fn remap(
+        &self,
+        address: usize,
+        len: usize,
+        new_len: usize,
+        target: Option<usize>,
+    ) -> Result<usize, OsError> {
+        let (flags, to) = match target {
+            Some(to) => ((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize, to),
+            None => (0, 0),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { checked("mremap", number::MREMAP, [address, len, new_len, flags, to, 0]) }
+    }
+
+    fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError> {
+        const MPOL_PREFERRED: usize = 1;
+        let mask: u64 = 1u64.checked_shl(node).unwrap_or(0);
+        let args = [address, len, MPOL_PREFERRED, (&raw const mask) as usize, 64, 0];
+        // SAFETY: the kernel only reads the mask, and only future page faults change.
+        unsafe { checked("mbind", number::MBIND, args).map(drop) }
+    }
+
+    fn label(&self, address: usize, len: usize) {
+        const PR_SET_VMA: usize = 0x5356_4d41;
+        const PR_SET_VMA_ANON_NAME: usize = 0;
+        let name = c"allocator".as_ptr() as usize;
+        // SAFETY: names a range; the kernel copies the string. Old kernels refuse, harmlessly.
+        unsafe {
+            let _ = raw(number::PRCTL, [PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, len, name, 0]);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the vDSO fills `time`; this clock exists on every kernel we run on, so the call
+        // cannot fail and `errno` stays.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+        time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    }
+}
+
+/// Sleeps while `word` holds `value`; may return early.
+pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
+    let op = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [core::ptr::from_ref(word) as usize, op, value as usize, 0, 0, 0];
+    // SAFETY: the kernel reads the word, which lives as long as the borrow.
+    unsafe { raw(number::FUTEX, args) };
+}
+
+/// Wakes up to `count` sleepers on `word`.
+pub(crate) fn futex_wake(word: &AtomicU32, count: usize) {
+    let op = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [core::ptr::from_ref(word) as usize, op, count, 0, 0, 0];
+    // SAFETY: the kernel uses the address as a key and touches nothing.
+    unsafe { raw(number::FUTEX, args) };
+}
+
+/// The processor and the node this thread runs on, for now.
+pub(super) fn current_node() -> u32 {
+    let (mut cpu, mut node) = (0u32, 0u32);
+    let args = [(&raw mut cpu) as usize, (&raw mut node) as usize, 0, 0, 0, 0];
+    // SAFETY: the kernel writes the two locals.
+    if unsafe { raw(number::GETCPU, args) } < 0 { 0 } else { node }
+}
+
+/// Reads up to `buffer.len()` bytes of a file; `None` if it cannot be opened or read.
+pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let here = libc::AT_FDCWD as usize;
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+    // SAFETY: opens a file by a terminated path, reads into the borrowed buffer, closes it again.
+    let len = unsafe {
+        let fd = checked("openat", number::OPENAT, [here, path.as_ptr() as usize, flags, 0, 0, 0])
+            .ok()?;
+        let read = checked(
+            "read",
+            number::READ,
+            [fd, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0],
+        );
+        let _ = raw(number::CLOSE, [fd, 0, 0, 0, 0, 0]);
+        read.ok()?
+    };
+    buffer.get(..len)
+}
+
+/// Resident bytes of this process, from /proc/self/statm; `None` where that cannot be read.
+pub(crate) fn resident_bytes() -> Option<usize> {
+    let mut buffer = [0u8; 64];
+    let text = read_file(c"/proc/self/statm", &mut buffer)?;
+    let mut fields = text.split(|&byte| byte == b' ');
+    let pages = fields.nth(1)?.iter().try_fold(0usize, |n, &digit| {
+        digit.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add((digit - b'0') as usize))
+    })?;
+    Some(pages.wrapping_mul(page_size()))
+}
+
+/// The kernel's page size in bytes.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: reads the auxiliary vector, which glibc holds from the start on.
+    match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
+        0 => crate::units::PAGE,
+        size => size as usize,
+    }
+}
+
+/// Whether this process runs with more rights than its caller, so that its environment must not
+/// be trusted.
+pub(crate) fn secure_process() -> bool {
+    // SAFETY: as in `page_size`.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Writes to standard error without stdio; what cannot be written is lost.
+pub(crate) fn write_stderr(text: &[u8]) {
+    // SAFETY: the kernel reads the borrowed bytes.
+    unsafe { raw(number::WRITE, [2, text.as_ptr() as usize, text.len(), 0, 0, 0]) };
+}
+
+/// The kernel's id of this thread.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { raw(number::GETTID, [0; 6]) as u32 }
+}
+
+/// The kernel's id of this process.
+pub(crate) fn process_id() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { raw(number::GETPID, [0; 6]) as u32 }
+}
+
+/// Whether thread `id` of this process still exists.
+pub(crate) fn thread_alive(id: u32) -> bool {
+    // SAFETY: signal 0 is only checked for, never delivered.
+    unsafe {
+        let process = process_id() as usize;
+        raw(number::TGKILL, [process, id as usize, 0, 0, 0, 0]) != -(libc::ESRCH as isize)
+    }
+}
+
+/// A number no other living thread has: the address of its control block.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads this thread's pointer to itself, which the ABI demands at fs:0.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        asm!("mov {0}, qword ptr fs:[0]", out(reg) pointer, options(nostack, preserves_flags, pure, readonly));
+    }
+    // SAFETY: reads a register.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        asm!("mrs {0}, tpidr_el0", out(reg) pointer, options(nostack, preserves_flags, pure, nomem));
+    }
+    pointer
+}
+
+/// glibc's `__libc_single_threaded`, or null where libc has none.
+pub(crate) fn single_threaded_flag() -> *mut u8 {
+    let flag: *mut u8;
+    // SAFETY: loads the address of a weak symbol from the GOT; null when it is undefined.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        asm!(".weak __libc_single_threaded",
+             "mov {0}, qword ptr [rip + __libc_single_threaded@GOTPCREL]",
+             out(reg) flag, options(nostack, preserves_flags, pure, readonly));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        asm!(".weak __libc_single_threaded",
+             "adrp {0}, :got:__libc_single_threaded",
+             "ldr {0}, [{0}, :got_lo12:__libc_single_threaded]",
+             out(reg) flag, options(nostack, preserves_flags, pure, readonly));
+    }
+    flag
+}

@@ -1,0 +1,85 @@
+//! Segments of 4 MiB cut into slices of 32 KiB, and the way from an address to its owner.
+//!
+//! A segment begins with one 64-byte [`Span`] record per slice; record 0 is the segment's own
+//! [`Header`]. An address finds its record by arithmetic alone, so no page map is loaded, and the
+//! records spread over all sets of the first-level cache, which headers inside the slices (all at
+//! multiples of 32 KiB) would not.
+//!
+//! # Invariants
+//! 1. A segment starts at a multiple of [`SEGMENT`]; huge objects keep this shape, so that every
+//!    address handed out by any floor has a record.
+//! 2. The `owner` of a record is never 0 and, unless the slice belongs to a thread's heap,
+//!    [`NOBODY`]: a thread without a heap holds 0 and would match.
+
+mod pool;
+mod span;
+
+pub(crate) use pool::{Origin, Pool, Run};
+pub(crate) use span::{Header, Kind, NOBODY, Span, SpanList};
+
+use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
+
+/// Where a heap gets slices from, and what else it is told about itself.
+pub(crate) trait Supply {
+    /// A run of `len` slices; `large` if its blocks are at or above the mmap threshold.
+    fn slices(&mut self, len: usize, large: bool) -> Option<Run>;
+
+    /// Takes the `len` slices of an empty span back.
+    ///
+    /// # Safety
+    /// The run came from `slices`, of this heap or another, and nobody uses it any more.
+    unsafe fn give_back(&mut self, span: *mut Span, len: usize);
+
+    /// The heap's identity: what its spans hold as `owner`, the low three bits apart.
+    fn identity(&self) -> usize;
+
+    /// Whether no second thread exists, so that plain stores may replace atomic exchanges.
+    fn alone(&self) -> bool;
+}
+
+const RECORD_SHIFT: usize = 6;
+const _: () = assert!(size_of::<Span>() == 1 << RECORD_SHIFT, "one cache line a record");
+const _: () = assert!(size_of::<Header>() == size_of::<Span>(), "the header is record 0");
+const _: () = assert!(SLICES << RECORD_SHIFT <= SLICE, "the records fit slice 0");
+
+/// The record of the slice that `address` lies in.
+#[inline(always)]
+pub(crate) fn record_of(address: *mut u8) -> *mut Span {
+    address
+        .map_addr(|a| {
+            (a & !(SEGMENT - 1))
+                + ((a >> (SLICE_SHIFT - RECORD_SHIFT)) & ((SLICES - 1) << RECORD_SHIFT))
+        })
+        .cast()
+}
+
+/// The first byte of the slice that `record` describes.
+#[inline(always)]
+pub(crate) fn slice_of(record: *mut Span) -> *mut u8 {
+    record
+        .cast::<u8>()
+        .map_addr(|a| (a & !(SEGMENT - 1)) + ((a & (SEGMENT - 1)) << (SLICE_SHIFT - RECORD_SHIFT)))
+}
+
+/// The header of the segment that `address` lies in.
+#[inline(always)]
+pub(crate) fn header_of(address: *mut u8) -> *mut Header {
+    address.map_addr(|a| a & !(SEGMENT - 1)).cast()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_a_slice_leads_to_one_record_and_back() {
+        let base = 7 * SEGMENT;
+        for slice in 1..SLICES {
+            let start = core::ptr::without_provenance_mut::<u8>(base + slice * SLICE);
+            let record = record_of(start);
+            assert_eq!(record.addr(), base + slice * size_of::<Span>());
+            assert_eq!(record_of(start.wrapping_add(SLICE - 1)), record);
+            assert_eq!(slice_of(record), start);
+        }
+    }
+}

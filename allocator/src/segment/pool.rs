@@ -1,0 +1,503 @@
+//! The segments of one origin and node: hands out runs of slices, takes them back, and gives
+//! memory that stayed unused back to the kernel.
+//!
+//! Placement is address-ordered first fit: the first segment with room, the first dirty run in it
+//! before the first clean one. Purging is decayed by time and happens on the way of a release: a
+//! run that was dirty two epochs (of 250 ms) ago is purged; beyond that, dirty slices are capped
+//! at a quarter above the recent peak of use. A cap by address alone would purge and refault the
+//! leftovers beside runs in each round of a phase-like program.
+//!
+//! Cost: one lock; a scan from the lowest segment that may have room for a run of that length.
+//!
+//! # Invariants
+//! 1. `dirty` and `old` are subsets of `free` in every header.
+//! 2. `dirty_slices` is the number of dirty bits, `used` the number of slices handed out.
+//! 3. No segment below `hint[k]` has a free run of `k` slices.
+
+use core::ptr::{self, null_mut};
+
+use super::{Header, Kind, NOBODY, Span, slice_of};
+use crate::os::{self, Kernel, OsError};
+use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering};
+use crate::units::{SEGMENT, SLICE, SLICES};
+
+/// Where a pool's segments come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// `sbrk`, and `mmap` once the break refuses.
+    Break,
+    /// `mmap`.
+    Map,
+}
+
+/// A run of slices just handed out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Record of the first slice. All records of the run say [`NOBODY`].
+    pub(crate) head: *mut Span,
+    /// Whether every byte of the run is still zero.
+    pub(crate) zeroed: bool,
+}
+
+/// What a pool holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolUsage {
+    /// Mapped segments.
+    pub(crate) mapped: usize,
+    /// Slices handed out.
+    pub(crate) used: usize,
+    /// Free slices that hold pages.
+    pub(crate) dirty: usize,
+    /// Given back to the kernel so far.
+    pub(crate) purged: usize,
+    /// Times the lock was taken / waited for.
+    pub(crate) lock: (usize, usize),
+}
+
+/// Length of a purge epoch in milliseconds.
+const EPOCH_MS: u64 = 250;
+/// Slices that may stay dirty however little is in use: 4 MiB.
+const DIRTY_FLOOR: usize = (4 << 20) / SLICE;
+
+const INLINE: usize = 32;
+const CHUNK: usize = 1024;
+const CHUNKS: usize = 256;
+
+/// The segments of one origin and node.
+#[derive(Debug)]
+pub(crate) struct Pool<K> {
+    kernel: K,
+    node: AtomicU32,
+    next_hint: &'static AtomicUsize,
+    state: Lock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    number: u16,
+    origin: Origin,
+    directory: Directory,
+    /// Per run length: the lowest segment that may have room.
+    hint: [u32; SLICES + 1],
+    used: usize,
+    dirty_slices: usize,
+    purged: usize,
+    /// Highest `used` of this epoch and the one before.
+    peak: usize,
+    peak_before: usize,
+    epoch_began: u64,
+    releases: u32,
+    /// Dirty slices kept at least, and the share of the peak kept besides, in sixteenths.
+    floor: usize,
+    sixteenths: usize,
+}
+
+// SAFETY: the pointers lead to segments, which belong to the pool and not to a thread.
+unsafe impl Send for State {}
+
+/// Segment `i`, for ever at the same place, without a table sized for the worst case.
+#[derive(Debug)]
+struct Directory {
+    count: u32,
+    first: [*mut Header; INLINE],
+    chunks: [*mut *mut Header; CHUNKS],
+}
+
+impl Directory {
+    fn get(&self, index: u32) -> *mut Header {
+        let i = index as usize;
+        debug_assert!(index < self.count);
+        // SAFETY: `index < count`, and `push` filled every slot below `count`.
+        unsafe {
+            if i < INLINE {
+                *self.first.get_unchecked(i)
+            } else {
+                *self.chunks.get_unchecked((i - INLINE) / CHUNK).add((i - INLINE) % CHUNK)
+            }
+        }
+    }
+
+    /// Appends a segment; false when no memory or no slot is left.
+    fn push<K: Kernel>(&mut self, kernel: &K, segment: *mut Header) -> bool {
+        let i = self.count as usize;
+        if let Some(slot) = self.first.get_mut(i) {
+            *slot = segment;
+        } else {
+            let Some(chunk) = self.chunks.get_mut((i - INLINE) / CHUNK) else { return false };
+            if chunk.is_null() {
+                let Ok(table) = kernel.map(0, CHUNK * size_of::<*mut Header>()) else {
+                    return false;
+                };
+                *chunk = ptr::with_exposed_provenance_mut(table);
+            }
+            // SAFETY: the chunk holds CHUNK slots and the remainder is below that.
+            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
+        }
+        self.count += 1;
+        true
+    }
+}
+
+/// Bits where a run of `len` set bits begins.
+#[inline]
+fn run_starts(mut bits: u128, len: usize) -> u128 {
+    let mut have = 1;
+    while have < len {
+        let step = have.min(len - have);
+        bits &= bits >> step;
+        have += step;
+    }
+    bits
+}
+
+/// The lowest `len` bits, `len` between 1 and 128.
+#[inline]
+fn low_bits(len: usize) -> u128 {
+    u128::MAX >> (128 - len)
+}
+
+impl<K: Kernel> Pool<K> {
+    pub(crate) const fn new(kernel: K, next_hint: &'static AtomicUsize) -> Self {
+        Pool {
+            kernel,
+            node: AtomicU32::new(u32::MAX),
+            next_hint,
+            state: Lock::new(State {
+                number: 0,
+                origin: Origin::Map,
+                directory: Directory {
+                    count: 0,
+                    first: [null_mut(); INLINE],
+                    chunks: [null_mut(); CHUNKS],
+                },
+                hint: [0; SLICES + 1],
+                used: 0,
+                dirty_slices: 0,
+                purged: 0,
+                peak: 0,
+                peak_before: 0,
+                epoch_began: 0,
+                releases: 0,
+                floor: DIRTY_FLOOR,
+                sixteenths: 20,
+            }),
+        }
+    }
+
+    /// Sets the number its segments carry, where they come from and, on machines of several nodes,
+    /// which node they prefer.
+    pub(crate) fn configure(&self, number: u16, origin: Origin, node: Option<u32>) {
+        self.node.store(node.unwrap_or(u32::MAX), Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.number = number;
+        state.origin = origin;
+    }
+
+    /// Keeps at most `floor` bytes, or `sixteenths`/16 of the recent peak, of dirty slices.
+    pub(crate) fn configure_purge(&self, floor: usize, sixteenths: usize) {
+        let mut state = self.state.lock();
+        state.floor = floor / SLICE;
+        state.sixteenths = sixteenths;
+    }
+
+    /// A run of `len` slices (1 to 127), or `None` when the kernel has no more memory.
+    pub(crate) fn allocate(&self, len: usize) -> Option<Run> {
+        debug_assert!((1..SLICES).contains(&len));
+        let mut state = self.state.lock();
+        state.find(len).or_else(|| {
+            let index = self.grow(&mut state, len)?;
+            state.hint_at(len, index);
+            state.find(len)
+        })
+    }
+
+    /// Takes a run back.
+    ///
+    /// # Safety
+    /// The run came from this pool and nobody uses it any more.
+    pub(crate) unsafe fn release(&self, head: *mut Span, len: usize) {
+        let mut state = self.state.lock();
+        // SAFETY: the caller's promise.
+        unsafe { state.put_back(head, len) };
+        self.maintain(&mut state);
+    }
+
+    /// Purges all that is free.
+    pub(crate) fn purge_all(&self) {
+        self.purge_down_to(&mut self.state.lock(), 0, false);
+    }
+
+    /// Gives back what time has made due; cheap when nothing is.
+    pub(crate) fn tick(&self) {
+        if let Some(mut state) = self.state.try_lock() {
+            self.pass_epoch(&mut state);
+        }
+    }
+
+    fn maintain(&self, state: &mut State) {
+        state.releases = state.releases.wrapping_add(1);
+        if state.dirty_slices > state.floor && state.releases.is_multiple_of(16) {
+            self.pass_epoch(state);
+        }
+        let peak = state.peak.max(state.peak_before);
+        let cap = (peak * state.sixteenths / 16).max(state.floor);
+        if state.dirty_slices > cap {
+            let goal = cap - cap / 8;
+            self.purge_down_to(state, goal, true);
+            self.purge_down_to(state, goal, false);
+        }
+    }
+
+    /// When an epoch is over: purges what was dirty before it began.
+    fn pass_epoch(&self, state: &mut State) {
+        let now = self.kernel.now_ms();
+        if now.wrapping_sub(state.epoch_began) < EPOCH_MS {
+            return;
+        }
+        state.epoch_began = now;
+        state.peak_before = state.peak;
+        state.peak = state.used;
+        for index in (0..state.directory.count).rev() {
+            let segment = state.directory.get(index);
+            // SAFETY: headers belong to the pool, and its lock is held.
+            unsafe {
+                let due = (*segment).old;
+                self.purge(state, segment, due);
+                (*segment).old = (*segment).dirty;
+            }
+        }
+    }
+
+    /// Purges dirty slices, highest segment first, until `goal` are left; only those an epoch old
+    /// if `old_only`.
+    fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) {
+        for index in (0..state.directory.count).rev() {
+            if state.dirty_slices <= goal {
+                return;
+            }
+            let segment = state.directory.get(index);
+            // SAFETY: headers belong to the pool, and its lock is held.
+            unsafe {
+                let which = if old_only { (*segment).old } else { (*segment).dirty };
+                self.purge(state, segment, which);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `segment` is one of the pool's.
+    unsafe fn purge(&self, state: &mut State, segment: *mut Header, which: u128) {
+        // SAFETY: dirty slices are free (invariant 1), so nobody needs their contents.
+        unsafe {
+            let mut due = which & (*segment).dirty;
+            while due != 0 {
+                let start = due.trailing_zeros() as usize;
+                let len = (!(due >> start)).trailing_zeros() as usize;
+                let bits = low_bits(len) << start;
+                due &= !bits;
+                let address = segment.addr() + start * SLICE;
+                if self.kernel.purge(address, len * SLICE).is_err() {
+                    // Locked memory, say: it stays dirty and is reused as it is.
+                    continue;
+                }
+                (*segment).dirty &= !bits;
+                (*segment).old &= !bits;
+                state.dirty_slices -= len;
+                state.purged += len * SLICE;
+            }
+        }
+    }
+
+    /// One more segment with a run of `len` slices; its index.
+    #[cold]
+    fn grow(&self, state: &mut State, len: usize) -> Option<u32> {
+        let mut slices = SLICES;
+        let segment = loop {
+            if let Ok(address) = self.obtain(state, slices * SLICE) {
+                break ptr::with_exposed_provenance_mut::<Header>(address);
+            }
+            // Memory is short: a part of a segment still serves this request.
+            slices /= 2;
+            if slices < len + 1 || slices < 2 {
+                return None;
+            }
+        };
+        let index = state.directory.count;
+        // SAFETY: just mapped, so zeroed and ours; a zeroed record is `Kind::Free`.
+        unsafe {
+            (*segment).owner.store(NOBODY, Ordering::Relaxed);
+            (*segment).index = index;
+            (*segment).slices = slices as u16;
+            (*segment).pool = state.number;
+            (*segment).free = low_bits(slices) & !1;
+        }
+        if !state.directory.push(&self.kernel, segment) {
+            return None;
+        }
+        self.kernel.label(segment.addr(), slices * SLICE);
+        let node = self.node.load(Ordering::Relaxed);
+        if node != u32::MAX {
+            // Without it the memory is only farther away.
+            let _ = self.kernel.bind(segment.addr(), slices * SLICE, node);
+        }
+        Some(index)
+    }
+
+    fn obtain(&self, state: &mut State, len: usize) -> Result<usize, OsError> {
+        if state.origin == Origin::Break {
+            if let Ok(address) = os::extend_break(len, SEGMENT) {
+                return Ok(address);
+            }
+            if len == SEGMENT {
+                // Blocked for good: asking again would burn a system call per segment.
+                state.origin = Origin::Map;
+            }
+        }
+        let hint = self.next_hint.fetch_add(SEGMENT, Ordering::Relaxed);
+        os::map_aligned(&self.kernel, hint, len, SEGMENT)
+    }
+
+    /// What the pool holds.
+    pub(crate) fn usage(&self) -> PoolUsage {
+        let state = self.state.lock();
+        let mapped = state.segments().map(|s| {
+            // SAFETY: headers belong to the pool, and its lock is held.
+            unsafe { (*s).slices as usize * SLICE }
+        });
+        PoolUsage {
+            mapped: mapped.sum(),
+            used: state.used * SLICE,
+            dirty: state.dirty_slices * SLICE,
+            purged: state.purged,
+            lock: self.state.contention(),
+        }
+    }
+
+    /// Calls `visit` with the record of each slice in use; the pool is locked meanwhile.
+    pub(crate) fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
+        let state = self.state.lock();
+        for segment in state.segments() {
+            // SAFETY: headers belong to the pool, and its lock is held.
+            let (free, slices) = unsafe { ((*segment).free, (*segment).slices as usize) };
+            for slice in (1..slices).filter(|slice| free >> slice & 1 == 0) {
+                visit(segment.cast::<Span>().wrapping_add(slice));
+            }
+        }
+    }
+
+    /// Tests the invariants; the first broken one is named.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let state = self.state.lock();
+        let (mut dirty, mut used) = (0, 0);
+        for segment in state.segments() {
+            // SAFETY: headers belong to the pool, and its lock is held.
+            let header = unsafe { &*segment };
+            if header.dirty & !header.free != 0 || header.old & !header.dirty != 0 {
+                return Err("a used slice is marked dirty");
+            }
+            if header.owner.load(Ordering::Relaxed) != NOBODY {
+                return Err("a segment header was overwritten");
+            }
+            dirty += header.dirty.count_ones() as usize;
+            used += header.slices as usize - 1 - header.free.count_ones() as usize;
+        }
+        if dirty != state.dirty_slices || used != state.used {
+            return Err("the slice counters disagree with the bitmaps");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn before_fork(&self) -> bool {
+        self.state.before_fork()
+    }
+
+    pub(crate) fn after_fork(&self, taken: bool) {
+        self.state.after_fork(taken);
+    }
+}
+
+impl State {
+    fn segments(&self) -> impl Iterator<Item = *mut Header> + '_ {
+        (0..self.directory.count).map(|index| self.directory.get(index))
+    }
+
+    fn hint_at(&mut self, len: usize, index: u32) {
+        if let Some(hint) = self.hint.get_mut(len) {
+            *hint = index;
+        }
+    }
+
+    fn find(&mut self, len: usize) -> Option<Run> {
+        let first = self.hint.get(len).copied().unwrap_or(0);
+        for index in first..self.directory.count {
+            let segment = self.directory.get(index);
+            // SAFETY: headers belong to the pool, and its lock is held.
+            let starts = unsafe { run_starts((*segment).free, len) };
+            if starts != 0 {
+                self.hint_at(len, index);
+                // SAFETY: as above; every set bit of `starts` begins a free run.
+                return Some(unsafe { self.take(segment, starts, len) });
+            }
+        }
+        self.hint_at(len, self.directory.count);
+        None
+    }
+
+    /// # Safety
+    /// `segment` is one of the pool's, and each bit of `starts` begins a free run of `len`.
+    unsafe fn take(&mut self, segment: *mut Header, starts: u128, len: usize) -> Run {
+        // SAFETY: the caller's promise; the records of free slices are the pool's.
+        unsafe {
+            let header = &mut *segment;
+            let dirty_starts = run_starts(header.dirty, len);
+            let from = if dirty_starts != 0 { dirty_starts } else { starts };
+            let start = from.trailing_zeros() as usize;
+            let bits = low_bits(len) << start;
+            let dirty = (header.dirty & bits).count_ones() as usize;
+            header.free &= !bits;
+            header.dirty &= !bits;
+            header.old &= !bits;
+            self.dirty_slices -= dirty;
+            self.used += len;
+            self.peak = self.peak.max(self.used);
+            let head = segment.cast::<Span>().add(start);
+            for i in 0..len {
+                (*head.add(i)).owner.store(NOBODY, Ordering::Relaxed);
+            }
+            Run { head, zeroed: dirty == 0 }
+        }
+    }
+
+    /// # Safety
+    /// As [`Pool::release`].
+    unsafe fn put_back(&mut self, head: *mut Span, len: usize) {
+        let segment = super::header_of(slice_of(head));
+        // SAFETY: the run is free from here on, so its records are the pool's.
+        unsafe {
+            for i in 0..len {
+                let record = &mut *head.add(i);
+                record.kind = Kind::Free;
+                record.owner.store(NOBODY, Ordering::Relaxed);
+            }
+            let header = &mut *segment;
+            let start = head.offset_from(segment.cast::<Span>()) as usize;
+            let bits = low_bits(len) << start;
+            header.free |= bits;
+            header.dirty |= bits;
+            self.dirty_slices += len;
+            self.used -= len;
+            // The whole free run around: only requests up to its length have a new chance here.
+            let below = (header.free << (127 - start)).leading_ones() as usize;
+            let run = below + (header.free >> start).trailing_ones() as usize - 1;
+            let index = header.index;
+            if let Some(hints) = self.hint.get_mut(1..=run) {
+                for hint in hints {
+                    *hint = index.min(*hint);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

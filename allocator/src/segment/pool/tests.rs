@@ -1,0 +1,95 @@
+use std::vec::Vec;
+
+use super::*;
+use crate::os::{Failing, Linux};
+
+static HINT: AtomicUsize = AtomicUsize::new(0x3100_0000_0000);
+
+type TestPool = Pool<Failing<Linux>>;
+
+fn pool() -> TestPool {
+    Pool::new(Failing::new(Linux), &HINT)
+}
+
+#[test]
+fn runs_never_overlap_and_come_back() {
+    let pool = pool();
+    let mut runs: Vec<(Run, usize)> = Vec::new();
+    for round in 0..400usize {
+        let len = 1 + round * 7 % 60;
+        runs.push((pool.allocate(len).expect("memory"), len));
+        if round % 3 == 0 {
+            let (run, len) = runs.swap_remove(round * 13 % runs.len());
+            // SAFETY: the run came from this pool and is dropped here.
+            unsafe { pool.release(run.head, len) };
+        }
+        pool.check().expect("sound");
+    }
+    let mut ranges: Vec<_> =
+        runs.iter().map(|(run, len)| (slice_of(run.head).addr(), len * SLICE)).collect();
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
+    for (run, len) in runs {
+        // SAFETY: as above.
+        unsafe { pool.release(run.head, len) };
+    }
+    assert_eq!(pool.usage().used, 0);
+    pool.check().expect("sound");
+}
+
+#[test]
+fn the_lowest_dirty_run_is_reused_first() {
+    let pool = pool();
+    let first = pool.allocate(4).expect("memory");
+    assert!(first.zeroed);
+    let second = pool.allocate(4).expect("memory");
+    // SAFETY: both came from this pool.
+    unsafe {
+        pool.release(second.head, 4);
+        pool.release(first.head, 4);
+    }
+    let again = pool.allocate(4).expect("memory");
+    assert_eq!(again.head, first.head);
+    assert!(!again.zeroed);
+}
+
+#[test]
+fn purged_slices_read_as_zero_and_are_counted() {
+    let pool = pool();
+    let run = pool.allocate(2).expect("memory");
+    let bytes = slice_of(run.head);
+    // SAFETY: the run is ours until it is released.
+    unsafe {
+        bytes.write(7);
+        pool.release(run.head, 2);
+    }
+    assert_eq!(pool.usage().dirty, 2 * SLICE);
+    pool.purge_all();
+    let usage = pool.usage();
+    assert_eq!((usage.dirty, usage.purged), (0, 2 * SLICE));
+    let run = pool.allocate(2).expect("memory");
+    assert!(run.zeroed);
+    // SAFETY: handed out again.
+    assert_eq!(unsafe { slice_of(run.head).read() }, 0);
+}
+
+#[test]
+fn a_kernel_that_refuses_leaves_the_pool_sound() {
+    for calls in 0..12 {
+        let pool = pool();
+        pool.kernel.fail_after(calls);
+        let mut runs = Vec::new();
+        while let Some(run) = pool.allocate(60) {
+            runs.push(run);
+            assert!(runs.len() < 100, "the kernel refuses after {calls} calls");
+        }
+        pool.check().expect("sound");
+        pool.kernel.fail_after(u32::MAX);
+        assert!(pool.allocate(60).is_some(), "service resumes");
+        for run in runs {
+            // SAFETY: from this pool.
+            unsafe { pool.release(run.head, 60) };
+        }
+        pool.check().expect("sound");
+    }
+}

@@ -1,0 +1,140 @@
+//! The 64-byte record of a slice, and lists of such records.
+
+use core::ptr::null_mut;
+
+use crate::sync::{AtomicU64, AtomicUsize};
+
+/// The owner of what belongs to no thread's heap.
+pub(crate) const NOBODY: usize = 1;
+
+/// What a slice is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Not in use.
+    Free = 0,
+    /// Blocks of one size class, linked through themselves.
+    Slab = 1,
+    /// Blocks of one size class, free ones in a bitmap.
+    Bitmap = 2,
+    /// An object with a mapping of its own.
+    Huge = 3,
+}
+
+/// The record of one slice; a run of slices in one use is a span, described by its first record.
+///
+/// Whoever `owner` names (its thread, and no other) reads and writes the plain fields. In limbo
+/// (see `slab::remote`) nobody does, and only `remote` changes.
+///
+/// | field | slab | bitmap span | huge object |
+/// |---|---|---|---|
+/// | `free` | first free block | mask of free blocks, bit 63: listed | base address |
+/// | `live` | blocks carved and not in `free` | slices of the span | – |
+/// | `remote` | first carrier, FULL | mask of blocks, bit 63: FULL | bytes in use |
+/// | `full` | – | mask of all blocks | offset of the object |
+/// | `next` | list | list | mapped bytes (as address) |
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Span {
+    pub(crate) owner: AtomicUsize,
+    pub(crate) free: u64,
+    pub(crate) live: u32,
+    pub(crate) class: u8,
+    pub(crate) kind: Kind,
+    /// Slices between this record and its span's first.
+    pub(crate) back: u8,
+    /// Whether the span stands in a list of partly free spans.
+    pub(crate) listed: bool,
+    pub(crate) remote: AtomicU64,
+    pub(crate) next: *mut Span,
+    pub(crate) prev: *mut Span,
+    pub(crate) full: u64,
+    /// 2^32 / block size, rounded up: turns an offset into a block number.
+    pub(crate) inverse: u32,
+    /// Blocks handed out at least once, from the start of the span.
+    pub(crate) carved: u16,
+    pub(crate) capacity: u16,
+}
+
+/// Record 0 of a segment: which of its slices are free.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    /// [`NOBODY`]: a stray address in slice 0 must match no heap.
+    pub(crate) owner: AtomicUsize,
+    /// Position in the pool's directory.
+    pub(crate) index: u32,
+    /// Slices mapped, slice 0 included; fewer than usual when memory is short.
+    pub(crate) slices: u16,
+    /// Which pool the segment belongs to, as the pool was told by its owner.
+    pub(crate) pool: u16,
+    /// Bit i: slice i is free.
+    pub(crate) free: u128,
+    /// Bit i: slice i is free and holds pages.
+    pub(crate) dirty: u128,
+    /// The dirty ones that were already dirty an epoch ago.
+    pub(crate) old: u128,
+}
+
+/// Partly free spans of one heap and class, oldest first. Zeroed memory is an empty list.
+///
+/// # Invariants
+/// 1. A span is in at most one list, and `listed` says so.
+/// 2. All belong to the heap that owns the list.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct SpanList {
+    head: *mut Span,
+    tail: *mut Span,
+}
+
+impl SpanList {
+    /// The span listed longest; null if there is none.
+    #[inline]
+    pub(crate) fn first(&self) -> *mut Span {
+        self.head
+    }
+
+    /// Lists `span` as the last.
+    ///
+    /// # Safety
+    /// The span belongs to the list's heap and is in no list.
+    #[inline]
+    pub(crate) unsafe fn push(&mut self, span: *mut Span) {
+        // SAFETY: records stay mapped while their segment does, and these are the caller's.
+        unsafe {
+            (*span).listed = true;
+            (*span).next = null_mut();
+            (*span).prev = self.tail;
+            if self.tail.is_null() {
+                self.head = span;
+            } else {
+                (*self.tail).next = span;
+            }
+            self.tail = span;
+        }
+    }
+
+    /// Takes `span` out.
+    ///
+    /// # Safety
+    /// The span is in this list.
+    #[inline]
+    pub(crate) unsafe fn remove(&mut self, span: *mut Span) {
+        // SAFETY: its neighbours are in the same list and so belong to the same heap.
+        unsafe {
+            let (next, prev) = ((*span).next, (*span).prev);
+            (*span).listed = false;
+            if prev.is_null() {
+                self.head = next;
+            } else {
+                (*prev).next = next;
+            }
+            if next.is_null() {
+                self.tail = prev;
+            } else {
+                (*next).prev = prev;
+            }
+        }
+    }
+}

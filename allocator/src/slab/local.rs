@@ -1,0 +1,493 @@
+//! The slab spans of one heap: current ones, partly free ones, and how a bin is refilled.
+//!
+//! # Invariants
+//! 1. A span that this heap owns is current or listed as partly free, never both.
+//! 2. `live` of a span counts its carved blocks that are not on its own free list; a current span
+//!    counts one more, so that it never looks empty to a free.
+//! 3. The current span's free list was moved to the bin when it became empty here.
+
+use core::ptr::null_mut;
+
+use super::remote::{self, LimboQueue};
+use super::{Block, CLASSES, SizeClass};
+use crate::segment::{Kind, Span, SpanList, Supply, slice_of};
+use crate::sync::Ordering;
+use crate::units::{PAGE, round_up};
+
+/// A listed span is rich, and preferred to carving, when more than 1/RICH of it is free.
+const RICH: usize = 8;
+/// A listed span is poor, and may be passed over for a fresh one, when less than 1/POOR is free.
+const POOR: usize = 16;
+/// Passing over poor spans may cost at most one extra span in this many.
+const EXTRA: u16 = 16;
+
+/// What slabs need from the floors above.
+pub(crate) trait SlabSupply: Supply {
+    /// A partly free span of `class` from a heap whose thread does not need it; its `owner` is
+    /// already this heap. Null if there is none.
+    fn foreign_slab(&mut self, class: SizeClass) -> *mut Span;
+
+    /// The queue of a heap that lets it grow: what is in it was freed for a thread that sleeps.
+    fn idle_queue(&mut self) -> Option<&'static LimboQueue>;
+}
+
+/// The slab spans of one heap.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Slabs {
+    current: [*mut Span; CLASSES],
+    partial: [SpanList; CLASSES],
+    spans: [u16; CLASSES],
+    extra: [u16; CLASSES],
+}
+
+impl Slabs {
+    #[inline]
+    fn current(&mut self, class: SizeClass) -> &mut *mut Span {
+        // SAFETY: a class is below CLASSES.
+        unsafe { self.current.get_unchecked_mut(class.index()) }
+    }
+
+    #[inline]
+    fn partial(&mut self, class: SizeClass) -> &mut SpanList {
+        // SAFETY: as above.
+        unsafe { self.partial.get_unchecked_mut(class.index()) }
+    }
+
+    /// A list of free blocks of `class`: the first is to be handed out, the rest goes into the
+    /// bin, which is empty. Null when memory is exhausted.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap; its bin for `class` is empty.
+    pub(crate) unsafe fn refill(
+        &mut self,
+        class: SizeClass,
+        queue: &LimboQueue,
+        supply: &mut impl SlabSupply,
+    ) -> *mut Block {
+        // SAFETY: spans that are current or listed are owned by this heap (invariant 1).
+        unsafe {
+            loop {
+                let span = *self.current(class);
+                if !span.is_null() {
+                    if (*span).free != 0 {
+                        let list = (*span).free as usize as *mut Block;
+                        (*span).free = 0;
+                        (*span).live = u32::from((*span).carved) + 1;
+                        return list;
+                    }
+                    if (*span).remote.load(Ordering::Relaxed) != 0 {
+                        // They stay `live`: the bin gets them at once.
+                        remote::collect(span);
+                        let list = (*span).free as usize as *mut Block;
+                        (*span).free = 0;
+                        return list;
+                    }
+                    if (*span).carved < (*span).capacity {
+                        if self.swap_for_richer(class, queue, supply) {
+                            continue;
+                        }
+                        return carve(span, class);
+                    }
+                    (*span).live -= 1;
+                    if !remote::enter_limbo(span, supply.identity(), supply.alone()) {
+                        (*span).live += 1;
+                        continue;
+                    }
+                    *self.current(class) = null_mut();
+                }
+                if !self.replace_current(class, queue, supply) {
+                    return null_mut();
+                }
+            }
+        }
+    }
+
+    /// Before carving more of the current span: takes a listed or foreign span that has room.
+    ///
+    /// # Safety
+    /// As [`Slabs::refill`].
+    unsafe fn swap_for_richer(
+        &mut self,
+        class: SizeClass,
+        queue: &LimboQueue,
+        supply: &mut impl SlabSupply,
+    ) -> bool {
+        // SAFETY: as in `refill`.
+        unsafe {
+            self.collect_queue(queue, supply);
+            let mut other = self.partial(class).first();
+            if other.is_null() {
+                other = supply.foreign_slab(class);
+                if other.is_null() {
+                    return false;
+                }
+                self.count(class);
+            } else {
+                let free = (*other).carved as usize - (*other).live as usize;
+                if (*other).remote.load(Ordering::Relaxed) == 0
+                    && free * RICH <= (*other).carved as usize
+                {
+                    return false;
+                }
+                self.partial(class).remove(other);
+            }
+            let span = *self.current(class);
+            (*span).live -= 1;
+            if (*span).live == 0 {
+                self.release(span, class, supply);
+            } else {
+                self.partial(class).push(span);
+            }
+            (*other).live += 1;
+            *self.current(class) = other;
+            true
+        }
+    }
+
+    /// Makes some span current; false when memory is exhausted.
+    ///
+    /// # Safety
+    /// As [`Slabs::refill`]; there is no current span.
+    unsafe fn replace_current(
+        &mut self,
+        class: SizeClass,
+        queue: &LimboQueue,
+        supply: &mut impl SlabSupply,
+    ) -> bool {
+        // SAFETY: as in `refill`.
+        unsafe {
+            self.collect_queue(queue, supply);
+            if self.partial(class).first().is_null()
+                && let Some(queue) = supply.idle_queue()
+            {
+                self.collect_queue(queue, supply);
+            }
+            let mut span = self.partial(class).first();
+            if !span.is_null() && !self.passes_over(class, span) {
+                self.partial(class).remove(span);
+            } else {
+                let listed = span;
+                span = if listed.is_null() { supply.foreign_slab(class) } else { null_mut() };
+                if !span.is_null() {
+                    self.count(class);
+                } else if let Some(run) = supply.slices(1, false) {
+                    span = run.head;
+                    self.begin(span, class, supply.identity());
+                } else if !listed.is_null() {
+                    span = listed;
+                    self.partial(class).remove(span);
+                } else {
+                    return false;
+                }
+            }
+            (*span).live += 1;
+            *self.current(class) = span;
+            true
+        }
+    }
+
+    /// Whether a listed span is too poor to be worth a refill, and a fresh one affordable.
+    ///
+    /// # Safety
+    /// `span` is listed under `class`.
+    unsafe fn passes_over(&mut self, class: SizeClass, span: *mut Span) -> bool {
+        // SAFETY: listed spans are this heap's; the class is in range.
+        unsafe {
+            let free = (*span).carved as usize - (*span).live as usize;
+            let spans = *self.spans.get_unchecked(class.index());
+            let extra = self.extra.get_unchecked_mut(class.index());
+            if free * POOR >= (*span).capacity as usize
+                || (*span).remote.load(Ordering::Relaxed) != 0
+                || *extra >= spans / EXTRA
+            {
+                return false;
+            }
+            *extra += 1;
+            true
+        }
+    }
+
+    /// # Safety
+    /// The slice is free and the caller's.
+    unsafe fn begin(&mut self, span: *mut Span, class: SizeClass, identity: usize) {
+        // SAFETY: the record is the caller's until `owner` says so.
+        unsafe {
+            (*span).free = 0;
+            (*span).live = 0;
+            (*span).class = class.index() as u8;
+            (*span).kind = Kind::Slab;
+            (*span).back = 0;
+            (*span).listed = false;
+            (*span).remote.store(0, Ordering::Relaxed);
+            (*span).next = null_mut();
+            (*span).prev = null_mut();
+            (*span).carved = 0;
+            (*span).capacity = class.capacity() as u16;
+            (*span).owner.store(identity, Ordering::Release);
+        }
+        self.count(class);
+    }
+
+    fn count(&mut self, class: SizeClass) {
+        // SAFETY: the class is in range.
+        let spans = unsafe { self.spans.get_unchecked_mut(class.index()) };
+        *spans = spans.saturating_add(1);
+    }
+
+    /// # Safety
+    /// This heap owns the span, which is neither current nor listed and holds no live block.
+    unsafe fn release(&mut self, span: *mut Span, class: SizeClass, supply: &mut impl SlabSupply) {
+        // SAFETY: the caller's promise; the class is in range.
+        unsafe {
+            let spans = self.spans.get_unchecked_mut(class.index());
+            *spans = spans.saturating_sub(1);
+            let extra = self.extra.get_unchecked_mut(class.index());
+            *extra = extra.saturating_sub(1);
+            supply.give_back(span, 1);
+        }
+    }
+
+    /// A block of a listed span was freed and was the last live one.
+    ///
+    /// # Safety
+    /// This heap owns the span, and its `live` has just become 0.
+    pub(crate) unsafe fn emptied(&mut self, span: *mut Span, supply: &mut impl SlabSupply) {
+        // SAFETY: not current (invariant 2), so listed (invariant 1).
+        unsafe {
+            let class = SizeClass::from_index((*span).class);
+            self.partial(class).remove(span);
+            self.release(span, class, supply);
+        }
+    }
+
+    /// The owner frees a block of a span in limbo. False if another thread was faster: then the
+    /// block must be freed as a remote one.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap and has just freed `block` of `span`.
+    pub(crate) unsafe fn free_in_limbo(
+        &mut self,
+        span: *mut Span,
+        block: *mut Block,
+        supply: &mut impl SlabSupply,
+    ) -> bool {
+        // SAFETY: after leaving limbo the span is this heap's, neither current nor listed.
+        unsafe {
+            if !remote::leave_limbo(span, supply.identity(), supply.alone()) {
+                return false;
+            }
+            (*block).next = (*span).free as usize as *mut Block;
+            (*span).free = block as usize as u64;
+            (*span).live -= 1;
+            self.settle(span, supply);
+            true
+        }
+    }
+
+    /// Lists or releases a span that came out of limbo.
+    ///
+    /// # Safety
+    /// This heap owns the span, which is neither current nor listed.
+    unsafe fn settle(&mut self, span: *mut Span, supply: &mut impl SlabSupply) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let class = SizeClass::from_index((*span).class);
+            if (*span).live == 0 {
+                self.release(span, class, supply);
+            } else {
+                self.partial(class).push(span);
+            }
+        }
+    }
+
+    /// Takes over every span of a queue, this heap's own or another's.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn collect_queue(
+        &mut self,
+        queue: &LimboQueue,
+        supply: &mut impl SlabSupply,
+    ) {
+        if queue.is_empty() {
+            return;
+        }
+        let mut span = queue.take_all();
+        while !span.is_null() {
+            // SAFETY: whoever takes a queue owns the spans in it.
+            unsafe {
+                let next = (*span).next;
+                (*span).owner.store(supply.identity(), Ordering::Relaxed);
+                (*span).live -= remote::collect(span).blocks;
+                self.settle(span, supply);
+                span = next;
+            }
+        }
+    }
+
+    /// Puts a bin's blocks back on their spans.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap; `list` was its bin for `class` and is forgotten.
+    pub(crate) unsafe fn return_bin(&mut self, class: SizeClass, list: *mut Block) {
+        let mut block = list;
+        while !block.is_null() {
+            // SAFETY: a bin holds blocks of the current span only (invariant 3).
+            unsafe {
+                let next = (*block).next;
+                let span = crate::segment::record_of(block.cast());
+                debug_assert_eq!(span, *self.current(class));
+                (*block).next = (*span).free as usize as *mut Block;
+                (*span).free = block as usize as u64;
+                (*span).live -= 1;
+                block = next;
+            }
+        }
+    }
+
+    /// Collects what others freed in all spans and gives back the empty ones.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap, whose bins are empty.
+    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
+        // SAFETY: current and listed spans are this heap's.
+        unsafe {
+            self.collect_queue(queue, supply);
+            for class in SizeClass::all() {
+                let mut span = self.partial(class).first();
+                while !span.is_null() {
+                    let next = (*span).next;
+                    if (*span).remote.load(Ordering::Relaxed) != 0 {
+                        (*span).live -= remote::collect(span).blocks;
+                        if (*span).live == 0 {
+                            self.emptied(span, supply);
+                        }
+                    }
+                    span = next;
+                }
+                let span = *self.current(class);
+                if !span.is_null() {
+                    (*span).live -= remote::collect(span).blocks;
+                    if (*span).live == 1 {
+                        (*span).live = 0;
+                        *self.current(class) = null_mut();
+                        self.release(span, class, supply);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up one partly free span of `class` for another heap, if there is one.
+    ///
+    /// # Safety
+    /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
+    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
+        // SAFETY: current and listed spans are this heap's.
+        unsafe {
+            let mut span = self.partial(class).first();
+            if !span.is_null() {
+                self.partial(class).remove(span);
+            } else {
+                span = *self.current(class);
+                if span.is_null()
+                    || ((*span).free == 0
+                        && (*span).remote.load(Ordering::Relaxed) == 0
+                        && (*span).carved == (*span).capacity)
+                {
+                    return null_mut();
+                }
+                (*span).live -= 1;
+                *self.current(class) = null_mut();
+            }
+            let spans = self.spans.get_unchecked_mut(class.index());
+            *spans = spans.saturating_sub(1);
+            span
+        }
+    }
+
+    /// Tests the invariants over every span of the heap; the first broken one is named.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        for class in SizeClass::all() {
+            // SAFETY: the class is in range; the spans are this heap's.
+            unsafe {
+                let current = *self.current.get_unchecked(class.index());
+                if !current.is_null() {
+                    check_span(current, class, 1)?;
+                }
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    if !(*span).listed || span == current {
+                        return Err(("a span is both current and listed", slice_of(span).addr()));
+                    }
+                    check_span(span, class, 0)?;
+                    span = (*span).next;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// The caller owns the span.
+unsafe fn check_span(
+    span: *mut Span,
+    class: SizeClass,
+    bias: u32,
+) -> Result<(), (&'static str, usize)> {
+    let start = slice_of(span).addr();
+    // SAFETY: the caller's promise; links are followed only inside the slice.
+    unsafe {
+        if (*span).kind != Kind::Slab || (*span).class as usize != class.index() {
+            return Err(("a span record was overwritten", start));
+        }
+        let mut block = (*span).free as usize as *mut Block;
+        let mut free = 0;
+        while !block.is_null() {
+            let offset = block.addr().wrapping_sub(start);
+            if !offset.is_multiple_of(class.size())
+                || offset / class.size() >= (*span).carved as usize
+            {
+                return Err(("a free block's link was overwritten", block.addr()));
+            }
+            free += 1;
+            if free > u32::from((*span).carved) {
+                return Err(("a block is free twice", block.addr()));
+            }
+            block = (*block).next;
+        }
+        if (*span).live != u32::from((*span).carved) - free + bias {
+            return Err(("a span's count of live blocks is wrong", start));
+        }
+    }
+    Ok(())
+}
+
+/// Makes blocks of the next page of `span` and returns them as a list.
+///
+/// # Safety
+/// The caller owns the span, which is not wholly carved.
+unsafe fn carve(span: *mut Span, class: SizeClass) -> *mut Block {
+    let size = class.size();
+    let base = slice_of(span);
+    // SAFETY: blocks below `capacity` lie inside the slice; none of these was handed out before.
+    unsafe {
+        let carved = (*span).carved as usize;
+        let page_end = round_up((carved + 1) * size, PAGE);
+        let upto = (page_end / size).min((*span).capacity as usize);
+        let mut next: *mut Block = null_mut();
+        for i in (carved..upto).rev() {
+            let block = base.add(i * size).cast::<Block>();
+            (*block).next = next;
+            next = block;
+        }
+        (*span).carved = upto as u16;
+        (*span).live += (upto - carved) as u32;
+        next
+    }
+}

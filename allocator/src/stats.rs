@@ -1,0 +1,26 @@
+//! What the allocator holds, counted when asked: nothing on the fast paths keeps books.
+//!
+//! Numbers of other threads' heaps are read while those run, so they may be a few calls old.
+
+/// What the allocator holds, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Blocks handed out, with what rounding added; blocks waiting in bins and stashes count.
+    pub live: usize,
+    /// Spans and huge objects in use: what `live` occupies.
+    pub committed: usize,
+    /// Address space from the kernel.
+    pub mapped: usize,
+    /// Free and still holding pages.
+    pub cached: usize,
+    /// Given back to the kernel so far, in all.
+    pub purged: usize,
+    /// Huge objects, in bytes as their pages count.
+    pub huge: usize,
+    /// Heaps ever created (a number).
+    pub heaps: usize,
+    /// Times a shared lock was taken (a number).
+    pub locks_taken: usize,
+    /// Times a thread had to wait for a shared lock (a number).
+    pub locks_waited: usize,
+}

@@ -1,0 +1,53 @@
+//! What a fork does: the child is one thread with every lock free and the other threads' heaps
+//! frozen.
+//!
+//! Locks are taken before the fork in the order in which nested code takes them (registry, setup,
+//! pools, huge), so that the child gets consistent state. A heap whose thread did not survive may have
+//! been in the middle of a change: nobody adopts it. Blocks in it can still be freed, since a
+//! remote free touches atomics only.
+
+use super::global::GLOBAL;
+use super::tls::Tls;
+use crate::os::MAX_NODES;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Which locks this fork took: bit 0 the setup, 1 the registry, 2 the huge objects, from 3 on the
+/// pools. Written and read by the forking thread while it holds them.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+const _: () = assert!(3 + 2 * MAX_NODES <= 32, "a bit for each lock");
+
+/// Registers with libc, once.
+pub(super) fn register() {
+    // SAFETY: the handlers live in a library that is never unloaded. Failure (no memory) leaves
+    // forks as they are without us.
+    unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+unsafe extern "C" fn before() {
+    let mut taken = u32::from(GLOBAL.registry.before_fork()) << 1;
+    taken |= u32::from(GLOBAL.setup.before_fork());
+    for (number, pool) in GLOBAL.pools.iter().enumerate() {
+        taken |= u32::from(pool.before_fork()) << (3 + number);
+    }
+    taken |= u32::from(GLOBAL.huge.before_fork()) << 2;
+    TAKEN.store(taken, Ordering::Relaxed);
+}
+
+unsafe extern "C" fn after_in_parent() {
+    release();
+}
+
+unsafe extern "C" fn after_in_child() {
+    release();
+    GLOBAL.registry.freeze_others(Tls::here().heap());
+}
+
+fn release() {
+    let taken = TAKEN.load(Ordering::Relaxed);
+    GLOBAL.huge.after_fork(taken & 4 != 0);
+    for (number, pool) in GLOBAL.pools.iter().enumerate() {
+        pool.after_fork(taken >> (3 + number) & 1 != 0);
+    }
+    GLOBAL.setup.after_fork(taken & 1 != 0);
+    GLOBAL.registry.after_fork(taken & 2 != 0);
+}

@@ -1,0 +1,221 @@
+//! What all threads share: the pools of segments, the huge objects, the registry of heaps.
+
+use core::ptr;
+
+use super::registry::Registry;
+use crate::huge::Huge;
+use crate::options::{MemoryPolicy, Options};
+#[cfg(test)]
+use crate::os::Failing;
+use crate::os::{Kernel, Linux, MAX_NODES, Topology};
+use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering, SingleThreaded};
+use crate::units::SEGMENT;
+
+/// The kernel as this build sees it; tests can make it fail.
+#[cfg(not(test))]
+pub(crate) type Host = Linux;
+/// The kernel as this build sees it; tests can make it fail.
+#[cfg(test)]
+pub(crate) type Host = Failing<Linux>;
+
+#[cfg(not(test))]
+const fn host() -> Host {
+    Linux
+}
+#[cfg(test)]
+const fn host() -> Host {
+    Failing::new(Linux)
+}
+
+/// Two pools a node: for requests below the mmap threshold, and for those from there on.
+const POOLS: usize = 2 * MAX_NODES;
+/// Milliseconds between two looks at what may be given back.
+const TICK_MS: u64 = 125;
+
+/// Where mappings are asked for, so that they come aligned without cutting. Starts at a place
+/// chosen at random.
+static NEXT_HINT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
+
+/// The one instance of everything shared.
+pub(crate) static GLOBAL: Global = Global {
+    pools: [const { Pool::new(host(), &NEXT_HINT) }; POOLS],
+    huge: Huge::new(host(), &NEXT_HINT),
+    registry: Registry::new(),
+    alone: SingleThreaded::new(),
+    setup: Lock::new(Setup { done: false, topology: Topology::single() }),
+    many_nodes: AtomicBool::new(false),
+    last_tick: AtomicU64::new(0),
+    exported: AtomicUsize::new(0),
+};
+
+/// Everything shared between threads.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(super) pools: [Pool<Host>; POOLS],
+    pub(crate) huge: Huge<Host>,
+    pub(super) registry: Registry,
+    pub(super) alone: SingleThreaded,
+    pub(super) setup: Lock<Setup>,
+    many_nodes: AtomicBool,
+    last_tick: AtomicU64,
+    /// 1 once the C face said that malloc is ours, so that `sbrk` is.
+    exported: AtomicUsize,
+}
+
+/// What is found out once.
+#[derive(Debug)]
+pub(super) struct Setup {
+    done: bool,
+    pub(super) topology: Topology,
+}
+
+impl Global {
+    /// Says that this library serves malloc for the whole process, so that the break is ours.
+    /// Has no effect after the first allocation.
+    pub(crate) fn own_the_break(&self) {
+        self.exported.store(1, Ordering::Relaxed);
+    }
+
+    /// Reads the options and registers with libc, once.
+    pub(super) fn ensure_ready(&self) {
+        let mut setup = self.setup.lock();
+        if setup.done {
+            return;
+        }
+        setup.done = true;
+        self.alone.learn();
+        let options = Options::from_environment();
+        let secret = crate::options::random_word();
+        // 2^20 places, as far apart as mappings are aligned: as much as the kernel's own choice.
+        let place = (secret as usize & 0xf_ffff) * SEGMENT;
+        NEXT_HINT.store(0x1000_0000_0000 + place, Ordering::Relaxed);
+        let sbrk = options.sbrk.unwrap_or(self.exported.load(Ordering::Relaxed) != 0);
+        for (number, pool) in self.pools.iter().enumerate() {
+            let small = number % 2 == 0;
+            let origin = if small && sbrk { Origin::Break } else { Origin::Map };
+            pool.configure(number as u16, origin, None);
+            if options.memory == MemoryPolicy::Low {
+                pool.configure_purge(1 << 20, 2);
+            }
+        }
+        if options.memory == MemoryPolicy::Low {
+            self.huge.configure(8 << 20);
+        }
+        drop(setup);
+        super::lifecycle::register();
+        super::fork::register();
+    }
+
+    /// The node of the calling thread. On one node no system call is made.
+    pub(super) fn current_node(&self) -> u32 {
+        if !self.many_nodes.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let topology = self.setup.lock().topology;
+        topology.current()
+    }
+
+    /// Learns the machine's nodes; called when a second heap is needed, since one thread alone
+    /// gets its own node's memory from the kernel anyway.
+    pub(super) fn discover_nodes(&self) {
+        self.set_topology(Topology::discover());
+    }
+
+    pub(super) fn set_topology(&self, topology: Topology) {
+        if topology.many() {
+            for (number, pool) in self.pools.iter().enumerate() {
+                let small = number % 2 == 0;
+                let origin = if small && number == 0 { Origin::Break } else { Origin::Map };
+                pool.configure(number as u16, origin, Some((number / 2) as u32));
+            }
+        }
+        self.setup.lock().topology = topology;
+        self.many_nodes.store(topology.many(), Ordering::Relaxed);
+    }
+
+    /// A run of slices for a thread on `node`.
+    pub(super) fn slices(&self, node: u32, len: usize, large: bool) -> Option<Run> {
+        let number = node as usize * 2 + usize::from(large);
+        let run = self.pools.get(number)?.allocate(len);
+        if run.is_some() {
+            return run;
+        }
+        // Out of memory: give back what is cached anywhere, then try again.
+        self.purge_all();
+        self.pools.get(number)?.allocate(len)
+    }
+
+    /// Takes a run back into the pool of its segment.
+    ///
+    /// # Safety
+    /// The run came from `slices` and nobody uses it any more.
+    pub(super) unsafe fn give_back(&self, head: *mut Span, len: usize) {
+        // SAFETY: the run's segment is mapped, and the number in its header does not change.
+        unsafe {
+            let number = (*header_of(slice_of(head))).pool as usize;
+            if let Some(pool) = self.pools.get(number) {
+                pool.release(head, len);
+            }
+        }
+    }
+
+    /// Gives back what time has made due. Called on slow paths; cheap when nothing is due.
+    pub(super) fn tick(&self) {
+        let now = host().now_ms();
+        let last = self.last_tick.load(Ordering::Relaxed);
+        if now.wrapping_sub(last) < TICK_MS
+            || self
+                .last_tick
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return;
+        }
+        for pool in self.used_pools() {
+            pool.tick();
+        }
+        self.huge.tick();
+    }
+
+    /// Gives back everything that is free.
+    pub(crate) fn purge_all(&self) {
+        self.huge.purge_all();
+        for pool in self.used_pools() {
+            pool.purge_all();
+        }
+    }
+
+    /// The pools of nodes that exist.
+    pub(crate) fn used_pools(&self) -> impl Iterator<Item = &Pool<Host>> {
+        let nodes = if self.many_nodes.load(Ordering::Relaxed) { MAX_NODES } else { 1 };
+        self.pools.iter().take(2 * nodes)
+    }
+
+    /// Bytes of slices in use, which is what is live outside the huge objects.
+    pub(crate) fn slice_bytes(&self) -> usize {
+        self.used_pools().map(|pool| pool.usage().used).sum()
+    }
+
+    /// Whether no second thread exists.
+    #[inline(always)]
+    pub(crate) fn alone(&self) -> bool {
+        self.alone.now()
+    }
+
+    /// All heaps there ever were.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Memory for records that are never freed.
+    pub(super) fn map_metadata(&self, len: usize) -> *mut u8 {
+        match host().map(0, len) {
+            Ok(address) => {
+                host().label(address, len);
+                ptr::with_exposed_provenance_mut(address)
+            }
+            Err(_) => ptr::null_mut(),
+        }
+    }
+}

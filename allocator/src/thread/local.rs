@@ -1,0 +1,389 @@
+//! A thread's heap: its slabs and bitmap spans, what it freed for others, a few empty slices; and
+//! the slow paths, which run on it.
+
+use core::ptr::null_mut;
+
+use super::global::GLOBAL;
+use super::tls::Tls;
+use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
+use crate::segment::{Kind, Run, Span, Supply};
+use crate::slab::{LimboQueue, RemoteBatches, SlabSupply, Slabs};
+use crate::sync::Ordering;
+use crate::{fatal, huge, slab};
+
+/// Empty slices a heap keeps for its next span.
+const SPARES: usize = 8;
+/// Slow calls between two sendings of what was freed for others.
+const FLUSH_EVERY: u32 = 16;
+/// Remote frees that a thread makes one by one before it is given a heap to batch them in.
+const FREES_WITHOUT_HEAP: u32 = 64;
+
+/// All that one thread allocates from.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct ThreadHeap {
+    /// First, so that a slab's `owner` is also the address of its queue.
+    pub(super) slab_queue: LimboQueue,
+    pub(super) bitmap_queue: LimboQueue,
+    pub(super) slabs: Slabs,
+    pub(super) bitmaps: Bitmaps,
+    batches: RemoteBatches,
+    masks: MaskBatches,
+    pub(super) upkeep: Upkeep,
+    /// The next parked heap, and the heap created before this one.
+    pub(super) next_parked: *mut ThreadHeap,
+    pub(super) next: *mut ThreadHeap,
+    /// Kernel id of the thread that uses it.
+    pub(super) thread: u32,
+}
+
+/// What is not about blocks.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    spares: [*mut Span; SPARES],
+    spare_count: usize,
+    pub(super) node: u32,
+    slow_calls: u32,
+    /// Where the last search for an idle heap's queue ended.
+    pub(super) cursor: *mut ThreadHeap,
+}
+
+/// The floors' view of a heap and of what is shared.
+struct Supplies<'a> {
+    identity: usize,
+    upkeep: &'a mut Upkeep,
+}
+
+impl Supply for Supplies<'_> {
+    fn slices(&mut self, len: usize, large: bool) -> Option<Run> {
+        if len == 1
+            && let Some(count) = self.upkeep.spare_count.checked_sub(1)
+            && let Some(&head) = self.upkeep.spares.get(count)
+        {
+            self.upkeep.spare_count = count;
+            return Some(Run { head, zeroed: false });
+        }
+        GLOBAL.tick();
+        GLOBAL.slices(self.upkeep.node, len, large)
+    }
+
+    unsafe fn give_back(&mut self, span: *mut Span, len: usize) {
+        // SAFETY: the caller's promise; a spare's record says that nobody owns it, so that a stray
+        // free cannot match this heap.
+        unsafe {
+            if len == 1
+                && let Some(slot) = self.upkeep.spares.get_mut(self.upkeep.spare_count)
+            {
+                (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
+                (*span).kind = Kind::Free;
+                *slot = span;
+                self.upkeep.spare_count += 1;
+                return;
+            }
+            GLOBAL.give_back(span, len);
+        }
+    }
+
+    fn identity(&self) -> usize {
+        self.identity
+    }
+
+    fn alone(&self) -> bool {
+        GLOBAL.alone()
+    }
+}
+
+impl SlabSupply for Supplies<'_> {
+    fn foreign_slab(&mut self, class: slab::SizeClass) -> *mut Span {
+        GLOBAL.registry.take_slab(class, self.identity)
+    }
+
+    fn idle_queue(&mut self) -> Option<&'static LimboQueue> {
+        GLOBAL.registry.idle_queue(&mut self.upkeep.cursor, self.identity)
+    }
+}
+
+impl BitmapSupply for Supplies<'_> {
+    fn foreign_bitmap(&mut self, class: bitmap::SizeClass) -> *mut Span {
+        GLOBAL.registry.take_bitmap(class)
+    }
+}
+
+/// The heap's address without tags, from a span's `owner`.
+fn heap_of(owner: usize) -> *mut ThreadHeap {
+    core::ptr::with_exposed_provenance_mut(owner & !7)
+}
+
+/// Queues a span whose FULL this thread cleared; tends the heap if its thread is dead.
+///
+/// # Safety
+/// As [`LimboQueue::push`].
+unsafe fn queue(span: *mut Span) {
+    if span.is_null() {
+        return;
+    }
+    // SAFETY: read after FULL was cleared, `owner` names the heap that let go of the span. Heap
+    // records stay mapped for ever.
+    unsafe {
+        let heap = heap_of((*span).owner.load(Ordering::Relaxed));
+        let queue = match (*span).kind {
+            Kind::Bitmap => &(*heap).bitmap_queue,
+            _ => &(*heap).slab_queue,
+        };
+        queue.push(span);
+        if (*heap).slab_queue.is_parked() {
+            GLOBAL.registry.tend(heap);
+        }
+    }
+}
+
+impl ThreadHeap {
+    /// Makes zeroed memory a heap.
+    ///
+    /// # Safety
+    /// `place` is zeroed, exclusively the caller's, and stays mapped for ever.
+    pub(super) unsafe fn create(place: *mut ThreadHeap) {
+        // SAFETY: the caller's promise; all other fields are right when zero.
+        unsafe { (*place).bitmaps.prepare() };
+        let _: usize = place.expose_provenance();
+    }
+
+    fn split(&mut self) -> (&mut Slabs, &mut Bitmaps, &LimboQueue, &LimboQueue, Supplies<'_>) {
+        let identity = core::ptr::from_mut(self).addr();
+        (
+            &mut self.slabs,
+            &mut self.bitmaps,
+            &self.slab_queue,
+            &self.bitmap_queue,
+            Supplies { identity, upkeep: &mut self.upkeep },
+        )
+    }
+
+    /// Upkeep that each slow call does its share of.
+    fn slow_call(&mut self) {
+        self.upkeep.slow_calls = self.upkeep.slow_calls.wrapping_add(1);
+        if self.upkeep.slow_calls.is_multiple_of(FLUSH_EVERY) {
+            self.flush();
+            GLOBAL.tick();
+        }
+    }
+
+    /// Sends what this thread freed for others.
+    pub(super) fn flush(&mut self) {
+        // SAFETY: the batches name spans whose FULL their sending cleared.
+        self.batches.flush(|span| unsafe { queue(span) });
+        // SAFETY: as above.
+        self.masks.flush(|span| unsafe { queue(span) });
+    }
+
+    /// A block of a slab class, when the bin is empty; null when memory is exhausted.
+    pub(crate) fn allocate_slab(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
+        self.slow_call();
+        let (slabs, _, queue, _, mut supply) = self.split();
+        // SAFETY: `self` is the calling thread's heap, and the bin is empty.
+        unsafe {
+            let list = slabs.refill(class, queue, &mut supply);
+            if list.is_null() {
+                return null_mut();
+            }
+            tls.set_bin(class.index(), (*list).next);
+            list.cast()
+        }
+    }
+
+    /// A block of a bitmap class; null when memory is exhausted.
+    #[inline(always)]
+    pub(crate) fn allocate_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+        // SAFETY: `self` is the calling thread's heap.
+        let block = unsafe { self.bitmaps.pop(class) };
+        if block.is_null() { self.refill_bitmap(class) } else { block }
+    }
+
+    /// As `allocate_bitmap`, with the first `size` bytes zero.
+    pub(crate) fn allocate_zeroed_bitmap(
+        &mut self,
+        class: bitmap::SizeClass,
+        size: usize,
+    ) -> *mut u8 {
+        // SAFETY: `self` is the calling thread's heap, and nobody else has the new block.
+        unsafe {
+            let mut zero = self.bitmaps.next_is_zero(class);
+            let mut block = self.bitmaps.pop(class);
+            if block.is_null() {
+                let (_, bitmaps, _, queue, mut supply) = self.split();
+                zero = bitmaps.refill(class, queue, &mut supply) && bitmaps.next_is_zero(class);
+                block = bitmaps.pop(class);
+            }
+            if !zero && !block.is_null() {
+                block.write_bytes(0, size);
+            }
+            block
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+        self.slow_call();
+        let (_, bitmaps, _, queue, mut supply) = self.split();
+        // SAFETY: `self` is the calling thread's heap.
+        unsafe {
+            if bitmaps.refill(class, queue, &mut supply) { bitmaps.pop(class) } else { null_mut() }
+        }
+    }
+
+    /// Frees a block of one of this heap's bitmap spans.
+    ///
+    /// # Safety
+    /// `record` is the block's, and its owner is this heap.
+    #[inline(always)]
+    pub(crate) unsafe fn free_bitmap(&mut self, record: *mut Span, block: *mut u8) {
+        let (_, bitmaps, _, _, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe { bitmaps.push(record, block, &mut supply) }
+    }
+
+    /// A listed slab has no live block any more.
+    ///
+    /// # Safety
+    /// As [`Slabs::emptied`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn slab_emptied(&mut self, span: *mut Span) {
+        let (slabs, _, _, _, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe { slabs.emptied(span, &mut supply) }
+    }
+
+    /// Frees a slab block that the fast path could not: of a span in limbo, or another's.
+    ///
+    /// # Safety
+    /// `block` is a live block of the slab `span`, which this heap does not own.
+    unsafe fn free_slab(&mut self, span: *mut Span, block: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (slabs, _, _, _, mut supply) = self.split();
+            if slabs.free_in_limbo(span, block.cast(), &mut supply) {
+                return;
+            }
+            queue(self.batches.add(span, block));
+        }
+    }
+
+    /// Frees a block of another heap's bitmap span.
+    ///
+    /// # Safety
+    /// `block` is a live block, and `record` its slice's.
+    unsafe fn free_foreign_bitmap(&mut self, record: *mut Span, block: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (span, bit) = bitmap::locate(record, block);
+            queue(self.masks.add(span, bit));
+        }
+    }
+
+    /// Puts every block this thread holds back on its span, and gives back the empty spans.
+    pub(crate) fn rest(&mut self, tls: Tls) {
+        self.flush();
+        // SAFETY: `self` is the calling thread's heap.
+        unsafe {
+            for class in slab::SizeClass::all() {
+                let list = tls.take_bin(class.index());
+                self.slabs.return_bin(class, list);
+            }
+            self.collect();
+        }
+        self.give_up_spares();
+    }
+
+    /// Gives the empty slices back.
+    pub(super) fn give_up_spares(&mut self) {
+        while let Some(count) = self.upkeep.spare_count.checked_sub(1) {
+            self.upkeep.spare_count = count;
+            if let Some(&span) = self.upkeep.spares.get(count) {
+                // SAFETY: spares are nobody's.
+                unsafe { GLOBAL.give_back(span, 1) };
+            }
+        }
+    }
+
+    /// Collects what others freed and gives back empty spans.
+    ///
+    /// # Safety
+    /// The caller owns this heap, whose bins are empty.
+    pub(super) unsafe fn collect(&mut self) {
+        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe {
+            bitmaps.sweep(bitmap_queue, &mut supply);
+            slabs.sweep(slab_queue, &mut supply);
+        }
+    }
+
+    /// Takes over what is queued for this heap.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(super) unsafe fn collect_queues(&mut self) {
+        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe {
+            bitmaps.collect_queue(bitmap_queue, &mut supply);
+            slabs.collect_queue(slab_queue, &mut supply);
+        }
+    }
+
+    /// Tests the invariants of every span of this heap; the first broken one is named.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.slabs.check()?;
+            self.bitmaps.check()
+        }
+    }
+}
+
+/// Frees what the fast path does not: blocks in limbo, of other threads, and huge objects.
+///
+/// # Safety
+/// `block` is live, `record` is its slice's, and the calling thread's heap does not own it.
+#[inline(never)]
+pub(crate) unsafe fn free_elsewhere(block: *mut u8, record: *mut Span, heap: *mut ThreadHeap) {
+    // SAFETY: the caller's promise; a non-null heap is the calling thread's.
+    unsafe {
+        match (*record).kind {
+            Kind::Slab if !heap.is_null() => (*heap).free_slab(record, block),
+            Kind::Bitmap if !heap.is_null() => (*heap).free_foreign_bitmap(record, block),
+            Kind::Slab | Kind::Bitmap => free_without_heap(block, record),
+            Kind::Huge => GLOBAL.huge.free(huge::huge_record(block), || GLOBAL.slice_bytes()),
+            Kind::Free => fatal::report("invalid or double free", block.addr(), 0),
+        }
+    }
+}
+
+/// A thread that only frees sends one by one at first; then it gets a heap to batch in.
+///
+/// # Safety
+/// As [`free_elsewhere`].
+#[cold]
+unsafe fn free_without_heap(block: *mut u8, record: *mut Span) {
+    let tls = Tls::here();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if tls.count_free() >= FREES_WITHOUT_HEAP {
+            let heap = super::lifecycle::attach(tls);
+            if !heap.is_null() {
+                return free_elsewhere(block, record, heap);
+            }
+        }
+        if (*record).kind == Kind::Slab {
+            queue(slab::send_one(record, block));
+        } else {
+            let (span, bit) = bitmap::locate(record, block);
+            queue(bitmap::send(span, bit));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! All heaps there ever were, and those whose threads have ended.
+//!
+//! Cost: one lock, taken when a thread begins or ends and when a thread that runs short looks for
+//! partly used spans of dead threads; nothing is taken to find a sleeping thread's queue.
+
+use core::ptr::null_mut;
+
+use super::global::GLOBAL;
+use super::local::ThreadHeap;
+use crate::bitmap;
+use crate::os;
+use crate::segment::Span;
+use crate::slab::{self, LimboQueue};
+use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
+
+/// Parked heaps looked at in one search.
+const PARKED_TRIES: usize = 4;
+/// Heaps looked at for a long queue in one search.
+const QUEUE_TRIES: usize = 4;
+/// A queue this long is not being emptied by its thread.
+const IDLE_QUEUE: u32 = 8;
+/// `thread` of a heap whose thread did not survive a fork.
+const FROZEN: u32 = 0;
+/// Bytes mapped for heap records at a time.
+const METADATA: usize = 256 << 10;
+
+/// All heaps.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// The heap created last; the others follow by `next`.
+    all: AtomicPtr<ThreadHeap>,
+    /// Number of parked heaps, to look before locking.
+    parked: AtomicUsize,
+    state: Lock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    parked: *mut ThreadHeap,
+    created: usize,
+    /// The process that created the heaps, or was told of its fork.
+    process: u32,
+    /// Where the search for vanished threads goes on.
+    looked_at: *mut ThreadHeap,
+    /// Unused metadata: next byte and end.
+    free: *mut u8,
+    left: usize,
+}
+
+// SAFETY: parked heaps and unused metadata belong to whoever holds the lock.
+unsafe impl Send for State {}
+
+impl Registry {
+    pub(super) const fn new() -> Self {
+        Registry {
+            all: AtomicPtr::new(null_mut()),
+            parked: AtomicUsize::new(0),
+            state: Lock::new(State {
+                parked: null_mut(),
+                created: 0,
+                process: 0,
+                looked_at: null_mut(),
+                free: null_mut(),
+                left: 0,
+            }),
+        }
+    }
+
+    /// A heap for the calling thread: a parked one, one whose thread vanished, or a new one. Null
+    /// when memory is exhausted.
+    pub(super) fn obtain(&self) -> *mut ThreadHeap {
+        let thread = os::thread_id();
+        let mut state = self.state.lock();
+        let mut heap = state.parked;
+        // SAFETY: parked heaps, and those of vanished threads, belong to the lock's holder; a new
+        // one is nobody else's.
+        unsafe {
+            if !heap.is_null() {
+                state.parked = (*heap).next_parked;
+                (*heap).slab_queue.set_parked(false);
+                self.parked.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                heap = self.vanished(&mut state);
+                if heap.is_null() {
+                    heap = self.create(&mut state);
+                }
+            }
+            if !heap.is_null() {
+                (*heap).thread = thread;
+            }
+        }
+        heap
+    }
+
+    /// A heap whose thread ended without telling: its last allocations came after libc's last
+    /// round of destructors. Looks at one heap a call.
+    fn vanished(&self, state: &mut State) -> *mut ThreadHeap {
+        let mut heap = state.looked_at;
+        if heap.is_null() {
+            heap = self.all.load(Ordering::Relaxed);
+        }
+        if heap.is_null() {
+            return null_mut();
+        }
+        // SAFETY: heap records are never freed; `thread` changes under this lock only. In a child
+        // that was not told of its fork other threads seem to have vanished: their heaps may be in
+        // the middle of a change, so nothing is taken there.
+        unsafe {
+            state.looked_at = (*heap).next;
+            let gone = (*heap).thread != FROZEN
+                && !(*heap).slab_queue.is_parked()
+                && state.process == os::process_id()
+                && !os::thread_alive((*heap).thread);
+            if gone { heap } else { null_mut() }
+        }
+    }
+
+    /// A new heap.
+    fn create(&self, state: &mut State) -> *mut ThreadHeap {
+        let size = size_of::<ThreadHeap>();
+        if state.left < size {
+            let memory = GLOBAL.map_metadata(METADATA);
+            if memory.is_null() {
+                return null_mut();
+            }
+            (state.free, state.left) = (memory, METADATA);
+        }
+        if state.created == 0 {
+            state.process = os::process_id();
+        }
+        let heap = state.free.cast::<ThreadHeap>();
+        state.free = state.free.wrapping_add(size);
+        state.left -= size;
+        state.created += 1;
+        // SAFETY: the place is zeroed, ours alone, and never unmapped.
+        unsafe {
+            ThreadHeap::create(heap);
+            (*heap).next = self.all.load(Ordering::Relaxed);
+        }
+        self.all.store(heap, Ordering::Release);
+        heap
+    }
+
+    /// Number of heaps ever created.
+    pub(super) fn created(&self) -> usize {
+        self.state.lock().created
+    }
+
+    /// In a forked child: freezes all heaps but `mine`.
+    pub(super) fn freeze_others(&self, mine: *mut ThreadHeap) {
+        let mut state = self.state.lock();
+        state.process = os::process_id();
+        drop(state);
+        self.for_each(|heap| {
+            // SAFETY: the child has one thread, so nobody else looks at the field.
+            unsafe {
+                if heap == mine {
+                    (*heap).thread = os::thread_id();
+                } else if !(*heap).slab_queue.is_parked() {
+                    (*heap).thread = FROZEN;
+                }
+            }
+        });
+    }
+
+    /// Keeps the heap of a thread that ends for a later one.
+    ///
+    /// # Safety
+    /// The calling thread owned the heap and forgets it.
+    pub(super) unsafe fn park(&self, heap: *mut ThreadHeap) {
+        let mut state = self.state.lock();
+        // SAFETY: the heap is the lock's from here on.
+        unsafe {
+            (*heap).next_parked = state.parked;
+            (*heap).slab_queue.set_parked(true);
+            state.parked = heap;
+            self.parked.fetch_add(1, Ordering::Relaxed);
+            // Whatever was queued before the flag was seen is collected now.
+            (*heap).collect_queues();
+            (*heap).give_up_spares();
+        }
+    }
+
+    /// Collects what was freed for a parked heap, whose own thread will not.
+    pub(super) fn tend(&self, heap: *mut ThreadHeap) {
+        let Some(_state) = self.state.try_lock() else { return };
+        // SAFETY: while it is parked, which only this lock changes, the heap is the lock's.
+        unsafe {
+            if (*heap).slab_queue.is_parked() {
+                (*heap).collect_queues();
+                (*heap).give_up_spares();
+            }
+        }
+    }
+
+    /// Calls `take` on a few parked heaps until it finds a span.
+    fn search_parked(&self, take: impl Fn(&mut ThreadHeap) -> *mut Span) -> *mut Span {
+        if self.parked.load(Ordering::Relaxed) == 0 {
+            return null_mut();
+        }
+        let state = self.state.lock();
+        let mut heap = state.parked;
+        for _ in 0..PARKED_TRIES {
+            if heap.is_null() {
+                break;
+            }
+            // SAFETY: parked heaps belong to the lock's holder.
+            unsafe {
+                (*heap).collect_queues();
+                let span = take(&mut *heap);
+                if !span.is_null() {
+                    return span;
+                }
+                heap = (*heap).next_parked;
+            }
+        }
+        null_mut()
+    }
+
+    /// A partly free slab of a dead thread, now owned by `identity`; null if there is none.
+    pub(super) fn take_slab(&self, class: slab::SizeClass, identity: usize) -> *mut Span {
+        // SAFETY: parked heaps are nobody's.
+        let span = self.search_parked(|heap| unsafe { heap.slabs.give_up(class) });
+        if !span.is_null() {
+            // SAFETY: the span is the caller's since its heap gave it up.
+            unsafe { (*span).owner.store(identity, Ordering::Relaxed) };
+        }
+        span
+    }
+
+    /// A bitmap span with free blocks of a dead thread; null if there is none.
+    pub(super) fn take_bitmap(&self, class: bitmap::SizeClass) -> *mut Span {
+        // SAFETY: parked heaps are nobody's.
+        self.search_parked(|heap| unsafe { heap.bitmaps.give_up(class) })
+    }
+
+    /// A long queue of another heap. `cursor` remembers where to go on looking.
+    pub(super) fn idle_queue(
+        &self,
+        cursor: &mut *mut ThreadHeap,
+        identity: usize,
+    ) -> Option<&'static LimboQueue> {
+        for _ in 0..QUEUE_TRIES {
+            if cursor.is_null() {
+                *cursor = self.all.load(Ordering::Acquire);
+            }
+            let heap = *cursor;
+            if heap.is_null() {
+                return None;
+            }
+            // SAFETY: heap records are never freed, and `next` never changes once published.
+            unsafe {
+                *cursor = (*heap).next;
+                let queue = &(*heap).slab_queue;
+                if heap.addr() != identity && queue.len() >= IDLE_QUEUE && !queue.is_empty() {
+                    return Some(queue);
+                }
+            }
+        }
+        None
+    }
+
+    /// Calls `visit` for every heap there is.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(*mut ThreadHeap)) {
+        let mut heap = self.all.load(Ordering::Acquire);
+        while !heap.is_null() {
+            visit(heap);
+            // SAFETY: as in `idle_queue`.
+            heap = unsafe { (*heap).next };
+        }
+    }
+
+    pub(crate) fn contention(&self) -> (usize, usize) {
+        self.state.contention()
+    }
+
+    pub(super) fn before_fork(&self) -> bool {
+        self.state.before_fork()
+    }
+
+    pub(super) fn after_fork(&self, taken: bool) {
+        self.state.after_fork(taken);
+    }
+}

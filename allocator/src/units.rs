@@ -1,0 +1,46 @@
+//! Sizes, alignments and the arithmetic on them.
+
+/// The kernel's page on every machine this was tuned for. Purging rounds to the page size read at
+/// run time ([`crate::os::page_size`]); carving by this constant is only a policy.
+pub(crate) const PAGE: usize = 4096;
+
+/// Every address handed out is a multiple of this.
+pub(crate) const MIN_ALIGN: usize = 16;
+
+/// log2 of [`SLICE`].
+pub(crate) const SLICE_SHIFT: usize = 15;
+/// The unit in which a segment is shared out.
+///
+/// 32 KiB: with 64 KiB every thread holds twice the memory in spans it has barely begun, with
+/// 16 KiB a span of 1 KiB blocks holds too few of them to be worth a refill.
+pub(crate) const SLICE: usize = 1 << SLICE_SHIFT;
+
+/// What the kernel is asked for at a time, and the alignment by which an address finds its
+/// segment.
+pub(crate) const SEGMENT: usize = 4 << 20;
+/// Slices of one segment; slice 0 holds the records of all of them.
+pub(crate) const SLICES: usize = SEGMENT / SLICE;
+
+/// Requests from here on are served by `mmap`, below by `sbrk` where we own the break.
+pub(crate) const MMAP_THRESHOLD: usize = 128 << 10;
+
+/// No object is larger: half the address space, as POSIX's `ptrdiff_t` demands.
+pub(crate) const MAX_OBJECT: usize = isize::MAX as usize;
+
+/// `n` rounded up to a multiple of `unit`, a power of two. `n` must not exceed [`MAX_OBJECT`].
+#[inline(always)]
+pub(crate) const fn round_up(n: usize, unit: usize) -> usize {
+    n.wrapping_add(unit - 1) & !(unit - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_meets_multiples_exactly() {
+        assert_eq!(round_up(0, 16), 0);
+        assert_eq!(round_up(1, 16), 16);
+        assert_eq!(round_up(4096, 4096), 4096);
+    }
+}
