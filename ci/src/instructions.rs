@@ -9,12 +9,13 @@
 //! hand: `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
+use crate::tools::{self, Scratch};
 use crate::{Finding, Report};
 
 /// What is counted: the function of the probe that makes the calls, and how many instructions of
@@ -51,28 +52,22 @@ pub(crate) fn check(root: &Path, options: &[&str]) -> anyhow::Result<Report> {
         return Ok(Report { summary, findings: Vec::new() });
     }
     let show = options.contains(&"--show");
-    let library = match options.iter().position(|option| *option == "--lib") {
-        Some(at) => {
-            PathBuf::from(options.get(at + 1).context("--lib needs the path of a library")?)
-        }
-        None => carried_library(root)?,
-    };
-    let library = fs::canonicalize(&library)
-        .with_context(|| format!("failed to find library {}", library.display()))?;
-    let folder = env::temp_dir().join(format!("ci-instructions-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let outcome = count_all(&library, &folder, show);
-    let _ = fs::remove_dir_all(&folder);
-    let (summary, findings) = outcome?;
+    let library = tools::library(root, options)?;
+    let scratch = Scratch::new("instructions")?;
+    let (summary, findings) = count_all(&library, &scratch, show)?;
     Ok(Report { summary: format!("instructions: {summary}"), findings })
 }
 
-fn count_all(library: &Path, folder: &Path, show: bool) -> anyhow::Result<(String, Vec<Finding>)> {
+fn count_all(
+    library: &Path,
+    folder: &Scratch,
+    show: bool,
+) -> anyhow::Result<(String, Vec<Finding>)> {
     let probe = build_probe(folder)?;
     let names = disassemble(library)?;
     let (mut summary, mut findings) = (Vec::new(), Vec::new());
     for (name, function, limit) in PATHS {
-        let executed = run(&probe, function, library, &folder.join(format!("{name}.out")))?;
+        let executed = run(&probe, function, library, &folder.join(&format!("{name}.out")))?;
         let path = fast_path(&executed, BATCH * ROUNDS, &names);
         ensure!(!path.is_empty(), "no call of {name} was served by {}", library.display());
         if show {
@@ -109,21 +104,12 @@ fn judge(name: &str, path: &[(u64, String)], limit: usize) -> Vec<String> {
     wrong
 }
 
-/// The library that measures are made with.
-fn carried_library(root: &Path) -> anyhow::Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(root).args(["run", "--quiet", "--package", "bench-cli", "--"]);
-    let printed = output(command.args(["preload", "--print"]))?;
-    Ok(PathBuf::from(printed.trim()))
-}
-
-fn build_probe(folder: &Path) -> anyhow::Result<PathBuf> {
+fn build_probe(folder: &Scratch) -> anyhow::Result<PathBuf> {
     let (source, program) = (folder.join("probe.c"), folder.join("probe"));
     let text = PROBE.replace("BATCH", &BATCH.to_string()).replace("ROUNDS", &ROUNDS.to_string());
     fs::write(&source, text)?;
-    let mut command = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    output(command.args(["-O1", "-fno-builtin", "-o"]).arg(&program).arg(&source))?;
+    let mut command = tools::compiler();
+    tools::output(command.args(["-O1", "-fno-builtin", "-o"]).arg(&program).arg(&source))?;
     Ok(program)
 }
 
@@ -142,7 +128,7 @@ fn run(
         .args(["--compress-pos=no", &format!("--toggle-collect={function}")])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(probe);
-    output(&mut command)?;
+    tools::output(&mut command)?;
     let profile = fs::read_to_string(out).context("failed to read what callgrind wrote")?;
     Ok(executions(&profile, &library.display().to_string()))
 }
@@ -189,7 +175,7 @@ fn fast_path(
 /// Address -> instruction.
 fn disassemble(library: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
     let mut command = Command::new("objdump");
-    let text = output(command.args(["-d", "--no-show-raw-insn"]).arg(library))?;
+    let text = tools::output(command.args(["-d", "--no-show-raw-insn"]).arg(library))?;
     Ok(text
         .lines()
         .filter_map(|line| {
@@ -198,20 +184,6 @@ fn disassemble(library: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
             Some((address, instruction.split_whitespace().collect::<Vec<_>>().join(" ")))
         })
         .collect())
-}
-
-/// The standard output of a command that must succeed.
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let result = command
-        .output()
-        .with_context(|| format!("failed to start {name}; `.ci/run packages` installs it"))?;
-    if !result.status.success() {
-        let said = String::from_utf8_lossy(&result.stderr);
-        let said: Vec<&str> = said.lines().take(12).collect();
-        bail!("{name} ended with {}\n{}", result.status, said.join("\n"));
-    }
-    Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
 #[cfg(test)]

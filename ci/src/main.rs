@@ -3,6 +3,7 @@
 //! - `floors`: no crate and no module of the allocator imports from a floor above its own.
 //! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
 //! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
+//! - `valgrind`: programs on our library under memcheck.
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
 //! `file:line: what is wrong`, and ends with 0 (sound), 1 (findings) or 2 (could not be made).
@@ -16,14 +17,15 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 mod floors;
-
 mod instructions;
 mod lexer;
+mod memcheck;
 mod tidy;
-
+mod tools;
 mod tree;
 
-const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show]";
+const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
+    valgrind [--lib LIBRARY.so]";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     let outcome = root().and_then(|root| match words.split_first() {
         Some((&"floors", [])) => floors::check(&root),
         Some((&"tidy", [])) => tidy::check(&root),
+        Some((&"valgrind", options)) => memcheck::check(&root, options),
         Some((&"instructions", options)) => instructions::check(&root, options),
         _ => anyhow::bail!("{USAGE}"),
     });
