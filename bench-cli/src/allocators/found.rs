@@ -15,12 +15,13 @@ struct Known {
 }
 
 /// Builds for debugging and variants that only profile are left out on purpose.
-const KNOWN: [Known; 11] = [
+const KNOWN: [Known; 12] = [
     Known { name: "jemalloc", files: &["libjemalloc.so.2", "libjemalloc.so.1", "libjemalloc.so"] },
     Known {
         name: "mimalloc",
         files: &["libmimalloc.so.3", "libmimalloc.so.2", "libmimalloc.so.1", "libmimalloc.so"],
     },
+    Known { name: "mimalloc2", files: &["libmimalloc2.so"] },
     Known {
         name: "tcmalloc",
         files: &["libtcmalloc_minimal.so.4", "libtcmalloc_minimal.so", "libtcmalloc.so"],
@@ -64,13 +65,17 @@ fn find(known: &Known, folders: &[PathBuf]) -> Option<Peer> {
         .map(|path| Peer { name: known.name, path })
 }
 
-/// Where the dynamic linker looks, after the folder named by `BENCH_CLI_PEERS` (a list like
-/// `PATH`), which may hold libraries built from source.
+/// Where the libraries of `ci/peers` are, seen from the source tree.
+const BUILT_FROM_SOURCE: &str = "ci/peers/target/lib";
+
+/// Where the dynamic linker looks, after the folders named by `BENCH_CLI_PEERS` (a list like
+/// `PATH`) and those of `ci/peers`, which hold libraries built from source.
 fn search_folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     if let Some(own) = env::var_os("BENCH_CLI_PEERS") {
         folders.extend(env::split_paths(&own));
     }
+    folders.push(PathBuf::from(BUILT_FROM_SOURCE));
     let mut seen = BTreeSet::new();
     read_linker_config(Path::new("/etc/ld.so.conf"), &mut folders, &mut seen);
     for multiarch in ["x86_64-linux-gnu", "aarch64-linux-gnu"] {

@@ -6,14 +6,18 @@
 //! number. An allocator that crashes, hangs or breaks its promise is a result.
 //!
 //! `spec` says what is measured and what came out, `parent` is the side that waits, `child` the
-//! side that measures, `proof` finds out who serves `malloc`.
+//! side that measures, `affinity` binds processes to processors, `proof` finds out who serves `malloc`.
 
+mod affinity;
 mod child;
 mod parent;
 mod proof;
 mod spec;
 
+pub use affinity::parse_cpus;
+pub(crate) use affinity::{bind, cpu_set};
 pub use child::{WorkerArgs, work};
+pub(crate) use parent::apply_allocator;
 pub use parent::{WorkerError, run_once};
 pub use spec::{
     CellOutcome, CellSpec, End, Fidelity, LatencyRow, Pass, QUANTILES, Report, Sample, Touch,

@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::spec::{CellOutcome, CellSpec, End, Report};
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
@@ -148,7 +151,9 @@ fn padding(seed: u64) -> OsString {
 /// Waits for the end of `child`; ends it at the timeout or on Ctrl-C. True: it hung.
 fn wait(child: &mut Child, timeout: Duration) -> io::Result<(ExitStatus, bool)> {
     let start = Instant::now();
-    let mut pause = Duration::from_micros(200);
+    // A descriptor of the process wakes this one at its end; polling would disturb it meanwhile.
+    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let ended = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, false));
@@ -158,8 +163,14 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<(ExitStatus, bool)> 
             child.kill()?;
             return Ok((child.wait()?, hung));
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        match &ended {
+            Some(fd) => {
+                let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                // An interrupted poll is looked at like any other wake-up.
+                let _ = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&patience));
+            }
+            None => thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 

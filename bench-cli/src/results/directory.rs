@@ -1,0 +1,234 @@
+//! The folder of a run: made before anything is measured, filled run by run.
+//!
+//! # Invariants
+//! 1. Every file in it is whole at any moment: each is written aside and renamed.
+//! 2. A line is there only if its run ended; an interrupted run is continued after the last one.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::manifest::Manifest;
+use super::row::{LatencyCsv, RunRow, TimelineRow};
+use super::{atomic, utc};
+use crate::error::{CliError, Exit};
+
+/// At most this long a finished run is known only to this process.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// The folder of a run and what is to stand in it.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    manifest: Manifest,
+    runs: Vec<RunRow>,
+    latency: Vec<LatencyCsv>,
+    timeline: Vec<TimelineRow>,
+    flushed: Instant,
+}
+
+impl RunDirectory {
+    /// Makes the folder, or continues the run in it.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] if the folder cannot be written, holds an interrupted run that nobody asked
+    /// to continue, or holds a run with other settings than the one to be continued.
+    pub fn open(out: Option<&Path>, resume: bool, manifest: Manifest) -> Result<Self, CliError> {
+        let path = match (out, resume) {
+            (Some(path), _) => path.to_path_buf(),
+            (None, true) => PathBuf::from("bench-out/latest"),
+            (None, false) => default_path(),
+        };
+        fs::create_dir_all(path.join("hist")).map_err(|error| unwritable(&path, &error))?;
+        let mut directory = RunDirectory {
+            path,
+            manifest,
+            runs: Vec::new(),
+            latency: Vec::new(),
+            timeline: Vec::new(),
+            flushed: Instant::now(),
+        };
+        directory.look_at_what_is_there(resume)?;
+        directory.write_manifest("running")?;
+        if out.is_none() && !resume {
+            directory.link_latest();
+        }
+        Ok(directory)
+    }
+
+    fn look_at_what_is_there(&mut self, resume: bool) -> Result<(), CliError> {
+        let shown = self.path.display();
+        let there: Option<Manifest> = fs::read(self.path.join("manifest.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        match (there, resume) {
+            (None, false) => Ok(()),
+            (None, true) => {
+                Err(CliError::new(Exit::Usage, format!("there is no run in `{shown}` to continue"))
+                    .help("name its folder with --out, or leave --resume away"))
+            }
+            (Some(there), false) if there.state == "completed" => Ok(()),
+            (Some(there), false) => Err(CliError::new(
+                Exit::Usage,
+                format!("`{shown}` holds a run that is {}", there.state),
+            )
+            .help("continue it with --resume, or choose another folder with --out")),
+            (Some(there), true) if there.fingerprint != self.manifest.fingerprint => {
+                Err(CliError::new(
+                    Exit::Usage,
+                    format!("the run in `{shown}` was made with other settings"),
+                )
+                .because(format!("it was started as `{}`", there.command.join(" ")))
+                .help("give the same arguments, or choose another folder with --out"))
+            }
+            (Some(there), true) => {
+                self.manifest.started_utc = there.started_utc;
+                self.runs = self.read("runs.csv")?;
+                let done: BTreeSet<&str> = self.runs.iter().map(|r| r.run_id.as_str()).collect();
+                let mut latency: Vec<LatencyCsv> = self.read("latency.csv")?;
+                latency.retain(|row| done.contains(row.run_id.as_str()));
+                let mut timeline: Vec<TimelineRow> = self.read("timeline.csv")?;
+                timeline.retain(|row| done.contains(row.run_id.as_str()));
+                (self.latency, self.timeline) = (latency, timeline);
+                Ok(())
+            }
+        }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the histograms go.
+    #[must_use]
+    pub fn histograms(&self) -> PathBuf {
+        self.path.join("hist")
+    }
+
+    /// The runs that ended so far.
+    #[must_use]
+    pub fn runs(&self) -> &[RunRow] {
+        &self.runs
+    }
+
+    /// The latencies of the runs that ended so far.
+    #[must_use]
+    pub fn latency(&self) -> &[LatencyCsv] {
+        &self.latency
+    }
+
+    /// Whether a run of this id ended already.
+    #[must_use]
+    pub fn holds(&self, run_id: &str) -> bool {
+        self.runs.iter().any(|row| row.run_id == run_id)
+    }
+
+    /// Adds a run that ended. It stands in the files within a second, or at [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] if the folder cannot be written any more.
+    pub fn add(
+        &mut self,
+        run: RunRow,
+        latency: Vec<LatencyCsv>,
+        timeline: Vec<TimelineRow>,
+    ) -> Result<(), CliError> {
+        self.runs.push(run);
+        self.latency.extend(latency);
+        self.timeline.extend(timeline);
+        if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes everything and notes how the run ended.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] if the folder cannot be written any more.
+    pub fn finish(&mut self, state: &str) -> Result<(), CliError> {
+        self.flush()?;
+        self.write_manifest(state)
+    }
+
+    fn flush(&mut self) -> Result<(), CliError> {
+        // Runs come last: a line there promises the lines elsewhere.
+        self.write("timeline.csv", &self.timeline)?;
+        self.write("latency.csv", &self.latency)?;
+        self.write("runs.csv", &self.runs)?;
+        self.flushed = Instant::now();
+        Ok(())
+    }
+
+    fn write_manifest(&mut self, state: &str) -> Result<(), CliError> {
+        state.clone_into(&mut self.manifest.state);
+        let mut text = serde_json::to_vec_pretty(&self.manifest)
+            .map_err(|error| unwritable(&self.path, &error))?;
+        text.push(b'\n');
+        atomic::write(&self.path.join("manifest.json"), &text)
+            .map_err(|error| unwritable(&self.path, &error))
+    }
+
+    fn write<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), CliError> {
+        let fault = |error: &dyn std::fmt::Display| unwritable(&self.path, error);
+        let mut writer =
+            csv::WriterBuilder::new().has_headers(!rows.is_empty()).from_writer(Vec::new());
+        if rows.is_empty() {
+            // An empty file would be no table at all for whoever reads it.
+            let columns = super::METRICS.iter().filter(|m| m.file == name).map(|m| m.name);
+            writer.write_record(columns).map_err(|e| fault(&e))?;
+        }
+        for row in rows {
+            writer.serialize(row).map_err(|e| fault(&e))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| fault(&e))?;
+        atomic::write(&self.path.join(name), &bytes).map_err(|e| fault(&e))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, CliError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let damaged = |error: csv::Error| {
+            CliError::new(Exit::Usage, format!("`{}` is not a result file", path.display()))
+                .because(error)
+                .help("choose another folder with --out, or remove the file")
+        };
+        csv::Reader::from_path(&path)
+            .map_err(damaged)?
+            .deserialize()
+            .map(|row| row.map_err(damaged))
+            .collect()
+    }
+
+    /// Points `bench-out/latest` here. A convenience: no error where it cannot be made.
+    fn link_latest(&self) {
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return;
+        };
+        let aside = parent.join(format!(".latest-{}", std::process::id()));
+        let made = std::os::unix::fs::symlink(name, &aside)
+            .and_then(|()| fs::rename(&aside, parent.join("latest")));
+        if made.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+    }
+}
+
+/// `bench-out/<utc>-<id>`.
+fn default_path() -> PathBuf {
+    // Two runs of one second differ in their process, and hardly ever in these four digits.
+    let id = std::process::id() % 0x1_0000;
+    PathBuf::from("bench-out").join(format!("{}-{id:04x}", utc::compact(utc::now())))
+}
+
+fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> CliError {
+    CliError::new(Exit::Usage, format!("cannot write results to `{}`", path.display()))
+        .because(error)
+        .help("choose a folder that can be written with --out DIR")
+}

@@ -1,0 +1,102 @@
+//! `hist/*.hlog`: one HdrHistogram interval log per run, one tagged line per distribution.
+//!
+//! The text format of HdrHistogram's own log tools: `Tag=NAME,start,length,max,BASE64`, the
+//! histogram itself in the compressed V2 encoding.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+
+use super::atomic;
+
+/// A log under construction.
+#[derive(Debug)]
+pub struct HistogramLog {
+    text: String,
+    seconds: f64,
+}
+
+impl HistogramLog {
+    /// An empty log of a run that began at `start` (seconds since 1970) and took `seconds`.
+    #[must_use]
+    pub fn new(start: u64, seconds: f64) -> Self {
+        let text = format!(
+            "#[Histogram log format version 1.3]\n#[StartTime: {start}.000 (seconds since epoch)]\n\
+             \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n"
+        );
+        HistogramLog { text, seconds }
+    }
+
+    /// Adds one distribution. `tag` may not hold commas or blanks; they become `_`.
+    ///
+    /// # Errors
+    /// If the histogram cannot be encoded.
+    pub fn add(&mut self, tag: &str, histogram: &Histogram<u64>) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(histogram, &mut bytes).map_err(|e| e.to_string())?;
+        let tag = tag.replace([',', ' ', '\n'], "_");
+        let max = histogram.max();
+        let encoded = base64(&bytes);
+        writeln!(self.text, "Tag={tag},0.000,{:.3},{max},{encoded}", self.seconds)
+            .map_err(|e| e.to_string())
+    }
+
+    /// Writes the log, whole or not at all.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        atomic::write(path, self.text.as_bytes())
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for position in 0..4 {
+            let index = word >> (18 - 6 * position) & 63;
+            text.push(if position <= chunk.len() {
+                char::from(ALPHABET[index as usize])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn a_log_is_read_back_by_the_librarys_own_reader() {
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
+        histogram.record_n(17, 5).unwrap();
+        let mut log = HistogramLog::new(1_700_000_000, 1.5);
+        log.add("malloc, all", &histogram).unwrap();
+        let entries: Vec<_> = IntervalLogIterator::new(log.text.as_bytes())
+            .map(|entry| entry.unwrap())
+            .filter_map(|entry| match entry {
+                LogEntry::Interval(interval) => Some(interval),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].tag().unwrap().as_str(), "malloc__all");
+    }
+}

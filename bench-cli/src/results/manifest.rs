@@ -1,0 +1,106 @@
+//! `manifest.json`: what is needed to repeat a run, and to tell whether two runs compare.
+#![forbid(unsafe_code)]
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the layout of a run directory.
+pub const SCHEMA: u32 = 1;
+
+/// Everything about a run that is not a measurement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the layout of the run directory.
+    pub schema: u32,
+    /// Version of this program.
+    pub bench_cli: String,
+    /// The command line, word by word.
+    pub command: Vec<String>,
+    /// When the run began.
+    pub started_utc: String,
+    /// `running`, `completed`, `interrupted`, or `failed`.
+    pub state: String,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Generator of the random choices.
+    pub generator: String,
+    /// What has to be the same for a run to be continued.
+    pub fingerprint: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// What was executed.
+    pub subjects: Vec<Subject>,
+    /// Under which allocators.
+    pub allocators: Vec<AllocatorNote>,
+}
+
+/// One workload, trace or command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Its name in the `workload` column.
+    pub name: String,
+    /// `workload`, `trace` or `command`.
+    pub kind: String,
+    /// Hash of its event stream, where it has one: the same hash is the same work.
+    pub stream_hash: Option<String>,
+    /// Events in the stream.
+    pub events: Option<u64>,
+}
+
+/// One allocator and the exact library behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocatorNote {
+    /// Its name in the `allocator` column.
+    pub name: String,
+    /// Its library.
+    pub library: Option<String>,
+    /// Hash of the library's content.
+    pub library_hash: Option<String>,
+    /// Variables set for it.
+    pub env: Vec<(String, String)>,
+}
+
+/// Where a run took place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Model of the processor.
+    pub processor: String,
+    /// Processors this process may use.
+    pub processors: usize,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Kernel release.
+    pub kernel: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Transparent huge pages: the mode in force.
+    pub huge_pages: String,
+}
+
+impl Machine {
+    /// This machine.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, key: &str| {
+            text.lines()
+                .find(|line| line.starts_with(key))
+                .and_then(|line| line.split(':').nth(1))
+                .map(|value| value.trim().to_owned())
+                .unwrap_or_default()
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        let kib: u64 = memory.trim_end_matches("kB").trim().parse().unwrap_or(0);
+        let thp = read("/sys/kernel/mm/transparent_hugepage/enabled");
+        let mode = thp.split(['[', ']']).nth(1).unwrap_or("").to_owned();
+        Machine {
+            processor: field(&read("/proc/cpuinfo"), "model name"),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kib * 1024,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            huge_pages: mode,
+        }
+    }
+}

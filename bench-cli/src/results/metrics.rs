@@ -1,0 +1,141 @@
+//! Every column of every result file in words; what `bench-cli list metrics` prints.
+#![forbid(unsafe_code)]
+
+use serde::Serialize;
+
+/// A column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// The file it stands in.
+    pub file: &'static str,
+    /// `ns`, `bytes`, `count`, or `text`.
+    pub unit: &'static str,
+    /// `lower` or `higher` where one of them is better.
+    pub better: Option<&'static str>,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn metric(
+    file: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    better: Option<&'static str>,
+    meaning: &'static str,
+) -> Metric {
+    Metric { name, file, unit, better, meaning }
+}
+
+const RUNS: &str = "runs.csv";
+const LATENCY: &str = "latency.csv";
+const TIMELINE: &str = "timeline.csv";
+const LOW: Option<&str> = Some("lower");
+
+/// All columns, in the order of the files.
+pub const METRICS: &[Metric] = &[
+    metric(RUNS, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(RUNS, "workload", "text", None, "the workload, trace or command"),
+    metric(RUNS, "allocator", "text", None, "who served malloc: ours, system, a peer, a library"),
+    metric(RUNS, "allocator_version", "text", None, "as the library itself states it"),
+    metric(RUNS, "library", "text", None, "the file that served malloc, proven in the process"),
+    metric(RUNS, "threads", "count", None, "threads of the workload, or of the trace"),
+    metric(RUNS, "pass", "text", None, "what the run looked at; each looks at one thing"),
+    metric(RUNS, "round", "count", None, "runs of one round stand next to each other in time"),
+    metric(RUNS, "order", "text", None, "how much of the trace's order the replay kept"),
+    metric(RUNS, "pace", "text", None, "asap (closed loop), or the trace's own times"),
+    metric(RUNS, "touch", "text", None, "which bytes of new objects were written"),
+    metric(RUNS, "pressure", "text", None, "the memory pressure applied; empty: none"),
+    metric(RUNS, "limit_bytes", "bytes", None, "the memory limit of a run under pressure"),
+    metric(RUNS, "end", "text", None, "completed, or how the process failed"),
+    metric(RUNS, "exit_status", "count", None, "of a user's program; 128 + signal as in a shell"),
+    metric(RUNS, "operations", "count", None, "calls of the malloc family that were executed"),
+    metric(RUNS, "elapsed_ns", "ns", LOW, "from the first operation to the end of the last thread"),
+    metric(RUNS, "user_ns", "ns", LOW, "processor time in user mode"),
+    metric(RUNS, "system_ns", "ns", LOW, "processor time in the kernel"),
+    metric(RUNS, "instructions", "count", LOW, "instructions executed (instructions pass)"),
+    metric(RUNS, "peak_rss_bytes", "bytes", LOW, "peak of resident memory above base_rss_bytes"),
+    metric(RUNS, "base_rss_bytes", "bytes", None, "resident memory of the harness before the run"),
+    metric(RUNS, "final_rss_bytes", "bytes", LOW, "resident memory above the base at the end"),
+    metric(RUNS, "peak_live_bytes", "bytes", None, "requested bytes of live objects at their peak"),
+    metric(RUNS, "failed_allocations", "count", LOW, "requests that the allocator refused"),
+    metric(RUNS, "minor_faults", "count", LOW, "page faults without disk access"),
+    metric(RUNS, "major_faults", "count", LOW, "page faults with disk access"),
+    metric(RUNS, "involuntary_switches", "count", LOW, "times the kernel took the processor away"),
+    metric(RUNS, "waits", "count", None, "order edges between threads in the plan"),
+    metric(RUNS, "stalled_operations", "count", LOW, "operations that waited for another thread"),
+    metric(RUNS, "stalled_ns", "ns", LOW, "time spent in such waits, summed over threads"),
+    metric(RUNS, "trace_peak_live_bytes", "bytes", None, "peak of live bytes in the trace itself"),
+    metric(RUNS, "timer_cost_ns", "ns", None, "what the timer adds to each measured operation"),
+    metric(RUNS, "output_bytes", "bytes", None, "bytes a user's program wrote to standard output"),
+    metric(RUNS, "output_hash", "text", None, "hash of those bytes: the same output or not"),
+    metric(RUNS, "seed", "count", None, "seed of every random choice"),
+    metric(RUNS, "started_utc", "text", None, "when the process was started"),
+    metric(LATENCY, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(LATENCY, "op", "text", None, "the call, or stall and first_touch"),
+    metric(LATENCY, "size_class", "bytes", None, "upper bound of the requested size; empty: all"),
+    metric(LATENCY, "thread", "count", None, "thread of the trace; empty: all"),
+    metric(LATENCY, "quantile", "share", None, "share of operations that took value_ns or less"),
+    metric(LATENCY, "value_ns", "ns", LOW, "as measured: the timer's cost is not subtracted"),
+    metric(LATENCY, "count", "count", None, "operations in this distribution"),
+    metric(TIMELINE, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(TIMELINE, "time_ns", "ns", None, "since the first operation"),
+    metric(TIMELINE, "operations", "count", None, "operations executed so far"),
+    metric(TIMELINE, "live_bytes", "bytes", None, "requested bytes of live objects"),
+    metric(TIMELINE, "rss_bytes", "bytes", LOW, "resident memory above the base"),
+    metric(
+        TIMELINE,
+        "private_dirty_bytes",
+        "bytes",
+        LOW,
+        "pages this process wrote and shares with none",
+    ),
+    metric(TIMELINE, "lazy_free_bytes", "bytes", None, "pages given up that the kernel may take"),
+    metric(TIMELINE, "minor_faults", "count", LOW, "page faults so far"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{LatencyCsv, RunRow, TimelineRow};
+
+    fn check<T: Serialize>(file: &str, row: &T) {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.serialize(row).unwrap();
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        let listed: Vec<&str> = METRICS.iter().filter(|m| m.file == file).map(|m| m.name).collect();
+        assert_eq!(header, listed, "{file}");
+    }
+
+    #[test]
+    fn every_column_of_every_file_is_explained_in_its_order() {
+        check(RUNS, &RunRow::default());
+        check(
+            LATENCY,
+            &LatencyCsv {
+                run_id: String::new(),
+                op: String::new(),
+                size_class: None,
+                thread: None,
+                quantile: 0.5,
+                value_ns: 1,
+                count: 1,
+            },
+        );
+        check(
+            TIMELINE,
+            &TimelineRow {
+                run_id: String::new(),
+                time_ns: 0,
+                operations: None,
+                live_bytes: None,
+                rss_bytes: 0,
+                private_dirty_bytes: None,
+                lazy_free_bytes: None,
+                minor_faults: None,
+            },
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! What a run leaves behind: one folder, files of one grain each, joined by `run_id`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `directory` | the folder: made, filled run by run, continued |
+//! | `row` | the columns of `runs.csv`, `latency.csv`, `timeline.csv` |
+//! | `metrics` | every column in words |
+//! | `manifest` | what is needed to repeat the run |
+//! | `hlog` | `hist/*.hlog`: HdrHistogram logs with tags |
+//! | `atomic` | files that appear whole or not at all |
+//! | `utc` | times as text |
+#![forbid(unsafe_code)]
+
+pub mod atomic;
+mod directory;
+mod hlog;
+mod manifest;
+mod metrics;
+mod row;
+pub mod utc;
+
+pub use directory::RunDirectory;
+pub use hlog::HistogramLog;
+pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};
+pub use metrics::{METRICS, Metric};
+pub use row::{LatencyCsv, RunRow, TimelineRow};

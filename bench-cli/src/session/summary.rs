@@ -1,0 +1,319 @@
+//! From rows of single processes to one line per workload and allocator.
+//!
+//! Times are compared within a round, because runs of one round stand next to each other in time
+//! and share its noise. The ratio to the reference is the Hodges–Lehmann estimate of the rounds'
+//! differences of logarithms, with the exact 95 % interval of the signed-rank test; where that
+//! interval excludes 1, the difference is called significant.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::results::{LatencyCsv, RunRow};
+use crate::verdict::location::WalshAverages;
+
+/// Confidence of the intervals in tables.
+const CONFIDENCE: f64 = 0.95;
+
+/// How an allocator stands against the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It is the reference.
+    Reference,
+    /// Faster, and the interval says so.
+    Faster,
+    /// Slower, and the interval says so.
+    Slower,
+    /// The interval holds 1, or there are too few rounds for one.
+    Undecided,
+}
+
+/// One line of the table: a workload under an allocator.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// The workload, trace or command.
+    pub workload: String,
+    /// Its threads.
+    pub threads: u64,
+    /// The pressure it ran under; empty: none.
+    pub pressure: String,
+    /// Who served malloc.
+    pub allocator: String,
+    /// As the library states it.
+    pub allocator_version: String,
+    /// Processes that were timed.
+    pub runs: usize,
+    /// Processes that failed, whatever the pass.
+    pub failed_runs: usize,
+    /// How the first of them ended.
+    pub failure: Option<String>,
+    /// Median time of a run.
+    pub elapsed_ns: Option<f64>,
+    /// Median operations per second.
+    pub operations_per_second: Option<f64>,
+    /// Time relative to the reference.
+    pub ratio: Option<f64>,
+    /// Lower end of its interval.
+    pub ratio_low: Option<f64>,
+    /// Upper end of its interval.
+    pub ratio_high: Option<f64>,
+    /// What the interval says.
+    pub standing: Standing,
+    /// Median time of a call, all operations together.
+    pub p50_ns: Option<u64>,
+    /// Its 99th percentile.
+    pub p99_ns: Option<u64>,
+    /// Its 99.9th percentile.
+    pub p999_ns: Option<u64>,
+    /// Median instructions.
+    pub instructions: Option<f64>,
+    /// Median peak of resident memory.
+    pub peak_rss_bytes: Option<f64>,
+    /// Peak of live bytes.
+    pub peak_live_bytes: Option<u64>,
+    /// Requests refused, over all runs.
+    pub failed_allocations: u64,
+    /// For commands: whether the output equals the reference's; `None`: not to be told.
+    pub same_output: Option<bool>,
+}
+
+type Key<'a> = (&'a str, u64, &'a str);
+
+/// Summarises `runs`, in the order in which workloads and allocators first appear in `order`.
+///
+/// `allocators` gives the columns' order and decides the reference: `system` where it is among
+/// them, else the first.
+#[must_use]
+pub fn summarise(runs: &[RunRow], latency: &[LatencyCsv], allocators: &[String]) -> Vec<Line> {
+    let reference = allocators
+        .iter()
+        .find(|name| *name == "system")
+        .or_else(|| allocators.first())
+        .map_or("", String::as_str);
+    let mut keys: Vec<Key<'_>> = Vec::new();
+    for run in runs {
+        let key = (run.workload.as_str(), run.threads, run.pressure.as_str());
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let mut lines = Vec::new();
+    for key in keys {
+        let group: Vec<&RunRow> = runs.iter().filter(|run| key_of(run) == key).collect();
+        for allocator in allocators {
+            if group.iter().any(|run| run.allocator == *allocator) {
+                lines.push(line(key, &group, latency, allocator, reference));
+            }
+        }
+    }
+    lines
+}
+
+fn key_of(run: &RunRow) -> Key<'_> {
+    (&run.workload, run.threads, &run.pressure)
+}
+
+fn completed(run: &RunRow) -> bool {
+    run.end == "completed"
+}
+
+fn line(
+    key: Key<'_>,
+    group: &[&RunRow],
+    latency: &[LatencyCsv],
+    allocator: &str,
+    reference: &str,
+) -> Line {
+    let own: Vec<&RunRow> = group.iter().copied().filter(|r| r.allocator == allocator).collect();
+    let timed: Vec<&&RunRow> =
+        own.iter().filter(|r| completed(r) && r.pass == "throughput").collect();
+    let failed: Vec<&&RunRow> = own.iter().filter(|r| !completed(r)).collect();
+    let medium = |values: &mut dyn Iterator<Item = Option<u64>>| median(values.flatten());
+    let elapsed = medium(&mut timed.iter().map(|r| r.elapsed_ns));
+    let speed = median_f64(timed.iter().filter_map(|r| {
+        let seconds = r.elapsed_ns? as f64 / 1e9;
+        (seconds > 0.0).then(|| r.operations.map(|n| n as f64 / seconds)).flatten()
+    }));
+    let ratio = compare(group, allocator, reference);
+    let (p50_ns, p99_ns, p999_ns) = tail(&own, latency);
+    // A footprint pass does nothing but look at memory; without one the timed runs have to do.
+    let resident = |pass: &str| {
+        medium(&mut own.iter().filter(|r| completed(r) && r.pass == pass).map(|r| r.peak_rss_bytes))
+    };
+    Line {
+        workload: key.0.to_owned(),
+        threads: key.1,
+        pressure: key.2.to_owned(),
+        allocator: allocator.to_owned(),
+        allocator_version: own.first().map_or_else(String::new, |r| r.allocator_version.clone()),
+        runs: timed.len(),
+        failed_runs: failed.len(),
+        failure: failed.first().map(|r| r.end.clone()),
+        elapsed_ns: elapsed,
+        operations_per_second: speed,
+        ratio: ratio.map(|r| r.0),
+        ratio_low: ratio.and_then(|r| r.1).map(|i| i.0),
+        ratio_high: ratio.and_then(|r| r.1).map(|i| i.1),
+        standing: standing(allocator == reference, ratio.and_then(|r| r.1)),
+        p50_ns,
+        p99_ns,
+        p999_ns,
+        instructions: medium(&mut own.iter().filter(|r| completed(r)).map(|r| r.instructions)),
+        peak_rss_bytes: resident("throughput").or_else(|| resident("footprint")),
+        peak_live_bytes: own.iter().filter_map(|r| r.peak_live_bytes).max(),
+        failed_allocations: own.iter().filter_map(|r| r.failed_allocations).sum(),
+        same_output: same_output(group, allocator, reference),
+    }
+}
+
+fn standing(is_reference: bool, interval: Option<(f64, f64)>) -> Standing {
+    match interval {
+        _ if is_reference => Standing::Reference,
+        Some((_, high)) if high < 1.0 => Standing::Faster,
+        Some((low, _)) if low > 1.0 => Standing::Slower,
+        _ => Standing::Undecided,
+    }
+}
+
+type Ratio = (f64, Option<(f64, f64)>);
+
+/// Time of `allocator` over time of `reference`, round by round.
+fn compare(group: &[&RunRow], allocator: &str, reference: &str) -> Option<Ratio> {
+    if allocator == reference {
+        return None;
+    }
+    let times = |name: &str| -> BTreeMap<u32, f64> {
+        group
+            .iter()
+            .filter(|r| r.allocator == name && completed(r) && r.pass == "throughput")
+            .filter_map(|r| Some((r.round, (r.elapsed_ns.filter(|t| *t > 0)? as f64).ln())))
+            .collect()
+    };
+    let (own, other) = (times(allocator), times(reference));
+    let differences: Vec<f64> =
+        own.iter().filter_map(|(round, t)| Some(t - other.get(round)?)).collect();
+    let walsh = WalshAverages::of(&differences);
+    let interval = walsh.interval(CONFIDENCE).map(|i| (i.low.exp(), i.high.exp()));
+    Some((walsh.estimate()?.exp(), interval))
+}
+
+/// Quantiles of all operations together, the median over the latency runs.
+fn tail(own: &[&RunRow], latency: &[LatencyCsv]) -> (Option<u64>, Option<u64>, Option<u64>) {
+    let quantile = |wanted: f64| {
+        let values = own.iter().filter(|r| completed(r)).filter_map(|run| {
+            latency
+                .iter()
+                .find(|row| {
+                    row.run_id == run.run_id
+                        && row.op == "all"
+                        && row.size_class.is_none()
+                        && row.thread.is_none()
+                        && row.quantile == wanted
+                })
+                .map(|row| row.value_ns)
+        });
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds")]
+        median(values).map(|value| value as u64)
+    };
+    (quantile(0.5), quantile(0.99), quantile(0.999))
+}
+
+/// Whether every run of `allocator` wrote what every run of the reference wrote; `None` where the
+/// reference does not agree with itself, or nothing was written down.
+fn same_output(group: &[&RunRow], allocator: &str, reference: &str) -> Option<bool> {
+    let outputs = |name: &str| -> Vec<&str> {
+        let rows = group.iter().filter(|r| r.allocator == name && !r.output_hash.is_empty());
+        rows.map(|r| r.output_hash.as_str()).collect()
+    };
+    let (own, other) = (outputs(allocator), outputs(reference));
+    let first = *other.first()?;
+    if own.is_empty() || other.iter().any(|output| *output != first) {
+        return None;
+    }
+    Some(own.iter().all(|output| *output == first))
+}
+
+fn median(values: impl Iterator<Item = u64>) -> Option<f64> {
+    median_f64(values.map(|value| value as f64))
+}
+
+fn median_f64(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    Some(f64::midpoint(values[values.len() / 2 - 1], upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(allocator: &str, round: u32, elapsed_ns: u64) -> RunRow {
+        RunRow {
+            run_id: format!("{allocator}-{round}"),
+            workload: "w".to_owned(),
+            allocator: allocator.to_owned(),
+            pass: "throughput".to_owned(),
+            end: "completed".to_owned(),
+            round,
+            elapsed_ns: Some(elapsed_ns),
+            operations: Some(1000),
+            ..RunRow::default()
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn half_the_time_in_every_round_is_faster_whatever_the_rounds_do() {
+        // Rounds differ by a factor of eight; within a round the ratio is one half.
+        let runs: Vec<RunRow> = (0..6)
+            .flat_map(|r| [run("system", r, 1000 << (r % 4)), run("ours", r, 500 << (r % 4))])
+            .collect();
+        let lines = summarise(&runs, &[], &names(&["ours", "system"]));
+        assert_eq!(lines.len(), 2);
+        assert!((lines[0].ratio.unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(lines[0].standing, Standing::Faster);
+        assert_eq!(lines[1].standing, Standing::Reference);
+    }
+
+    #[test]
+    fn five_rounds_cannot_reach_95_percent_and_claim_nothing() {
+        let runs: Vec<RunRow> =
+            (0..5).flat_map(|r| [run("system", r, 1000), run("ours", r, 500)]).collect();
+        let lines = summarise(&runs, &[], &names(&["ours", "system"]));
+        assert_eq!(lines[0].standing, Standing::Undecided);
+        assert!(lines[0].ratio.is_some() && lines[0].ratio_low.is_none());
+    }
+
+    #[test]
+    fn a_failed_run_is_counted_and_not_timed() {
+        let mut crash = run("ours", 0, 1);
+        crash.end = "crashed (SIGSEGV)".to_owned();
+        let lines = summarise(&[crash, run("ours", 1, 70)], &[], &names(&["ours"]));
+        assert_eq!((lines[0].runs, lines[0].failed_runs), (1, 1));
+        assert_eq!(lines[0].elapsed_ns, Some(70.0));
+        assert_eq!(lines[0].failure.as_deref(), Some("crashed (SIGSEGV)"));
+    }
+
+    #[test]
+    fn outputs_are_compared_only_where_the_reference_agrees_with_itself() {
+        let with = |name: &str, round, hash: &str| RunRow {
+            output_hash: hash.to_owned(),
+            ..run(name, round, 1)
+        };
+        let stable = [with("system", 0, "a"), with("system", 1, "a"), with("ours", 0, "b")];
+        let lines = summarise(&stable, &[], &names(&["ours", "system"]));
+        assert_eq!(lines[0].same_output, Some(false));
+        let moody = [with("system", 0, "a"), with("system", 1, "c"), with("ours", 0, "b")];
+        let lines = summarise(&moody, &[], &names(&["ours", "system"]));
+        assert_eq!(lines[0].same_output, None);
+    }
+}

@@ -1,0 +1,185 @@
+//! The summary as people read it: one aligned table, units in the header.
+#![forbid(unsafe_code)]
+
+use comfy_table::{CellAlignment, Table};
+
+use super::summary::{Line, Standing};
+
+/// Renders `lines`. Columns that nobody filled are left out.
+#[must_use]
+pub fn render(lines: &[Line]) -> String {
+    let columns: Vec<Column> = COLUMNS
+        .iter()
+        .copied()
+        .filter(|column| column.always || lines.iter().any(|line| !(column.text)(line).is_empty()))
+        .collect();
+    let mut table = Table::new();
+    table.load_preset(PRESET).set_header(columns.iter().map(|column| column.header));
+    let mut last: Option<(&str, u64, &str)> = None;
+    for line in lines {
+        let key = (line.workload.as_str(), line.threads, line.pressure.as_str());
+        let repeats = last == Some(key);
+        if last.is_some() && !repeats {
+            // An empty line between workloads.
+            table.add_row(columns.iter().map(|_| ""));
+        }
+        last = Some(key);
+        table.add_row(columns.iter().map(|column| {
+            if repeats && column.of_group { String::new() } else { (column.text)(line) }
+        }));
+    }
+    for (index, column) in columns.iter().enumerate() {
+        if let (Some(target), false) = (table.column_mut(index), column.left) {
+            target.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let text = table.to_string();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Blanks between columns, a line below the header, nothing else.
+const PRESET: &str = "     ──            ";
+
+#[derive(Clone, Copy)]
+struct Column {
+    header: &'static str,
+    text: fn(&Line) -> String,
+    /// Shown even if empty everywhere.
+    always: bool,
+    /// Belongs to the workload, so it is shown once per group.
+    of_group: bool,
+    left: bool,
+}
+
+const fn column(header: &'static str, text: fn(&Line) -> String) -> Column {
+    Column { header, text, always: false, of_group: false, left: false }
+}
+
+const COLUMNS: [Column; 14] = [
+    Column {
+        always: true,
+        of_group: true,
+        left: true,
+        ..column("workload", |l| l.workload.clone())
+    },
+    Column { of_group: true, ..column("threads", |l| nonzero(l.threads)) },
+    Column { of_group: true, ..column("pressure", |l| l.pressure.clone()) },
+    Column { always: true, left: true, ..column("allocator", |l| l.allocator.clone()) },
+    Column { always: true, ..column("time ms", |l| decimal(l.elapsed_ns.map(|t| t / 1e6))) },
+    Column { left: true, ..column("vs system (95 %)", ratio) },
+    Column { left: true, ..column("", standing) },
+    column("Mop/s", |l| decimal(l.operations_per_second.map(|n| n / 1e6))),
+    column("p50 ns", |l| whole(l.p50_ns)),
+    column("p99 ns", |l| whole(l.p99_ns)),
+    column("p99.9 ns", |l| whole(l.p999_ns)),
+    column("Minstr", |l| decimal(l.instructions.map(|n| n / 1e6))),
+    column("peak RSS MiB", |l| decimal(l.peak_rss_bytes.map(|b| b / 1_048_576.0))),
+    Column { left: true, ..column("", remarks) },
+];
+
+fn nonzero(value: u64) -> String {
+    if value == 0 { String::new() } else { value.to_string() }
+}
+
+fn whole(value: Option<u64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// Three significant digits or so, never an exponent.
+fn decimal(value: Option<f64>) -> String {
+    match value {
+        None => String::new(),
+        Some(v) if v.abs() >= 100.0 => format!("{v:.0}"),
+        Some(v) if v.abs() >= 10.0 => format!("{v:.1}"),
+        Some(v) => format!("{v:.2}"),
+    }
+}
+
+fn ratio(line: &Line) -> String {
+    match (line.ratio, line.ratio_low, line.ratio_high) {
+        (Some(ratio), Some(low), Some(high)) => format!("{ratio:.2} ({low:.2}–{high:.2})"),
+        (Some(ratio), _, _) => format!("{ratio:.2}"),
+        _ if line.standing == Standing::Reference => "1".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn standing(line: &Line) -> String {
+    match line.standing {
+        Standing::Faster => "faster",
+        Standing::Slower => "slower",
+        Standing::Reference | Standing::Undecided => "",
+    }
+    .to_owned()
+}
+
+fn remarks(line: &Line) -> String {
+    let mut remarks = Vec::new();
+    if line.failed_runs > 0 {
+        let runs = line.runs + line.failed_runs;
+        let how = line.failure.as_deref().unwrap_or("failed");
+        remarks.push(format!("{} of {runs} runs {how}", line.failed_runs));
+    }
+    if line.failed_allocations > 0 {
+        remarks.push(format!("{} allocations refused", line.failed_allocations));
+    }
+    match line.same_output {
+        Some(false) => remarks.push("output differs".to_owned()),
+        Some(true) if line.standing != Standing::Reference => {
+            remarks.push("same output".to_owned());
+        }
+        _ => {}
+    }
+    remarks.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(workload: &str, allocator: &str, standing: Standing) -> Line {
+        Line {
+            workload: workload.to_owned(),
+            threads: 2,
+            pressure: String::new(),
+            allocator: allocator.to_owned(),
+            allocator_version: String::new(),
+            runs: 6,
+            failed_runs: 0,
+            failure: None,
+            elapsed_ns: Some(12_345_678.0),
+            operations_per_second: None,
+            ratio: (standing != Standing::Reference).then_some(0.5),
+            ratio_low: (standing != Standing::Reference).then_some(0.45),
+            ratio_high: (standing != Standing::Reference).then_some(0.55),
+            standing,
+            p50_ns: None,
+            p99_ns: None,
+            p999_ns: None,
+            instructions: None,
+            peak_rss_bytes: Some(1_048_576.0 * 250.0),
+            peak_live_bytes: None,
+            failed_allocations: 0,
+            same_output: None,
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_leaves_out_what_nobody_measured() {
+        let lines = [
+            line("larson", "ours", Standing::Faster),
+            line("larson", "system", Standing::Reference),
+            line("xmalloc", "ours", Standing::Undecided),
+        ];
+        let text = render(&lines);
+        println!("{text}");
+        assert!(text.contains("time ms") && !text.contains("p99"), "{text}");
+        assert!(text.contains("0.50 (0.45–0.55)") && text.contains("faster"), "{text}");
+        assert_eq!(text.matches("larson").count(), 1, "{text}");
+        let at = |needle: &str| {
+            let line = text.lines().find(|l| l.contains(needle)).unwrap();
+            line.find("12.3").map(|byte| line[..byte].chars().count())
+        };
+        assert_eq!(at("ours"), at("system"), "{text}");
+    }
+}
