@@ -51,6 +51,8 @@ pub enum Format {
 enum Command {
     /// Run workloads, traces or a program under several allocators and compare
     Run(commands::run::RunArgs),
+    /// List what can be measured, under what, and what is measured
+    List(commands::list::ListArgs),
     /// Print where a library of ours lies, for LD_PRELOAD by hand
     Preload(commands::preload::PreloadArgs),
     /// Understand and rewrite traces
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
+        Some(Command::List(args)) => commands::list::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
@@ -83,6 +86,6 @@ pub fn main() -> ExitCode {
 }
 
 fn report(error: &CliError) -> ExitCode {
-    eprintln!("{error}");
+    crate::output::note(&error.to_string());
     error.exit.into()
 }

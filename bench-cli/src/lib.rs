@@ -11,6 +11,7 @@ pub mod error;
 pub mod exec;
 pub mod gate;
 pub mod interrupt;
+pub mod output;
 pub mod preload;
 pub mod results;
 pub mod session;

@@ -1,5 +1,6 @@
 //! One module per subcommand: its arguments, and a `run` that returns how the process ends.
 
+pub mod list;
 pub mod preload;
 pub mod run;
 pub mod trace;

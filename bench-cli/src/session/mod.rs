@@ -10,11 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod progress;
+mod runner;
 mod schedule;
 mod summary;
 mod table;
 
 pub use progress::Progress;
+pub use runner::{Cells, Noted, Stop, run_all};
 pub use schedule::{Slot, schedule};
 pub use summary::{Line, Standing, summarise};
 pub use table::render;

@@ -1,7 +1,7 @@
 //! The summary as people read it: one aligned table, units in the header.
 #![forbid(unsafe_code)]
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 
 use super::summary::{Line, Standing};
 
@@ -14,7 +14,10 @@ pub fn render(lines: &[Line]) -> String {
         .filter(|column| column.always || lines.iter().any(|line| !(column.text)(line).is_empty()))
         .collect();
     let mut table = Table::new();
-    table.load_preset(PRESET).set_header(columns.iter().map(|column| column.header));
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_style(TableComponent::HeaderLines, '─');
+    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
+    table.set_header(columns.iter().map(|column| column.header));
     let mut last: Option<(&str, u64, &str)> = None;
     for line in lines {
         let key = (line.workload.as_str(), line.threads, line.pressure.as_str());
@@ -37,9 +40,6 @@ pub fn render(lines: &[Line]) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// Blanks between columns, a line below the header, nothing else.
-const PRESET: &str = "     ──            ";
-
 #[derive(Clone, Copy)]
 struct Column {
     header: &'static str,
@@ -60,7 +60,7 @@ const COLUMNS: [Column; 14] = [
         always: true,
         of_group: true,
         left: true,
-        ..column("workload", |l| l.workload.clone())
+        ..column("workload", |l| shortened(&l.workload))
     },
     Column { of_group: true, ..column("threads", |l| nonzero(l.threads)) },
     Column { of_group: true, ..column("pressure", |l| l.pressure.clone()) },
@@ -76,6 +76,14 @@ const COLUMNS: [Column; 14] = [
     column("peak RSS MiB", |l| decimal(l.peak_rss_bytes.map(|b| b / 1_048_576.0))),
     Column { left: true, ..column("", remarks) },
 ];
+
+/// A command can be long; its beginning tells it apart.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
 
 fn nonzero(value: u64) -> String {
     if value == 0 { String::new() } else { value.to_string() }

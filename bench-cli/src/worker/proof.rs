@@ -9,8 +9,8 @@ use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The calls of the family that the engine makes; one allocator has to serve them all.
-const FAMILY: [&CStr; 5] = [c"malloc", c"calloc", c"realloc", c"free", c"aligned_alloc"];
+/// The calls that every allocator serves; the engine makes others only where the same file does.
+const FAMILY: [&CStr; 4] = [c"malloc", c"calloc", c"realloc", c"free"];
 
 /// The file that serves the `malloc` family, if it is the right one.
 ///

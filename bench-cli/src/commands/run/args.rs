@@ -1,0 +1,50 @@
+//! The command line of `bench-cli run`.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::gate::quantity;
+
+/// What to run and under which allocators.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Workloads by name, or traces by path (default: the standard short suite)
+    #[arg(value_name = "WORKLOAD|TRACE", conflicts_with = "exec")]
+    pub what: Vec<String>,
+    /// A program of yours, in one argument: time, peak memory, exit status and output under each
+    /// allocator
+    #[arg(long, value_name = "CMD")]
+    pub exec: Option<String>,
+    /// Who serves malloc: names, libraries, `NAME?KEY=VALUE&…`; commas or several -a (default:
+    /// ours, system, and every peer found)
+    #[arg(short, long = "allocator", value_name = "LIST")]
+    pub allocators: Vec<String>,
+    /// Rounds: in each, every allocator runs once per workload, in random order (default: 6, the
+    /// fewest that can show a difference at 95 %)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: Option<u32>,
+    /// Processors to use, as in `0,2-3` (default: all)
+    #[arg(long, value_name = "LIST", value_parser = Cpus::read)]
+    pub cpus: Option<Cpus>,
+    /// Start no further round after this long, as in `90s` or `4m`
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub budget: Option<Duration>,
+    /// Continue the interrupted run in --out (default: bench-out/latest)
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// A list of processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cpus(pub Vec<usize>);
+
+impl Cpus {
+    fn read(text: &str) -> Result<Self, String> {
+        crate::worker::parse_cpus(text).map(Cpus)
+    }
+}
+
+/// Rounds unless told otherwise.
+pub(super) const DEFAULT_RUNS: u32 = 6;
