@@ -15,6 +15,7 @@ pub mod output;
 pub mod preload;
 pub mod results;
 pub mod session;
+pub mod subjects;
 mod suggest;
 pub mod verdict;
 pub mod worker;

@@ -1,14 +1,22 @@
 //! The measuring side: what the hidden subcommand `worker` does.
-#![forbid(unsafe_code)]
+//!
+//! Nothing of the harness is allocated by the allocator under test, and what the harness itself
+//! needs is resident before the first operation; the engine sees to the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use workloads::engine::{self, EngineOptions};
+use workloads::plan::Plan;
 
-use super::parent::{FAULT_FILE, REPORT_FILE, SPEC_FILE, STATUS_FAILED, STATUS_UNPROVEN};
+use super::affinity;
+use super::parent::{
+    FAULT_FILE, REPORT_FILE, SPEC_FILE, STATUS_BROKE_PROMISE, STATUS_FAILED, STATUS_UNPROVEN,
+};
 use super::proof;
-use super::spec::{CellSpec, Report};
+use super::spec::{CellSpec, Pass, Report};
 
 /// Where the parent left the cell.
 #[derive(Clone, Debug, Args)]
@@ -17,39 +25,123 @@ pub struct WorkerArgs {
     folder: PathBuf,
 }
 
+/// Why a worker has no report: the status it ends with, and a sentence.
+struct Failure(i32, String);
+
+fn failed(what: impl std::fmt::Display) -> Failure {
+    Failure(STATUS_FAILED, what.to_string())
+}
+
 /// Runs the cell in `args` and returns the status to end with.
 #[must_use]
 pub fn work(args: &WorkerArgs) -> i32 {
-    let failed = |status: i32, why: &str| {
-        let _ = fs::write(args.folder.join(FAULT_FILE), why);
-        status
-    };
-    let spec = match read_spec(&args.folder) {
-        Ok(spec) => spec,
-        Err(why) => return failed(STATUS_FAILED, &why),
-    };
-    let served_by = match proof::prove(spec.allocator.preload.as_deref()) {
-        Ok(path) => path,
-        Err(why) => return failed(STATUS_UNPROVEN, &why),
-    };
+    die_with_parent();
+    match measure(&args.folder) {
+        Ok(()) => 0,
+        Err(Failure(status, why)) => {
+            let _ = fs::write(args.folder.join(FAULT_FILE), why);
+            status
+        }
+    }
+}
+
+fn measure(folder: &Path) -> Result<(), Failure> {
+    let text = fs::read(folder.join(SPEC_FILE)).map_err(failed)?;
+    let spec: CellSpec = serde_json::from_slice(&text).map_err(failed)?;
+    let served_by = proof::prove(spec.allocator.preload.as_deref())
+        .map_err(|why| Failure(STATUS_UNPROVEN, why))?;
     let version = match spec.allocator.preload {
         None => proof::libc_version(),
         Some(_) => proof::version(),
     };
-    let report = Report { served_by, version, ..Report::default() };
-    match write_report(&args.folder, &report) {
-        Ok(()) => 0,
-        Err(why) => failed(STATUS_FAILED, &why),
+    if let Some(set) = affinity::cpu_set(&spec.cpus) {
+        affinity::bind(&set).map_err(|e| failed(format!("cannot bind to processors: {e}")))?;
+    }
+    let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
+    let outcome = engine::run(&plan, &options(&spec)).map_err(|error| failed(chain(&error)))?;
+    let elapsed_ns = outcome.elapsed_ns + spin(outcome.elapsed_ns, spec.inject_slowdown);
+    let footprint_peak = outcome.footprint.as_ref().map(|f| f.peak_live_bytes);
+    let report = Report {
+        served_by,
+        version,
+        operations: outcome.counts.operations,
+        elapsed_ns,
+        failed_allocations: outcome.failed_allocations,
+        peak_live_bytes: footprint_peak.unwrap_or(outcome.fidelity.trace_peak_live_bytes),
+        peak_rss_bytes: outcome.memory.peak_rss_bytes.saturating_sub(outcome.memory.base_rss_bytes),
+        base_rss_bytes: outcome.memory.base_rss_bytes,
+        minor_faults: outcome.minor_faults,
+        major_faults: outcome.major_faults,
+        instructions: None,
+        outcome,
+    };
+    let text = serde_json::to_vec(&report).map_err(failed)?;
+    fs::write(folder.join(REPORT_FILE), text).map_err(failed)?;
+    match &report.outcome.verification {
+        Some(found) if found.broken > 0 => Err(Failure(STATUS_BROKE_PROMISE, described(found))),
+        _ => Ok(()),
     }
 }
 
-fn read_spec(folder: &Path) -> Result<CellSpec, String> {
-    let text =
-        fs::read(folder.join(SPEC_FILE)).map_err(|e| format!("cannot read the cell: {e}"))?;
-    serde_json::from_slice(&text).map_err(|e| format!("cannot read the cell: {e}"))
+fn options(spec: &CellSpec) -> EngineOptions {
+    EngineOptions {
+        pass: match spec.pass {
+            // Instructions are counted from outside, so the engine itself observes nothing.
+            Pass::Throughput | Pass::Instructions => engine::Pass::Throughput,
+            Pass::Latency => engine::Pass::Latency,
+            Pass::Footprint => engine::Pass::Footprint,
+            Pass::Verify => engine::Pass::Verify,
+        },
+        touch: spec.touch,
+        pace: spec.pace,
+        repeat: spec.repeat,
+        copies: spec.copies,
+        slowest: spec.slowest,
+        seed: spec.seed,
+        drain_ms: spec.drain_ms.clone(),
+        calls: spec.calls,
+        ..EngineOptions::default()
+    }
 }
 
-fn write_report(folder: &Path, report: &Report) -> Result<(), String> {
-    let text = serde_json::to_vec(report).map_err(|e| e.to_string())?;
-    fs::write(folder.join(REPORT_FILE), text).map_err(|e| format!("cannot write the report: {e}"))
+/// Computes for `share` of `elapsed_ns` and says how long that took: a slowdown that is real, of a
+/// known size, and carries the noise of its run.
+fn spin(elapsed_ns: u64, share: f64) -> u64 {
+    if !(share > 0.0) {
+        return 0;
+    }
+    let wanted = Duration::from_nanos(elapsed_ns).mul_f64(share);
+    let start = Instant::now();
+    while start.elapsed() < wanted {
+        std::hint::spin_loop();
+    }
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The first broken promise in words, and how many there are.
+fn described(found: &engine::Verification) -> String {
+    let Some(first) = found.first.first() else {
+        return format!("{} broken promises", found.broken);
+    };
+    format!(
+        "{:?} at operation {} of thread {}, size {}, alignment {}; {} in all",
+        first.kind, first.place, first.thread, first.size, first.align, found.broken
+    )
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A worker whose harness is gone must not go on and disturb whatever runs next.
+fn die_with_parent() {
+    // SAFETY: sets an attribute of this process; no memory is involved.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }

@@ -19,6 +19,5 @@ pub(crate) use affinity::{bind, cpu_set};
 pub use child::{WorkerArgs, work};
 pub(crate) use parent::apply_allocator;
 pub use parent::{WorkerError, run_once};
-pub use spec::{
-    CellOutcome, CellSpec, End, Fidelity, LatencyRow, Pass, QUANTILES, Report, Sample, Touch,
-};
+pub use spec::{CellOutcome, CellSpec, End, Pass, Report};
+pub use workloads::engine::{CallSet, Pace, Touch};

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use workloads::engine::{CallSet, Outcome, Pace, Touch};
 
 use crate::allocators::Allocator;
 
@@ -19,6 +20,8 @@ pub enum Pass {
     Latency,
     /// Live and resident bytes over time.
     Footprint,
+    /// Whether the allocator keeps its promises: overlap, alignment, contents.
+    Verify,
     /// Instructions executed, counted by callgrind.
     Instructions,
 }
@@ -31,24 +34,10 @@ impl Pass {
             Pass::Throughput => "throughput",
             Pass::Latency => "latency",
             Pass::Footprint => "footprint",
+            Pass::Verify => "verify",
             Pass::Instructions => "instructions",
         }
     }
-}
-
-/// Which bytes of a new object the program writes, outside the measured call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Touch {
-    /// None.
-    None,
-    /// The first byte of each page.
-    #[default]
-    Page,
-    /// The first bytes of the object, where programs keep their headers.
-    Header,
-    /// All.
-    All,
 }
 
 /// One run to be made.
@@ -60,20 +49,26 @@ pub struct CellSpec {
     pub allocator: Allocator,
     /// What is looked at.
     pub pass: Pass,
-    /// Which bytes are written.
+    /// Which bytes of new objects are written.
     pub touch: Touch,
-    /// Checks fill patterns, overlap, alignment and zeroing; a broken promise ends the run.
-    pub verify: bool,
+    /// When operations begin.
+    pub pace: Pace,
+    /// Executions of the plan's body in place of its own number.
+    pub repeat: Option<u32>,
+    /// Copies of the whole plan, executed at the same time.
+    pub copies: u32,
+    /// Latency: single calls to be listed, the slowest first.
+    pub slowest: u32,
+    /// Footprint: when to look again after the last operation, in milliseconds.
+    pub drain_ms: Vec<u64>,
+    /// Whose functions are called: the allocator's, or none (the floor of the harness).
+    pub calls: CallSet,
     /// Processors the worker is bound to; empty: wherever the kernel puts it.
     pub cpus: Vec<usize>,
-    /// Slows every allocating call by this share of the run's own time, to test verdicts.
+    /// Makes the run longer by this share of its own time, really spent, to test verdicts.
     pub inject_slowdown: f64,
-    /// Random: here, how far the environment shifts the stack.
+    /// Random: which calls are sampled, and how far the environment shifts the stack.
     pub seed: u64,
-    /// Folder for the histograms of a latency pass; none are kept without it.
-    pub histograms: Option<PathBuf>,
-    /// Prefix of the files in `histograms`.
-    pub run_id: String,
     /// After this long the worker is ended and counts as hung.
     pub timeout_s: u64,
 }
@@ -87,12 +82,15 @@ impl CellSpec {
             allocator,
             pass,
             touch: Touch::default(),
-            verify: false,
+            pace: Pace::default(),
+            repeat: None,
+            copies: 1,
+            slowest: 0,
+            drain_ms: Vec::new(),
+            calls: CallSet::default(),
             cpus: Vec::new(),
             inject_slowdown: 0.0,
             seed: 0,
-            histograms: None,
-            run_id: String::new(),
             timeout_s: 600,
         }
     }
@@ -173,94 +171,23 @@ pub struct Report {
     pub version: Option<String>,
     /// Operations executed.
     pub operations: u64,
-    /// From the first operation to the end of the last thread.
+    /// From the first operation to the end of the last thread, with an injected slowdown.
     pub elapsed_ns: u64,
     /// Allocations that returned NULL.
     pub failed_allocations: u64,
-    /// Requested bytes of live objects, at their peak.
+    /// Requested bytes of live objects, at their peak: counted in a footprint pass, else the
+    /// stream's own.
     pub peak_live_bytes: u64,
     /// Peak of resident memory (`VmHWM`) above `base_rss_bytes`.
     pub peak_rss_bytes: u64,
     /// Resident memory of the harness before the first operation.
     pub base_rss_bytes: u64,
-    /// Resident memory above the base after the last operation.
-    pub final_rss_bytes: u64,
-    /// Processor time in user mode during the run.
-    pub user_ns: u64,
-    /// Processor time in the kernel during the run.
-    pub system_ns: u64,
     /// Page faults without disk access during the run.
     pub minor_faults: u64,
     /// Page faults with disk access during the run.
     pub major_faults: u64,
-    /// Context switches that the kernel forced during the run.
-    pub involuntary_switches: u64,
     /// Instructions, in an instruction pass.
     pub instructions: Option<u64>,
-    /// The timer in use and what one reading costs.
-    pub timer: String,
-    /// Nanoseconds that one pair of timer readings adds to a measured operation.
-    pub timer_cost_ns: f64,
-    /// How faithful the run was to its trace.
-    pub fidelity: Fidelity,
-    /// Latency by operation, size class and thread; empty unless asked for.
-    pub latency: Vec<LatencyRow>,
-    /// Footprint over time; empty unless asked for.
-    pub timeline: Vec<Sample>,
-}
-
-/// How far an execution departed from the order of its trace.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Fidelity {
-    /// Order edges between threads that the plan holds.
-    pub waits: u64,
-    /// Operations that had to wait for another thread.
-    pub stalled_operations: u64,
-    /// Time spent in such waits, summed over threads.
-    pub stalled_ns: u64,
-    /// Peak of live bytes in the trace itself.
-    pub trace_peak_live_bytes: u64,
-    /// Largest distance, in events of the trace, by which a thread ran ahead of another.
-    pub max_skew_events: Option<u64>,
-    /// Threads that the trace holds.
-    pub threads: u64,
-    /// Threads alive at once during the run.
-    pub peak_threads: u64,
-}
-
-/// The quantiles of every latency row, as shares.
-pub const QUANTILES: [f64; 8] = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 1.0];
-
-/// One distribution of latencies.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LatencyRow {
-    /// `malloc`, `calloc`, `realloc`, `memalign`, `free`, `stall`, `first_touch`.
-    pub op: String,
-    /// Upper bound of the size class in bytes; `None`: all sizes.
-    pub size_class: Option<u64>,
-    /// Thread of the trace; `None`: all threads.
-    pub thread: Option<u32>,
-    /// Number of operations.
-    pub count: u64,
-    /// Values at [`QUANTILES`], in nanoseconds.
-    pub values_ns: Vec<u64>,
-}
-
-/// The footprint at one moment.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Sample {
-    /// Since the first operation.
-    pub time_ns: u64,
-    /// Operations executed so far.
-    pub operations: u64,
-    /// Requested bytes of live objects.
-    pub live_bytes: u64,
-    /// Resident anonymous memory above the base.
-    pub rss_bytes: u64,
-    /// Pages written and owned by this process alone; `None` where not sampled.
-    pub private_dirty_bytes: Option<u64>,
-    /// Pages given up lazily that the kernel has not taken yet; `None` where not sampled.
-    pub lazy_free_bytes: Option<u64>,
-    /// Page faults so far.
-    pub minor_faults: u64,
+    /// All that the engine says.
+    pub outcome: Outcome,
 }
