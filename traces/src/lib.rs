@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod error;
 pub mod event;
 pub mod import;
+pub mod rewrite;
 
 pub use error::TraceError;
 pub use event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};

@@ -77,11 +77,6 @@ impl Input {
         &self.path
     }
 
-    /// Number of the line read last, counted from 1.
-    pub(crate) fn line(&self) -> u64 {
-        self.line
-    }
-
     /// Position of the next byte in the uncompressed stream.
     pub(crate) fn position(&self) -> u64 {
         self.base + self.start as u64

@@ -21,6 +21,7 @@ use std::path::Path;
 pub(crate) use address_map::IntMap;
 pub use census::Census;
 pub use format::{Format, UnknownFormat};
+pub(crate) use formats::{csv, glibc_binary, ops};
 
 use self::importer::Importer;
 use self::input::Input;
@@ -77,9 +78,22 @@ pub fn open_with(
         Some(format) => format,
         None => detect::detect(&mut input)?,
     };
+    use formats as f;
+    let pid = options.pid;
     let raw: Box<dyn RawSource> = match format {
-        Format::Android => Box::new(formats::android::Android(input)),
-        _ => return Err(detect::unrecognised(&mut input)),
+        Format::Container => return Err(detect::unrecognised(&mut input)),
+        Format::Android => Box::new(f::android::Android(input)),
+        Format::Logalloc => Box::new(f::logalloc::Logalloc::new(input, pid)),
+        Format::Mtrace => Box::new(f::mtrace::Mtrace::new(input)),
+        Format::GlibcBinary => Box::new(f::glibc_binary::GlibcBinary::new(input)?),
+        Format::Workload => Box::new(f::workload::Workload::new(input)?),
+        Format::Protobuf => Box::new(f::protobuf::Protobuf::new(input, options.strip_tail)),
+        Format::Valgrind => Box::new(f::valgrind::Valgrind::new(input, pid)),
+        Format::HeaptrackRaw => Box::new(f::heaptrack::Heaptrack::new(input, true)),
+        Format::Heaptrack => Box::new(f::heaptrack::Heaptrack::new(input, false)),
+        Format::Ops => Box::new(f::ops::Ops::new(input)?),
+        Format::Ltrace => Box::new(f::ltrace::Ltrace::new(input)),
+        Format::Csv => Box::new(f::csv::Csv(input)),
     };
     Ok(Box::new(Importer::new(path.as_ref(), format, raw, options.strict)))
 }

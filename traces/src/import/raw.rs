@@ -27,6 +27,7 @@ pub(crate) enum RawOp {
     Aligned { ptr: u64, align: u64, size: u64, api: AlignedApi },
     Free { ptr: u64, stated_size: Option<u64> },
     UsableSize { ptr: u64 },
+    Access { ptr: u64, bytes: u64, times: u32 },
     ThreadStart { parent: Option<u64> },
     ThreadEnd,
     Fork { child: u32 },
@@ -57,7 +58,7 @@ impl RawOp {
     /// The address this call was given and left alive, if any.
     pub(crate) fn used(&self) -> Option<u64> {
         match *self {
-            RawOp::UsableSize { ptr } => (ptr != 0).then_some(ptr),
+            RawOp::UsableSize { ptr } | RawOp::Access { ptr, .. } => (ptr != 0).then_some(ptr),
             RawOp::Realloc { old, ptr: 0, size } if size > 0 => (old != 0).then_some(old),
             _ => None,
         }

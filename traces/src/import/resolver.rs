@@ -235,6 +235,10 @@ impl Resolver {
                 }
             },
             RawOp::UsableSize { ptr } => Op::UsableSize { object: self.live.get(&ptr).copied() },
+            RawOp::Access { ptr, bytes, times } => match self.live.get(&ptr) {
+                Some(&object) => Op::Access { object, bytes, times },
+                None => return,
+            },
             RawOp::ThreadStart { parent } => return self.start_thread(raw, parent, census),
             RawOp::ThreadEnd => Op::ThreadEnd,
             RawOp::Fork { child } => Op::Fork { child },
