@@ -30,7 +30,11 @@ pub(super) fn tell(file: &str, format: Format, summary: &Summary) -> String {
 }
 
 fn section(text: &mut String, title: &str, table: Table) {
-    let _ = writeln!(text, "{title}\n{table}\n");
+    let _ = writeln!(text, "{title}");
+    for line in table.to_string().lines() {
+        let _ = writeln!(text, " {}", line.trim_end());
+    }
+    text.push('\n');
 }
 
 fn rows<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
@@ -198,6 +202,35 @@ pub(super) fn number(value: u64) -> String {
             text.push(',');
         }
         text.push(digit);
+    }
+    text
+}
+
+/// The totals as CSV: one line per figure.
+pub(super) fn csv(summary: &Summary) -> String {
+    let o = &summary.operations;
+    let rows = [
+        ("malloc", o.malloc),
+        ("calloc", o.calloc),
+        ("realloc", o.realloc),
+        ("memalign", o.memalign),
+        ("free", o.free),
+        ("free_null", o.free_null),
+        ("usable_size", o.usable_size),
+        ("thread_done", o.thread_done),
+        ("threads", summary.threads),
+        ("peak_threads", summary.peak_threads),
+        ("cross_thread_frees", summary.cross_thread_frees),
+        ("allocated_objects", summary.allocated_objects),
+        ("allocated_bytes", summary.allocated_bytes),
+        ("peak_live_bytes", summary.peak_live_bytes),
+        ("peak_live_objects", summary.peak_live_objects),
+        ("final_live_bytes", summary.final_live_bytes),
+        ("final_live_objects", summary.final_live_objects),
+    ];
+    let mut text = String::from("figure,value\n");
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name},{value}");
     }
     text
 }

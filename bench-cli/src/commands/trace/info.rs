@@ -8,6 +8,7 @@ use serde::Serialize;
 use traces::analysis::{self, Summary};
 
 use super::{InputArgs, human, show};
+use crate::cli::Format;
 use crate::error::{CliError, Exit};
 
 /// What to tell.
@@ -15,19 +16,8 @@ use crate::error::{CliError, Exit};
 pub(super) struct InfoArgs {
     /// The trace: our container or any foreign format, also inside gz, zst or zip
     file: PathBuf,
-    /// How to tell it
-    #[arg(long, value_enum, default_value = "human")]
-    format: Output,
     #[command(flatten)]
     input: InputArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// Tables
-    Human,
-    /// One JSON object
-    Json,
 }
 
 #[derive(Serialize)]
@@ -38,13 +28,13 @@ struct Report<'a> {
     summary: &'a Summary,
 }
 
-pub(super) fn run(args: &InfoArgs) -> Result<Exit, CliError> {
+pub(super) fn run(args: &InfoArgs, output: Format) -> Result<Exit, CliError> {
     let mut source = args.input.open(&args.file)?;
     let summary = analysis::summarise(&mut *source)?;
     let file = args.file.display().to_string();
-    let text = match args.format {
-        Output::Human => human::tell(&file, source.format(), &summary),
-        Output::Json => {
+    let text = match output {
+        Format::Human => human::tell(&file, source.format(), &summary),
+        Format::Json => {
             let report = Report { file: &file, format: source.format(), summary: &summary };
             let mut text = serde_json::to_string_pretty(&report).map_err(|error| {
                 CliError::new(Exit::Internal, "cannot write JSON").because(error)
@@ -52,6 +42,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<Exit, CliError> {
             text.push('\n');
             text
         }
+        Format::Csv => human::csv(&summary),
     };
     show(&text)?;
     Ok(Exit::Success)

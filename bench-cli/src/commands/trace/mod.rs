@@ -31,9 +31,9 @@ enum Verb {
 ///
 /// # Errors
 /// See `Exit`.
-pub fn run(args: TraceArgs, _global: &Global) -> Result<Exit, CliError> {
+pub fn run(args: TraceArgs, global: &Global) -> Result<Exit, CliError> {
     match args.verb {
-        Verb::Info(args) => info::run(&args),
+        Verb::Info(args) => info::run(&args, global.format),
     }
 }
 

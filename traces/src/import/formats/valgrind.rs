@@ -136,7 +136,7 @@ fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<RawOp, Fault> {
             let (align, size) = aligned(cursor)?;
             Ok(RawOp::Aligned { ptr: result(cursor)?, align, size, api })
         }
-        Kind::New if cursor.rest().starts_with(b"size ") => {
+        Kind::New if !cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) => {
             let (align, size) = aligned(cursor)?;
             Ok(RawOp::Aligned { ptr: result(cursor)?, align, size, api: AlignedApi::CxxNew })
         }
