@@ -57,6 +57,8 @@ enum Command {
     Preload(commands::preload::PreloadArgs),
     /// Understand and rewrite traces
     Trace(commands::trace::TraceArgs),
+    /// Turn a folder of results into one HTML page that needs nothing else
+    Report(commands::report::ReportArgs),
     #[command(hide = true)]
     Worker(crate::worker::WorkerArgs),
 }
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(args)) => commands::list::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
+        Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
     };
     match result {

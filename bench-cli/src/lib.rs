@@ -13,6 +13,7 @@ pub mod gate;
 pub mod interrupt;
 pub mod output;
 pub mod preload;
+pub mod report;
 pub mod results;
 pub mod session;
 pub mod subjects;

@@ -2,5 +2,6 @@
 
 pub mod list;
 pub mod preload;
+pub mod report;
 pub mod run;
 pub mod trace;

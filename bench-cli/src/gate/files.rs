@@ -173,6 +173,51 @@ pub fn blocks(outcome: &Outcome) -> Result<Vec<u8>, CliError> {
     finish(table)
 }
 
+/// The outcome as one JSON document: the verdict, its sentence, and the rows of `verdicts.csv` with
+/// `null` for what is not available.
+///
+/// # Errors
+/// Never in practice: see [`verdicts`].
+pub fn json(outcome: &Outcome) -> Result<String, CliError> {
+    let broken = |error: csv::Error| CliError::new(Exit::Internal, "a table").because(error);
+    let bytes = verdicts(outcome)?;
+    let mut reader = csv::Reader::from_reader(bytes.as_slice());
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(broken)?;
+        let row: serde_json::Map<String, serde_json::Value> = VERDICT_COLUMNS
+            .iter()
+            .zip(&record)
+            .map(|(column, text)| ((*column).to_owned(), json_value(text)))
+            .collect();
+        rows.push(row);
+    }
+    let document = serde_json::json!({
+        "verdict": outcome.verdict().name(),
+        "sentence": outcome.sentence(),
+        "base": outcome.base,
+        "head": outcome.head,
+        "seed": outcome.seed,
+        "injected_slowdown": outcome.injected,
+        "took_s": outcome.took.as_secs_f64(),
+        "interrupted": outcome.interrupted,
+        "verdicts": rows,
+    });
+    serde_json::to_string_pretty(&document)
+        .map_err(|error| CliError::new(Exit::Internal, "a document").because(error))
+}
+
+/// Numbers and truth values as such, nothing as null.
+fn json_value(text: &str) -> serde_json::Value {
+    if text.is_empty() {
+        return serde_json::Value::Null;
+    }
+    match serde_json::from_str(text) {
+        Ok(value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => value,
+        _ => text.into(),
+    }
+}
+
 fn finish(table: csv::Writer<Vec<u8>>) -> Result<Vec<u8>, CliError> {
     table.into_inner().map_err(|error| CliError::new(Exit::Internal, "a table").because(error))
 }

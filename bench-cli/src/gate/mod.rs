@@ -5,13 +5,16 @@
 //! | [`quantity`], [`date`] | `5%`, `4m`, `2027-01-31` as people write them |
 //! | [`metric`] | deterministic metrics and their limits |
 //! | [`thresholds`] | `ci/thresholds.toml` |
-//! | [`session`] | runs processes for the procedure of [`crate::verdict`] within a budget |
+//! | [`trial`] | one gate from libraries and plans to an outcome |
+//! | [`session`], [`workers`] | run processes for the procedure of [`crate::verdict`] within a budget |
 //! | [`outcome`] | what was found: the one value behind every output |
-//! | [`files`], [`junit`], [`github`], [`openmetrics`] | the outputs |
+//! | [`explain`] | what is checked, in words |
+//! | [`files`], [`table`], [`junit`], [`github`], [`openmetrics`] | the outputs |
 //!
 //! Statistics live in [`crate::verdict`]; nothing here decides what a number means.
 
 pub mod date;
+pub mod explain;
 pub mod files;
 pub mod github;
 pub mod junit;
@@ -20,4 +23,7 @@ pub mod openmetrics;
 pub mod outcome;
 pub mod quantity;
 pub mod session;
+pub mod table;
 pub mod thresholds;
+pub mod trial;
+pub mod workers;

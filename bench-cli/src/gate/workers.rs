@@ -1,0 +1,69 @@
+//! Real processes for a [`Session`](super::session::Session): one worker per run.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use super::session::{Process, Ran, Runner};
+use crate::allocators::Allocator;
+use crate::error::CliError;
+use crate::verdict::block::Side;
+use crate::worker::{CellOutcome, CellSpec, End, Pass, WorkerError, run_once};
+
+/// The two libraries and the plans they run.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// One plan per cell.
+    pub plans: Vec<PathBuf>,
+    /// The reference.
+    pub base: Allocator,
+    /// What is judged.
+    pub head: Allocator,
+    /// The share by which the head is really slowed, to see the gate fail.
+    pub inject_slowdown: f64,
+    /// Processors the workers are bound to; empty: wherever the kernel puts them.
+    pub cpus: Vec<usize>,
+    /// After this long a worker counts as hung.
+    pub timeout_s: u64,
+}
+
+impl Workers {
+    fn spec(&self, cell: usize, side: Side, seed: u64) -> CellSpec {
+        let (allocator, slowdown) = match side {
+            Side::A => (&self.base, 0.0),
+            Side::B => (&self.head, self.inject_slowdown),
+        };
+        let mut spec = CellSpec::new(self.plans[cell].clone(), allocator.clone(), Pass::Throughput);
+        spec.inject_slowdown = slowdown;
+        spec.cpus.clone_from(&self.cpus);
+        spec.timeout_s = self.timeout_s;
+        spec.seed = seed;
+        spec
+    }
+}
+
+impl Runner for Workers {
+    fn run(&mut self, cell: usize, side: Side, seed: u64) -> Result<Ran, CliError> {
+        match run_once(&self.spec(cell, side, seed)) {
+            Ok(outcome) => Ok(conclude(outcome)),
+            Err(WorkerError::Interrupted) => Ok(Ran::Interrupted),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn conclude(outcome: CellOutcome) -> Ran {
+    match (outcome.end, outcome.report) {
+        (End::Completed, Some(report)) => Ran::Completed(Process {
+            elapsed_ns: report.elapsed_ns,
+            minor_faults: report.minor_faults,
+            peak_rss_bytes: report.peak_rss_bytes,
+            failed_allocations: report.failed_allocations,
+        }),
+        (end, _) => {
+            // The last line is where a runtime says why it gave up.
+            let last = outcome.stderr.lines().rfind(|line| !line.trim().is_empty());
+            Ran::Faulted(last.map_or(end.name(), |line| format!("{}: {}", end.name(), line.trim())))
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! A folder of results as one self-contained HTML page.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`frame`] | a CSV table by column name, where columns may be missing |
+//! | [`svg`] | charts drawn with classes instead of colours, so that the page's theme paints them |
+//! | [`sections`] | what the page says: each section from the tables it needs |
+//! | [`page`] | the sections in the template |
+//!
+//! The page loads nothing from anywhere: style and charts are inside, raw tables are linked by
+//! relative names. Every text that comes from a file is escaped by the template engine; charts
+//! escape their own.
+
+pub mod frame;
+pub mod page;
+pub mod sections;
+pub mod svg;
