@@ -4,8 +4,9 @@
 //! # Floors, ground floor first
 //! | module | owns |
 //! |---|---|
-//! | `units`, `sync`, `fatal`, `options`, `stats` | constants, the lock, the one way to die, settings, counters |
+//! | `units`, `sync` | constants; core's atomics or loom's |
 //! | `os` | memory from the kernel |
+//! | `lock`, `fatal`, `options`, `stats` | the lock, the one way to die, settings, counters |
 //! | `segment` | 4 MiB segments cut into slices; where an address finds its owner |
 //! | `slab` | blocks up to 1 KiB, linked through themselves |
 //! | `bitmap` | blocks up to 1 MiB, with their free map outside |
@@ -37,6 +38,8 @@ pub mod fatal;
 mod global_alloc;
 pub mod heap;
 mod huge;
+#[cfg(not(loom))]
+mod lock;
 pub mod options;
 mod os;
 pub mod placement;

@@ -14,9 +14,10 @@ mod extents;
 use core::ptr;
 
 use self::extents::Extents;
+use crate::lock::Lock;
 use crate::os::{self, Kernel};
 use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
-use crate::sync::{AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{MAX_OBJECT, PAGE, SEGMENT, SLICE_SHIFT, SLICES, round_up};
 
 /// Bytes that may stay cached beside what is live.

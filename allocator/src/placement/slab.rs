@@ -379,7 +379,7 @@ impl<S: Source> SlabHeap<S> {
             Kind::Slab => {
                 let size = SIZES.get(head.class as usize).copied().unwrap_or(LARGEST);
                 let slot = (at - start) / size;
-                if (at - start) % size != 0 {
+                if !(at - start).is_multiple_of(size) {
                     return Err(Fault::new(FaultKind::InteriorFree, at, size));
                 }
                 match head.used_bits.get(slot / 64) {

@@ -17,8 +17,9 @@
 use core::ptr::{self, null_mut};
 
 use super::{Header, Kind, NOBODY, Span, slice_of};
+use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
-use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 use crate::units::{SEGMENT, SLICE, SLICES};
 
 /// Where a pool's segments come from.

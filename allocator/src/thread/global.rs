@@ -4,12 +4,13 @@ use core::ptr;
 
 use super::registry::Registry;
 use crate::huge::Huge;
+use crate::lock::{Lock, SingleThreaded};
 use crate::options::{MemoryPolicy, Options};
 #[cfg(test)]
 use crate::os::Failing;
 use crate::os::{Kernel, Linux, MAX_NODES, Topology};
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Lock, Ordering, SingleThreaded};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::units::SEGMENT;
 
 /// The kernel as this build sees it; tests can make it fail.

@@ -8,10 +8,11 @@ use core::ptr::null_mut;
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
 use crate::bitmap;
+use crate::lock::Lock;
 use crate::os;
 use crate::segment::Span;
 use crate::slab::{self, LimboQueue};
-use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Parked heaps looked at in one search.
 const PARKED_TRIES: usize = 4;

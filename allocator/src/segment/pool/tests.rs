@@ -1,3 +1,4 @@
+//! What the pool promises, over the kernel and over a kernel that fails.
 use std::vec::Vec;
 
 use super::*;
