@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::{File, numbered};
 use crate::Finding;
-use crate::lexer::{self, Kind};
 
 /// Where the exit codes are declared, and where a user looks them up.
 const EXIT_CODES: (&str, &str) = ("bench-cli/src/error.rs", "docs/exit-codes.md");
@@ -79,19 +78,13 @@ fn exit_codes(source: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of the rows in the table of options: `name: "…"` in the source.
+/// The names of options, from the documentation of their fields: ``/// `name=value|value` ``.
 fn options(source: &str) -> BTreeSet<String> {
-    let code = lexer::code(source);
-    let lines: Vec<&str> = source.lines().collect();
-    code.windows(3)
-        .filter(|three| {
-            three[0].kind == Kind::Word("name")
-                && three[1].kind == Kind::Sign(':')
-                && three[2].kind == Kind::Literal
-        })
-        .filter_map(|three| lines.get(three[2].line - 1)?.split("name: \"").nth(1))
-        .filter_map(|rest| rest.split('"').next())
-        .map(str::to_owned)
+    source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("/// `")?.split_once('='))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-'))
         .collect()
 }
 
@@ -125,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_from_their_table() {
-        let source = "const T: &[O] = &[O { name: \"mode\", x: 1 }, // name: \"not\"\n\
-            O { name: \"lock\" }];\nstruct O { name: &'static str }\n";
+    fn options_are_read_from_the_documentation_of_their_fields() {
+        let source = "struct Options {\n    /// `mode=classic|production`\n    mode: Mode,\n    \
+            /// `lock=global`: one lock.\n    lock: Lock,\n    /// See `x=y`.\n}\n";
         let found: Vec<String> = options(source).into_iter().collect();
         assert_eq!(found, ["lock", "mode"]);
     }
