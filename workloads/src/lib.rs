@@ -5,4 +5,6 @@
 //! plan on real threads through the process's own `malloc` and watches.
 
 pub mod engine;
+pub mod generators;
 pub mod plan;
+pub mod spec;
