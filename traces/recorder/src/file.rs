@@ -1,0 +1,223 @@
+//! The raw file: its first page, and chunks as mappings of it. Layout: `trace_format::v1::raw`.
+//!
+//! No descriptor is kept: programs close all they find, and reuse the numbers. The file is opened
+//! again by its path for every chunk, about 10 µs for some thousands of records.
+
+use core::ffi::CStr;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use trace_format::v1::file::{FileHeader, RAW, TIMES};
+use trace_format::v1::raw::{self, Drop};
+
+use crate::clock;
+use crate::sys::{self, Errno};
+
+/// The process block, in its page. Shared with the file; fields that change are atomics.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Block {
+    header: [u8; FileHeader::LEN],
+    _gap: [u8; raw::BLOCK_AT - FileHeader::LEN],
+    pub(crate) pid: AtomicU32,
+    parent: AtomicU32,
+    fork_stamp: AtomicU64,
+    pub(crate) first_ticks: AtomicU64,
+    first_ns: AtomicU64,
+    real_ns: AtomicU64,
+    last_ticks: AtomicU64,
+    last_ns: AtomicU64,
+    next_offset: AtomicU64,
+    pub(crate) threads: AtomicU32,
+    pub(crate) gate: AtomicU32,
+    clock: AtomicU32,
+    pub(crate) one_in: AtomicU32,
+    drops: [AtomicU64; 8],
+    record_ps: AtomicU64,
+    pub(crate) chunk_ticks: AtomicU64,
+    chunks: AtomicU64,
+    limit: AtomicU64,
+    ring: AtomicU32,
+    image: AtomicU32,
+    _rest: [u8; raw::COMMAND_AT - 248],
+    command: [u8; raw::PAGE - raw::COMMAND_AT],
+}
+
+const _: () = {
+    assert!(size_of::<Block>() == raw::PAGE);
+    assert!(offset_of!(Block, pid) == raw::BLOCK_AT);
+    assert!(offset_of!(Block, next_offset) == 120);
+    assert!(offset_of!(Block, drops) == 144);
+    assert!(offset_of!(Block, image) == 244);
+    assert!(offset_of!(Block, command) == raw::COMMAND_AT);
+};
+
+/// `gate`: records are written.
+pub(crate) const RECORDING: u32 = 1;
+
+/// What a new file says about its process.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    pub(crate) fork_stamp: u64,
+    pub(crate) image: u32,
+}
+
+/// What the user asked for; read once from the environment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) one_in: u32,
+    pub(crate) limit: u64,
+    pub(crate) ring: bool,
+    pub(crate) paused: bool,
+}
+
+/// A chunk to write slots into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chunk {
+    /// Address of the mapping.
+    pub(crate) base: usize,
+    /// Its length.
+    pub(crate) len: usize,
+    /// Address of the next free slot.
+    pub(crate) cursor: usize,
+}
+
+impl Chunk {
+    /// Address behind the last slot.
+    pub(crate) fn end(&self) -> usize {
+        let slots = (self.len - trace_format::v1::ChunkHeader::LEN) / raw::SLOT;
+        self.base + trace_format::v1::ChunkHeader::LEN + slots * raw::SLOT
+    }
+
+    /// Gives the mapping back; what was written is the file's.
+    pub(crate) fn retire(self) {
+        if let Some(base) = NonNull::new(core::ptr::with_exposed_provenance_mut(self.base)) {
+            // SAFETY: `base` and `len` come from `map_shared` in `Block::new_chunk`, and the only
+            // owner of the chunk gives it up here.
+            unsafe { sys::unmap(base, self.len) };
+        }
+    }
+}
+
+impl Block {
+    /// Creates a raw file and maps its first page, which stays mapped to the end of the process.
+    pub(crate) fn create(
+        path: &CStr,
+        origin: &Origin,
+        options: &Options,
+    ) -> Result<&'static Block, Errno> {
+        let fd = sys::open(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?;
+        sys::reserve(&fd, 0, raw::PAGE)?;
+        let page = sys::map_shared(&fd, 0, raw::PAGE)?;
+        let header = FileHeader { features: RAW | TIMES }.encode();
+        // SAFETY: `page` is a fresh writable page nobody else knows.
+        unsafe { page.as_ptr().cast::<[u8; FileHeader::LEN]>().write(header) };
+        read_command(page);
+        // SAFETY: page-aligned, PAGE bytes, initialised, never unmapped; other threads learn of it
+        // only through a store that follows, and change it only through atomics.
+        let block = unsafe { page.cast::<Block>().as_ref() };
+        block.pid.store(origin.pid, Ordering::Relaxed);
+        block.parent.store(origin.parent, Ordering::Relaxed);
+        block.fork_stamp.store(origin.fork_stamp, Ordering::Relaxed);
+        block.image.store(origin.image, Ordering::Relaxed);
+        block.next_offset.store(raw::PAGE as u64, Ordering::Relaxed);
+        block.clock.store(u32::from(clock::choose()), Ordering::Relaxed);
+        block.one_in.store(options.one_in, Ordering::Relaxed);
+        block.limit.store(options.limit, Ordering::Relaxed);
+        block.ring.store(u32::from(options.ring), Ordering::Relaxed);
+        block.record_ps.store(try_records(), Ordering::Relaxed);
+        block.first_ticks.store(clock::now(), Ordering::Relaxed);
+        block.first_ns.store(sys::clock_ns(libc::CLOCK_MONOTONIC), Ordering::Relaxed);
+        block.real_ns.store(sys::clock_ns(libc::CLOCK_REALTIME), Ordering::Relaxed);
+        block.compare_clocks();
+        let gate = if options.paused { RECORDING + 1 } else { RECORDING };
+        block.gate.store(gate, Ordering::Relaxed);
+        Ok(block)
+    }
+
+    /// Notes how the tick counter stands against the clock, so that readers can convert.
+    pub(crate) fn compare_clocks(&self) {
+        self.last_ticks.store(clock::now(), Ordering::Relaxed);
+        self.last_ns.store(sys::clock_ns(libc::CLOCK_MONOTONIC), Ordering::Relaxed);
+    }
+
+    /// Counts an event that is not recorded.
+    pub(crate) fn count_drop(&self, reason: Drop) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Appends a chunk of `len` bytes to the file at `path` and maps it.
+    pub(crate) fn new_chunk(&self, path: &CStr, len: usize) -> Result<Chunk, Drop> {
+        let offset = self.take_offset(len)?;
+        let give_up = |reason| {
+            // Where nobody took an offset behind ours, ours can be offered again.
+            let (ours, behind) = (offset as u64, (offset + len) as u64);
+            let order = Ordering::Relaxed;
+            let _ = self.next_offset.compare_exchange(behind, ours, order, order);
+            reason
+        };
+        let fd = sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW)
+            .map_err(|_| give_up(Drop::NoFile))?;
+        sys::reserve(&fd, offset, len).map_err(|_| give_up(Drop::NoSpace))?;
+        let base = sys::map_shared(&fd, offset, len).map_err(|_| give_up(Drop::NoFile))?;
+        let ordinal = self.chunks.fetch_add(1, Ordering::Relaxed);
+        let header = raw::chunk_header(len, ordinal).encode();
+        let header_len = header.len();
+        // SAFETY: `base` is a fresh writable mapping of at least UNIT bytes, known to nobody else.
+        unsafe { base.as_ptr().cast::<[u8; 64]>().write(header) };
+        self.compare_clocks();
+        let base = base.as_ptr().expose_provenance();
+        Ok(Chunk { base, len, cursor: base + header_len })
+    }
+
+    fn take_offset(&self, len: usize) -> Result<usize, Drop> {
+        let limit = match self.limit.load(Ordering::Relaxed) {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        let limit = limit.min(sys::file_size_limit());
+        let mut offset = self.next_offset.load(Ordering::Relaxed);
+        loop {
+            let behind = offset + len as u64;
+            if behind as usize > limit {
+                return Err(Drop::Limit);
+            }
+            let order = Ordering::Relaxed;
+            match self.next_offset.compare_exchange_weak(offset, behind, order, order) {
+                Ok(_) => return Ok(offset as usize),
+                Err(current) => offset = current,
+            }
+        }
+    }
+}
+
+/// Copies /proc/self/cmdline into its place of a first page.
+fn read_command(page: NonNull<u8>) {
+    let mut text = [0u8; raw::PAGE - raw::COMMAND_AT];
+    let Ok(fd) = sys::open(c"/proc/self/cmdline", libc::O_RDONLY) else { return };
+    if sys::read(&fd, &mut text).is_ok() {
+        // SAFETY: the destination is the end of the page, exactly as long as `text`.
+        unsafe { page.as_ptr().add(raw::COMMAND_AT).cast::<[u8; 3584]>().write(text) };
+    }
+}
+
+/// Picoseconds that a stamp and a record take on this machine now. Takes about 30 µs.
+fn try_records() -> u64 {
+    const SLOTS: usize = 128;
+    const ROUNDS: u64 = 8;
+    static SCRATCH: [[AtomicU64; 3]; SLOTS] =
+        [const { [const { AtomicU64::new(0) }; 3] }; SLOTS];
+    let start = sys::clock_ns(libc::CLOCK_MONOTONIC);
+    for round in 0..ROUNDS {
+        for slot in &SCRATCH {
+            slot[1].store(round, Ordering::Relaxed);
+            slot[2].store(round, Ordering::Relaxed);
+            slot[0].store(clock::now(), Ordering::Release);
+        }
+    }
+    let ns = sys::clock_ns(libc::CLOCK_MONOTONIC) - start;
+    ns * 1000 / (ROUNDS * SLOTS as u64)
+}

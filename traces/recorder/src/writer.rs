@@ -1,0 +1,241 @@
+//! From a call to a record in the file.
+//!
+//! The hot path reserves slots by adding to the thread's cursor, writes them, and commits by
+//! writing word 0 of the first slot last. A signal handler may do the same in the middle; the
+//! addition is one instruction, so slots are never given twice. Another thread never interferes.
+//!
+//! Cost: a stamp, one addition, three or six stores.
+
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+
+use trace_format::v1::raw::{Drop, EXTENSION, RawOp, RawRecord, SLOT, UNIT};
+
+use crate::clock;
+use crate::file::{Block, Chunk, RECORDING};
+use crate::process;
+use crate::tls::{self, Thread};
+
+/// Ticks before a thread that got no chunk asks again: some milliseconds.
+const RETRY_TICKS: u64 = 1 << 23;
+/// Slots that must be free in a parked chunk to be worth taking.
+const WORTH_TAKING: usize = 16;
+
+/// The block to record to, if recording is on. Opens the file at the first call.
+#[inline(always)]
+pub(crate) fn recording() -> Option<&'static Block> {
+    let block = match process::block() {
+        Some(block) => block,
+        None => process::block_or_open(tls::thread()),
+    };
+    (block.gate.load(Ordering::Relaxed) == RECORDING).then_some(block)
+}
+
+/// Writes one record, or counts it as dropped.
+#[inline(always)]
+pub(crate) fn record(block: &Block, record: &RawRecord) {
+    let thread = tls::thread();
+    let slots = if record.op.is_long() { 2 } else { 1 };
+    let depth = thread.depth.load(Ordering::Relaxed);
+    thread.depth.store(depth + 1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    let address = reserve(thread, slots * SLOT);
+    let fits = address.wrapping_add(slots * SLOT) <= thread.end.load(Ordering::Relaxed);
+    if fits && thread.owner.get() == core::ptr::from_ref(block).addr() {
+        write(address, record);
+    } else {
+        with_new_chunk(thread, record);
+    }
+    compiler_fence(Ordering::SeqCst);
+    thread.depth.store(depth, Ordering::Relaxed);
+}
+
+/// Adds to the cursor and returns what it was, in one instruction.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn reserve(thread: &Thread, bytes: usize) -> usize {
+    let mut address = bytes;
+    // SAFETY: adds to an aligned word that only this thread and its signal handlers touch; without
+    // a lock prefix it is still indivisible for them.
+    unsafe {
+        core::arch::asm!("xadd qword ptr [{}], {}", in(reg) thread.cursor.as_ptr(),
+            inout(reg) address, options(nostack));
+    }
+    address
+}
+
+/// Adds to the cursor and returns what it was.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn reserve(thread: &Thread, bytes: usize) -> usize {
+    thread.cursor.fetch_add(bytes, Ordering::Relaxed)
+}
+
+/// Fills reserved slots.
+#[inline(always)]
+fn write(address: usize, record: &RawRecord) {
+    let words = core::ptr::with_exposed_provenance::<AtomicU64>(address);
+    let put = |index: usize, value: u64, order: Ordering| {
+        // SAFETY: `address` was reserved in the thread's chunk with room for the record's slots,
+        // which `index` stays within; the mapping does not change meanwhile (depth is above 0).
+        unsafe { (*words.add(index)).store(value, order) };
+    };
+    if record.op.is_long() {
+        put(3, record.before << 8 | u64::from(EXTENSION), Ordering::Relaxed);
+        put(4, record.extra, Ordering::Relaxed);
+    }
+    put(1, record.address, Ordering::Relaxed);
+    put(2, record.size, Ordering::Relaxed);
+    put(0, record.stamp << 8 | u64::from(record.op as u8), Ordering::Release);
+}
+
+/// Gets a chunk, then writes `record` to it.
+#[cold]
+#[inline(never)]
+fn with_new_chunk(thread: &Thread, record: &RawRecord) {
+    if thread.depth.load(Ordering::Relaxed) > 1 || thread.busy.load(Ordering::Relaxed) != 0 {
+        process::count_drop(Drop::Nested);
+        return;
+    }
+    thread.busy.store(1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    let block = process::block_or_open(thread);
+    if block.gate.load(Ordering::Relaxed) == RECORDING {
+        forget_foreign_chunk(thread, block);
+        match if thread.ended.get() != 0 { None } else { Some(refill(thread, block)) } {
+            // Invariant 2 of `Thread`: the record that did not fit reserved behind the end.
+            Some(Ok(())) => write(reserve(thread, slots_of(record) * SLOT), record),
+            Some(Err(reason)) => block.count_drop(reason),
+            None => write_late(thread, block, record),
+        }
+    }
+    compiler_fence(Ordering::SeqCst);
+    thread.busy.store(0, Ordering::Relaxed);
+}
+
+fn slots_of(record: &RawRecord) -> usize {
+    if record.op.is_long() { 2 } else { 1 }
+}
+
+/// After a fork: the chunk and the number are the parent's.
+fn forget_foreign_chunk(thread: &Thread, block: &Block) {
+    let owner = core::ptr::from_ref(block).addr();
+    if thread.owner.get() == owner {
+        return;
+    }
+    if thread.chunk.get() != 0 {
+        let chunk = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor: 0 };
+        // Unmaps this process's view; the parent keeps its own.
+        chunk.retire();
+    }
+    thread.owner.set(owner);
+    thread.chunk.set(0);
+    thread.chunk_len.set(0);
+    thread.cursor.store(0, Ordering::Relaxed);
+    thread.end.store(0, Ordering::Relaxed);
+    thread.number.set(0);
+    thread.ended.set(0);
+    thread.retry_at.set(0);
+}
+
+/// Replaces the thread's chunk, if any, by one with room, and says in it whose slots follow.
+fn refill(thread: &Thread, block: &Block) -> Result<(), Drop> {
+    let start = clock::now();
+    if start < thread.retry_at.get() {
+        thread.cursor.store(thread.end.load(Ordering::Relaxed), Ordering::Relaxed);
+        return Err(Drop::NoSpace);
+    }
+    let old = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor: 0 };
+    let len = if old.base == 0 { UNIT } else { (old.len * 4).min(16 * UNIT) };
+    let parked = if old.base == 0 { process::unpark(WORTH_TAKING) } else { None };
+    let chunk = match parked {
+        Some(chunk) => chunk,
+        None => block.new_chunk(process::path(), len).inspect_err(|_| {
+            thread.cursor.store(thread.end.load(Ordering::Relaxed), Ordering::Relaxed);
+            thread.retry_at.set(start.wrapping_add(RETRY_TICKS));
+        })?,
+    };
+    if old.base != 0 {
+        old.retire();
+    }
+    thread.chunk.set(chunk.base);
+    thread.chunk_len.set(chunk.len);
+    thread.cursor.store(chunk.cursor, Ordering::Relaxed);
+    thread.end.store(chunk.end(), Ordering::Relaxed);
+    write(reserve(thread, SLOT), &whose_slots_follow(thread, block));
+    block.chunk_ticks.fetch_add(clock::now().wrapping_sub(start), Ordering::Relaxed);
+    Ok(())
+}
+
+/// `ThreadStart` for a thread without a number, which gets one; `ThreadGoesOn` for others.
+fn whose_slots_follow(thread: &Thread, block: &Block) -> RawRecord {
+    let started = thread.number.get() != 0;
+    if !started {
+        thread.number.set(block.threads.fetch_add(1, Ordering::Relaxed) + 1);
+        crate::threads::watch_exit();
+    }
+    let number = u64::from(thread.number.get() - 1);
+    let stamp = process::stamp(block);
+    if started {
+        RawRecord::short(RawOp::ThreadGoesOn, stamp, number, 0)
+    } else {
+        RawRecord::short(RawOp::ThreadStart, stamp, number, u64::from(thread.parent.get()))
+    }
+}
+
+/// Writes a record of a thread whose end was already recorded: libc still frees what was the
+/// thread's. The thread owns no chunk any more, so one is borrowed for this record alone.
+fn write_late(thread: &Thread, block: &Block, record: &RawRecord) {
+    thread.cursor.store(0, Ordering::Relaxed);
+    let chunk = match process::unpark(WORTH_TAKING) {
+        Some(chunk) => Ok(chunk),
+        None => block.new_chunk(process::path(), UNIT),
+    };
+    match chunk {
+        Ok(mut chunk) => {
+            write(chunk.cursor, &whose_slots_follow(thread, block));
+            write(chunk.cursor + SLOT, record);
+            chunk.cursor += SLOT * (1 + slots_of(record));
+            process::park(chunk);
+        }
+        Err(reason) => block.count_drop(reason),
+    }
+}
+
+/// Records the end of the calling thread and leaves its chunk to others.
+pub(crate) fn end_thread() {
+    let thread = tls::thread();
+    let Some(block) = recording() else { return };
+    let number = thread.number.get();
+    if number == 0 || thread.owner.get() != core::ptr::from_ref(block).addr() {
+        return;
+    }
+    let stamp = process::stamp(block);
+    record(block, &RawRecord::short(RawOp::ThreadEnd, stamp, u64::from(number - 1), 0));
+    thread.busy.store(1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    // The end first: a signal handler from here on finds no room, so the cursor stands still.
+    let end = thread.end.swap(0, Ordering::Relaxed);
+    let cursor = thread.cursor.load(Ordering::Relaxed).min(end);
+    let chunk = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor };
+    thread.ended.set(1);
+    thread.chunk.set(0);
+    thread.chunk_len.set(0);
+    if chunk.base != 0 {
+        process::park(chunk);
+    }
+    compiler_fence(Ordering::SeqCst);
+    thread.busy.store(0, Ordering::Relaxed);
+}
+
+/// Gives the calling thread its number and chunk before its first call.
+pub(crate) fn begin_thread() {
+    let thread = tls::thread();
+    let Some(block) = recording() else { return };
+    thread.busy.store(1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    forget_foreign_chunk(thread, block);
+    // Without room the first record tries again, and counts what is lost.
+    let _ = refill(thread, block);
+    compiler_fence(Ordering::SeqCst);
+    thread.busy.store(0, Ordering::Relaxed);
+}
