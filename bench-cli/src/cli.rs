@@ -59,6 +59,8 @@ enum Command {
     Trace(commands::trace::TraceArgs),
     /// Turn a folder of results into one HTML page that needs nothing else
     Report(commands::report::ReportArgs),
+    /// Run a program and record every call of the malloc family as a trace
+    Record(commands::record::RecordArgs),
     #[command(hide = true)]
     Worker(crate::worker::WorkerArgs),
 }
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
+        Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
     };
     match result {

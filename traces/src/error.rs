@@ -110,6 +110,24 @@ pub enum TraceError {
         /// What the system said.
         source: io::Error,
     },
+    /// A container of a version, or with a feature, that this program does not know.
+    #[error("trace `{}` cannot be read by this version: {reason}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        reason: String,
+    },
+    /// An event that is to be written breaks the order of its stream.
+    #[error("event {event} cannot be written to trace `{}`: {reason}", path.display())]
+    Disorder {
+        /// The file.
+        path: PathBuf,
+        /// Events written before it.
+        event: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The format that was asked for cannot say what an event says.
     #[error("{format} cannot express {what}")]
     Inexpressible {
@@ -134,7 +152,9 @@ impl TraceError {
             | TraceError::Compression { path, .. }
             | TraceError::Bomb { path, .. }
             | TraceError::Strict { path, .. }
-            | TraceError::Write { path, .. } => Some(path),
+            | TraceError::Write { path, .. }
+            | TraceError::Unsupported { path, .. }
+            | TraceError::Disorder { path, .. } => Some(path),
             TraceError::Inexpressible { .. } => None,
         }
     }

@@ -5,6 +5,7 @@
 //! them sees nothing else.
 
 pub mod analysis;
+pub mod container;
 pub mod error;
 pub mod event;
 pub mod import;

@@ -3,5 +3,6 @@
 pub mod list;
 pub mod preload;
 pub mod report;
+pub mod record;
 pub mod run;
 pub mod trace;

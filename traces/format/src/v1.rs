@@ -65,12 +65,14 @@
 //! | 8 | thread end | – | – | – |
 //! | 9 | fork | child process id | – | – |
 //! | 10 | marker | value | – | – |
+//! | 11 | access | object, bytes, times | – | – |
 //!
 //! An operation that returns an object gives it the next number: objects are numbered from 1 in
 //! order of birth, so a birth states none. A *reference* (old, object) is the varint
 //! `next number − number`, at least 1. The form byte holds in bits 0–2 which call it was
 //! (0 memalign, 1 aligned_alloc, 2 posix_memalign, 3 valloc, 4 pvalloc, 5 C++ new) and in
-//! bits 3–7 the binary logarithm of the alignment, or 31 if a varint *align* follows.
+//! bits 3–7 the binary logarithm of the alignment, or 31 if a varint *align* follows. An access
+//! says that the program wrote the first *bytes* bytes of the object, *times* times over.
 //!
 //! # Footer payload
 //! Sections, each `id u32, length u64, bytes`; a reader skips ids it does not know.

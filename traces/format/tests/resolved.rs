@@ -22,10 +22,16 @@ fn calls() -> impl Strategy<Value = Call> {
     ]);
     prop_oneof![
         (0u64..2, sizes()).prop_map(|(object, size)| Call::Malloc { object, size }),
-        (0u64..2, sizes(), sizes())
-            .prop_map(|(object, count, size)| Call::Calloc { object, count, size }),
-        (0u64..9, 0u64..2, sizes())
-            .prop_map(|(old, object, size)| Call::Realloc { old, object, size }),
+        (0u64..2, sizes(), sizes()).prop_map(|(object, count, size)| Call::Calloc {
+            object,
+            count,
+            size
+        }),
+        (0u64..9, 0u64..2, sizes()).prop_map(|(old, object, size)| Call::Realloc {
+            old,
+            object,
+            size
+        }),
         (0u64..2, sizes(), 0u32..64, any::<bool>(), sizes(), forms).prop_map(
             |(object, odd, log2, power, size, form)| {
                 let align = if power { 1 << log2 } else { odd };
@@ -39,6 +45,11 @@ fn calls() -> impl Strategy<Value = Call> {
         Just(Call::ThreadEnd),
         any::<u32>().prop_map(|child| Call::Fork { child }),
         any::<u64>().prop_map(|value| Call::Marker { value }),
+        (1u64..9, sizes(), any::<u32>()).prop_map(|(object, bytes, times)| Call::Access {
+            object,
+            bytes,
+            times
+        }),
     ]
 }
 
@@ -48,6 +59,8 @@ fn number(call: &mut Call, next: &mut u64) {
     match call {
         Call::Free { object, .. } | Call::UsableSize { object } => back(object, *next),
         Call::Realloc { old, .. } => back(old, *next),
+        Call::Access { object, .. } if *next == 1 => *call = Call::Marker { value: *object },
+        Call::Access { object, .. } => *object = next.saturating_sub(*object).max(1),
         _ => {}
     }
     match call {

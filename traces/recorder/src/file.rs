@@ -159,8 +159,8 @@ impl Block {
             let _ = self.next_offset.compare_exchange(behind, ours, order, order);
             reason
         };
-        let fd = sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW)
-            .map_err(|_| give_up(Drop::NoFile))?;
+        let fd =
+            sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW).map_err(|_| give_up(Drop::NoFile))?;
         sys::reserve(&fd, offset, len).map_err(|_| give_up(Drop::NoSpace))?;
         let base = sys::map_shared(&fd, offset, len).map_err(|_| give_up(Drop::NoFile))?;
         let ordinal = self.chunks.fetch_add(1, Ordering::Relaxed);
@@ -208,8 +208,7 @@ fn read_command(page: NonNull<u8>) {
 fn try_records() -> u64 {
     const SLOTS: usize = 128;
     const ROUNDS: u64 = 8;
-    static SCRATCH: [[AtomicU64; 3]; SLOTS] =
-        [const { [const { AtomicU64::new(0) }; 3] }; SLOTS];
+    static SCRATCH: [[AtomicU64; 3]; SLOTS] = [const { [const { AtomicU64::new(0) }; 3] }; SLOTS];
     let start = sys::clock_ns(libc::CLOCK_MONOTONIC);
     for round in 0..ROUNDS {
         for slot in &SCRATCH {

@@ -103,11 +103,7 @@ unsafe extern "C" fn hook_realloc(old: *mut c_void, size: usize) -> *mut c_void 
 /// # Safety
 /// As in C.
 #[unsafe(export_name = "reallocarray")]
-unsafe extern "C" fn hook_reallocarray(
-    old: *mut c_void,
-    count: usize,
-    size: usize,
-) -> *mut c_void {
+unsafe extern "C" fn hook_reallocarray(old: *mut c_void, count: usize, size: usize) -> *mut c_void {
     let Some(bytes) = count.checked_mul(size) else {
         set_errno(libc::ENOMEM);
         return null_mut();

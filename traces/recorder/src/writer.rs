@@ -101,7 +101,11 @@ fn with_new_chunk(thread: &Thread, record: &RawRecord) {
     let block = process::block_or_open(thread);
     if block.gate.load(Ordering::Relaxed) == RECORDING {
         forget_foreign_chunk(thread, block);
-        match if thread.ended.get() != 0 { None } else { Some(refill(thread, block)) } {
+        match if thread.ended.get() != 0 {
+            None
+        } else {
+            Some(refill(thread, block, record.before))
+        } {
             // Invariant 2 of `Thread`: the record that did not fit reserved behind the end.
             Some(Ok(())) => write(reserve(thread, slots_of(record) * SLOT), record),
             Some(Err(reason)) => block.count_drop(reason),
@@ -138,7 +142,7 @@ fn forget_foreign_chunk(thread: &Thread, block: &Block) {
 }
 
 /// Replaces the thread's chunk, if any, by one with room, and says in it whose slots follow.
-fn refill(thread: &Thread, block: &Block) -> Result<(), Drop> {
+fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
     let start = clock::now();
     if start < thread.retry_at.get() {
         thread.cursor.store(thread.end.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -161,20 +165,20 @@ fn refill(thread: &Thread, block: &Block) -> Result<(), Drop> {
     thread.chunk_len.set(chunk.len);
     thread.cursor.store(chunk.cursor, Ordering::Relaxed);
     thread.end.store(chunk.end(), Ordering::Relaxed);
-    write(reserve(thread, SLOT), &whose_slots_follow(thread, block));
+    write(reserve(thread, SLOT), &whose_slots_follow(thread, block, since));
     block.chunk_ticks.fetch_add(clock::now().wrapping_sub(start), Ordering::Relaxed);
     Ok(())
 }
 
-/// `ThreadStart` for a thread without a number, which gets one; `ThreadGoesOn` for others.
-fn whose_slots_follow(thread: &Thread, block: &Block) -> RawRecord {
+/// `ThreadStart` for a thread without a number, which gets one; `ThreadGoesOn` for others. Its
+/// stamp is that of the record that follows: getting a chunk takes its time.
+fn whose_slots_follow(thread: &Thread, block: &Block, stamp: u64) -> RawRecord {
     let started = thread.number.get() != 0;
     if !started {
         thread.number.set(block.threads.fetch_add(1, Ordering::Relaxed) + 1);
         crate::threads::watch_exit();
     }
     let number = u64::from(thread.number.get() - 1);
-    let stamp = process::stamp(block);
     if started {
         RawRecord::short(RawOp::ThreadGoesOn, stamp, number, 0)
     } else {
@@ -192,7 +196,7 @@ fn write_late(thread: &Thread, block: &Block, record: &RawRecord) {
     };
     match chunk {
         Ok(mut chunk) => {
-            write(chunk.cursor, &whose_slots_follow(thread, block));
+            write(chunk.cursor, &whose_slots_follow(thread, block, record.before));
             write(chunk.cursor + SLOT, record);
             chunk.cursor += SLOT * (1 + slots_of(record));
             process::park(chunk);
@@ -235,7 +239,7 @@ pub(crate) fn begin_thread() {
     compiler_fence(Ordering::SeqCst);
     forget_foreign_chunk(thread, block);
     // Without room the first record tries again, and counts what is lost.
-    let _ = refill(thread, block);
+    let _ = refill(thread, block, process::stamp(block));
     compiler_fence(Ordering::SeqCst);
     thread.busy.store(0, Ordering::Relaxed);
 }

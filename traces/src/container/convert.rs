@@ -27,6 +27,9 @@ pub(super) fn to_record(event: &Event) -> Record {
         }
         Op::Free { object, stated_size } => Call::Free { object: number(object), stated_size },
         Op::UsableSize { object } => Call::UsableSize { object: number(object) },
+        Op::Access { object, bytes, times } => {
+            Call::Access { object: object.0.get(), bytes, times }
+        }
         Op::ThreadStart { parent } => Call::ThreadStart { parent: parent.map(|id| id.0) },
         Op::ThreadEnd => Call::ThreadEnd,
         Op::Fork { child } => Call::Fork { child },
@@ -48,6 +51,12 @@ pub(super) fn to_event(record: &Record, times: bool) -> Event {
         }
         Call::Free { object: id, stated_size } => Op::Free { object: object(id), stated_size },
         Call::UsableSize { object: id } => Op::UsableSize { object: object(id) },
+        // The decoder yields no access without an object.
+        Call::Access { object, bytes, times } => Op::Access {
+            object: ObjectId(NonZeroU64::new(object).unwrap_or(NonZeroU64::MIN)),
+            bytes,
+            times,
+        },
         Call::ThreadStart { parent } => Op::ThreadStart { parent: parent.map(ThreadId) },
         Call::ThreadEnd => Op::ThreadEnd,
         Call::Fork { child } => Op::Fork { child },

@@ -14,12 +14,14 @@
 #![forbid(unsafe_code)]
 
 mod convert;
+mod copy;
 mod footer;
 mod raw;
 mod reader;
 mod resolve;
 mod writer;
 
+pub use copy::{open, save};
 pub use footer::{ChunkIndex, Footer, Totals};
 pub use raw::RawTrace;
 pub use reader::Reader;

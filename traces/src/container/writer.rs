@@ -167,7 +167,10 @@ impl Writer {
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|_| fs::rename(&self.partial, &self.path))
-            .map_err(|source| self.failed(source))?;
+            .map_err(|source| {
+                let _ = fs::remove_file(&self.partial);
+                self.failed(source)
+            })?;
         Ok(self.footer.totals)
     }
 

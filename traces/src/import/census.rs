@@ -24,6 +24,10 @@ pub struct Census {
     pub unknown_free: u64,
     /// `realloc` of an address that was not live; treated as `malloc`.
     pub unknown_realloc: u64,
+    /// Releases, in a forked child, of objects that its parent allocated; dropped.
+    pub inherited_free: u64,
+    /// Questions about an address that was not live; dropped.
+    pub unknown_use: u64,
     /// Allocations that returned a live address.
     pub inversions: u64,
     /// Inversions that no release resolved in time; a free was put before each.
@@ -53,6 +57,7 @@ impl Census {
         [
             ("unknown_free", self.unknown_free),
             ("unknown_realloc", self.unknown_realloc),
+            ("unknown_use", self.unknown_use),
             ("inversions", self.inversions),
             ("missing_free", self.missing_free),
             ("other_process", self.other_process),

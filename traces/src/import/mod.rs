@@ -26,6 +26,7 @@ pub(crate) use formats::{csv, glibc_binary, ops};
 use self::importer::Importer;
 use self::input::Input;
 use self::raw::RawSource;
+use crate::container;
 use crate::error::TraceError;
 use crate::event::EventSource;
 
@@ -74,6 +75,10 @@ pub fn open_with(
     options: &ImportOptions,
 ) -> Result<Box<dyn Source>, TraceError> {
     let mut input = Input::open(path.as_ref())?;
+    let own = container::is_container(input.peek(container::MAGIC.len())?);
+    if own && options.format.is_none_or(|format| format == Format::Container) {
+        return container::open(path);
+    }
     let format = match options.format {
         Some(format) => format,
         None => detect::detect(&mut input)?,

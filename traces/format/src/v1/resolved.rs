@@ -48,6 +48,8 @@ pub enum Call {
     Free { object: u64, stated_size: Option<u64> },
     /// `malloc_usable_size(object)`
     UsableSize { object: u64 },
+    /// The program wrote `bytes` bytes of the object, `times` times over
+    Access { object: u64, bytes: u64, times: u32 },
     /// A thread begins
     ThreadStart { parent: Option<u32> },
     /// A thread ends
@@ -102,7 +104,7 @@ pub enum EncodeError {
         /// The number it should have.
         next: u64,
     },
-    /// A reference to an object that was not born yet.
+    /// A reference to an object that was not born yet, or to none where one is due.
     Reference {
         /// The number referred to.
         object: u64,
@@ -205,11 +207,7 @@ impl Codec {
     ///
     /// # Errors
     /// The record breaks invariant 1 or 2; the state is as before.
-    pub fn encode(
-        &mut self,
-        record: &Record,
-        sink: impl FnOnce(&[u8]),
-    ) -> Result<(), EncodeError> {
+    pub fn encode(&mut self, record: &Record, sink: impl FnOnce(&[u8])) -> Result<(), EncodeError> {
         let (operation, born) = self.check(&record.call)?;
         let mut out = Scratch { bytes: [0; MAX_RECORD], len: 0 };
         let switched = self.thread != Some(record.thread);
@@ -246,12 +244,14 @@ impl Codec {
             Call::ThreadEnd => (8, 0, 0),
             Call::Fork { .. } => (9, 0, 0),
             Call::Marker { .. } => (10, 0, 0),
+            Call::Access { object, .. } => (11, 0, object),
         };
         let next = self.next_object;
         if born != 0 && born != next {
             return Err(EncodeError::Birth { object: born, next });
         }
-        if used >= next {
+        let unnamed = used == 0 && matches!(call, Call::Access { .. });
+        if used >= next || unnamed {
             return Err(EncodeError::Reference { object: used, next });
         }
         Ok((tag, born != 0))
@@ -295,6 +295,11 @@ impl Codec {
             Call::ThreadStart { parent: None } | Call::ThreadEnd => {}
             Call::Fork { child } => out.varint(u64::from(child)),
             Call::Marker { value } => out.varint(value),
+            Call::Access { object, bytes, times } => {
+                reference(out, object);
+                out.varint(bytes);
+                out.varint(u64::from(times));
+            }
         }
     }
 
@@ -326,7 +331,7 @@ impl Codec {
         let allowed = match operation {
             3 | 5 => A | B,
             1 | 2 | 4 | 6 | 7 => A,
-            8..=10 => 0,
+            8..=11 => 0,
             _ => return Err(DecodeError::Tag(tag)),
         };
         if tag & (A | B) & !allowed != 0 {
@@ -364,7 +369,11 @@ impl Codec {
             7 => Call::ThreadStart { parent: if a { Some(small(input, "parent")?) } else { None } },
             8 => Call::ThreadEnd,
             9 => Call::Fork { child: small(input, "child")? },
-            _ => Call::Marker { value: number(input)? },
+            10 => Call::Marker { value: number(input)? },
+            _ => {
+                let object = self.reference(true, input)?;
+                Call::Access { object, bytes: number(input)?, times: small(input, "times")? }
+            }
         })
     }
 

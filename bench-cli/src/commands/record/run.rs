@@ -1,0 +1,154 @@
+//! Running the program: the raw folder, the environment, signals.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::{RecordArgs, program};
+use crate::error::{CliError, Exit};
+use crate::preload::{self, Library};
+
+/// One recording: its folder of raw files, and the process that was started.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Where the recorder puts its files.
+    pub(super) raw: PathBuf,
+    library: PathBuf,
+    /// The process id of the program, once it runs.
+    pid: AtomicI32,
+}
+
+impl Session {
+    /// Finds the recorder and makes the raw folder.
+    pub(super) fn prepare(args: &RecordArgs) -> Result<Session, CliError> {
+        let library = preload::path(Library::Recorder)?;
+        let unwritable = |why: &dyn std::fmt::Display| {
+            let what = format!("cannot write a trace to `{}`", args.output.display());
+            CliError::new(Exit::Usage, what)
+                .because(why)
+                .help("name a file in a folder that exists and is writable with `-o FILE`")
+        };
+        if args.output.is_dir() {
+            return Err(unwritable(&"it is a folder"));
+        }
+        let Some(name) = args.output.file_name() else {
+            return Err(unwritable(&"it names no file"));
+        };
+        let mut raw_name = OsString::from(".");
+        raw_name.push(name);
+        raw_name.push(format!(".{}.raw", std::process::id()));
+        let raw = std::path::absolute(args.output.with_file_name(raw_name))
+            .map_err(|error| unwritable(&error))?;
+        for path in [&raw, &library] {
+            if path.as_os_str().as_bytes().iter().any(|&b| b == b':' || b.is_ascii_whitespace())
+                && path == &library
+            {
+                let what = format!("cannot preload `{}`", path.display());
+                return Err(CliError::new(Exit::Usage, what)
+                    .because("LD_PRELOAD cannot name a path with a space or a colon")
+                    .help("set XDG_CACHE_HOME to a folder without them"));
+            }
+        }
+        fs::create_dir(&raw).map_err(|error| unwritable(&error))?;
+        Ok(Session { raw, library, pid: AtomicI32::new(0) })
+    }
+
+    /// Runs the program to its end.
+    pub(super) fn run(&self, command: &[OsString]) -> Result<ExitStatus, CliError> {
+        let (name, arguments) = command.split_first().expect("clap requires one");
+        let mut preload = OsString::from(&self.library);
+        if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
+            // Ours first: then another preloaded allocator is the real malloc that is recorded.
+            preload.push(":");
+            preload.push(others);
+        }
+        let mut child = Command::new(name)
+            .args(arguments)
+            .env("LD_PRELOAD", preload)
+            .env("ATRACE_DIR", &self.raw)
+            .spawn()
+            .map_err(|error| self.not_started(name, &error))?;
+        self.pid.store(child.id().cast_signed(), Ordering::Relaxed);
+        signals::pass_on_to(child.id().cast_signed());
+        let status = child.wait();
+        signals::stop_passing_on();
+        status.map_err(|error| {
+            CliError::new(Exit::Internal, "cannot wait for the program").because(error)
+        })
+    }
+
+    fn not_started(&self, name: &OsStr, error: &std::io::Error) -> CliError {
+        let _ = fs::remove_dir(&self.raw);
+        let what = format!("cannot run `{}`", name.display());
+        let error = CliError::new(Exit::Usage, what).because(error);
+        match program::find(name) {
+            Some(_) => error.help("check the file's permissions and its interpreter"),
+            None => error.help("give the program's path, or a name that is on PATH"),
+        }
+    }
+
+    /// The process id of the program.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed).cast_unsigned()
+    }
+
+    /// All raw files: path, process id, image of the process.
+    pub(super) fn raw_files(&self) -> Vec<(PathBuf, u32, u32)> {
+        let entries = fs::read_dir(&self.raw).into_iter().flatten().flatten();
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| {
+                let path = entry.path();
+                let (pid, image) = parse(&path)?;
+                Some((path, pid, image))
+            })
+            .collect();
+        files.sort_by_key(|&(_, pid, image)| (pid, image));
+        files
+    }
+}
+
+/// Process id and image from `PID-IMAGE.raw`.
+fn parse(path: &Path) -> Option<(u32, u32)> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".raw")?;
+    let (pid, image) = stem.split_once('-')?;
+    Some((pid.parse().ok()?, image.parse().ok()?))
+}
+
+mod signals {
+    //! While the program runs, it decides what a signal means: a Ctrl-C of the terminal reaches it
+    //! directly, other signals are passed on. This process waits for it and keeps what was recorded.
+
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    static PROGRAM: AtomicI32 = AtomicI32::new(0);
+
+    extern "C" fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        let program = PROGRAM.load(Ordering::Relaxed);
+        // SAFETY: the kernel passes a valid siginfo.
+        let by_terminal = unsafe { (*info).si_code } > 0;
+        if program > 0 && !by_terminal {
+            // SAFETY: kill may be called in a signal handler; the process is our child, not yet
+            // waited for, so the number still means it.
+            unsafe { libc::kill(program, signal) };
+        }
+    }
+
+    pub(super) fn pass_on_to(program: i32) {
+        PROGRAM.store(program, Ordering::Relaxed);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            // SAFETY: all zero is a valid sigaction, with an empty mask.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            action.sa_sigaction = pass_on as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            // SAFETY: the handler calls only async-signal-safe functions.
+            unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+        }
+    }
+
+    pub(super) fn stop_passing_on() {
+        PROGRAM.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,385 @@
+//! Threads merged by stamp, addresses turned into objects.
+//!
+//! Every thread's slots are in its own order; the merge always takes the earliest stamp, so that
+//! each release of an address comes before the allocation that gets the address again. What the
+//! stamps leave out of order is repaired: an allocation that returns a live address holds its
+//! thread back until somebody releases that address, for at most 65,536 records; then a release is
+//! added in front (`missing_free`).
+//!
+//! # Invariants
+//! 1. A thread is in `heap` (it has a next record) or in `held`, never in both.
+//! 2. `live` maps every address that is live at this point of the stream to its object.
+//! 3. Events come out in an order that keeps every thread's own.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use trace_format::v1::raw::{self, ProcessBlock, RawOp, RawRecord, Slot};
+
+use super::raw::{Bytes, Segment};
+use crate::error::TraceError;
+use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
+use crate::import::Census;
+
+/// How many records an allocation waits for the release of its address.
+const PATIENCE: u64 = 65_536;
+/// Slots read at once for one thread; less where there are very many threads.
+const WINDOW: usize = 2048;
+
+/// What is known besides the raw file itself.
+#[derive(Clone, Debug, Default)]
+pub struct ResolveOptions {
+    /// Children by the stamp of their fork.
+    pub children: HashMap<u64, u32>,
+}
+
+/// Multiplies and folds: addresses need no defence against their owner.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+type AddressMap<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
+
+/// One thread's records, read window by window.
+#[derive(Debug, Default)]
+struct Stream {
+    segments: VecDeque<Segment>,
+    window: VecDeque<RawRecord>,
+    /// No record comes before this stamp.
+    now: u64,
+    /// The realloc at the front has released its old object.
+    begun: bool,
+    /// What that was.
+    taken: Option<(u64, ObjectId)>,
+    id: Option<ThreadId>,
+    parent: u64,
+    ended: bool,
+}
+
+/// A thread that waits for an address to be released.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    deadline: u64,
+    thread: usize,
+    address: u64,
+}
+
+/// Yields the events of one raw file.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    bytes: Bytes,
+    streams: Vec<Stream>,
+    /// Places of `streams` by the recorder's thread numbers.
+    numbers: HashMap<u32, usize>,
+    heap: BinaryHeap<Reverse<(u64, bool, usize)>>,
+    held: VecDeque<Held>,
+    live: AddressMap<ObjectId>,
+    out: VecDeque<Event>,
+    next_object: u64,
+    next_thread: u32,
+    ns_per_tick: Option<f64>,
+    window: usize,
+    census: Census,
+    options: ResolveOptions,
+}
+
+impl Resolver {
+    pub(super) fn new(
+        bytes: Bytes,
+        block: &ProcessBlock,
+        segments: Vec<Segment>,
+        census: Census,
+        options: ResolveOptions,
+    ) -> Self {
+        let ticks = block.last_ticks.saturating_sub(block.first_ticks);
+        let ns = block.last_ns.saturating_sub(block.first_ns);
+        let known = block.clocked && ticks > 0 && ns > 0;
+        // The recorder's numbers are only names here: a damaged file may hold any.
+        let mut numbers: HashMap<u32, usize> = HashMap::new();
+        let mut streams: Vec<Stream> = Vec::new();
+        for segment in segments {
+            let place = *numbers.entry(segment.thread).or_insert(streams.len());
+            if place == streams.len() {
+                streams.push(Stream { now: segment.first_stamp, ..Stream::default() });
+            }
+            streams[place].segments.push_back(segment);
+        }
+        let heap = streams.iter().enumerate().map(|(i, s)| Reverse((s.now, false, i))).collect();
+        Resolver {
+            window: (WINDOW * 512 / streams.len().max(512)).max(32),
+            bytes,
+            streams,
+            numbers,
+            heap,
+            held: VecDeque::new(),
+            live: AddressMap::default(),
+            out: VecDeque::new(),
+            next_object: 0,
+            next_thread: 0,
+            ns_per_tick: known.then(|| ns as f64 / ticks as f64),
+            census,
+            options,
+        }
+    }
+
+    pub(super) fn census(&self) -> Census {
+        Census { leaked: self.live.len() as u64, ..self.census.clone() }
+    }
+
+    pub(super) fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
+        loop {
+            if let Some(event) = self.out.pop_front() {
+                return Ok(Some(event));
+            }
+            if !self.step()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the earliest record of all threads; `false` once there is none.
+    fn step(&mut self) -> Result<bool, TraceError> {
+        let overdue = self.held.front().is_some_and(|h| h.deadline <= self.census.records);
+        if overdue || self.heap.is_empty() {
+            let Some(held) = self.held.pop_front() else { return Ok(false) };
+            self.free_in_its_place(held);
+            self.schedule(held.thread);
+        }
+        let Some(Reverse((_, _, thread))) = self.heap.pop() else { return Ok(false) };
+        self.refill(thread)?;
+        let Some(&record) = self.streams[thread].window.front() else {
+            self.end(thread);
+            return Ok(true);
+        };
+        let stream = &mut self.streams[thread];
+        if record.op == RawOp::Realloc && !stream.begun {
+            stream.begun = true;
+            self.census.records += 1;
+            self.take_old(thread, record.extra);
+            self.schedule(thread);
+        } else if self.live.contains_key(&allocated(&record)) {
+            self.census.inversions += 1;
+            let deadline = self.census.records + PATIENCE;
+            self.held.push_back(Held { deadline, thread, address: allocated(&record) });
+        } else {
+            let stream = &mut self.streams[thread];
+            stream.window.pop_front();
+            stream.begun = false;
+            self.census.records += u64::from(record.op != RawOp::Realloc);
+            self.apply(thread, &record);
+            self.schedule(thread);
+        }
+        Ok(true)
+    }
+
+    /// Puts the thread back in line with the stamp of its next record.
+    fn schedule(&mut self, thread: usize) {
+        let stream = &mut self.streams[thread];
+        let (stamp, allocates) = match stream.window.front() {
+            Some(record) if record.op == RawOp::Realloc && !stream.begun => (record.before, false),
+            Some(record) => (record.stamp, allocated(record) != 0),
+            None => (stream.segments.front().map_or(stream.now, |s| s.first_stamp), false),
+        };
+        stream.now = stream.now.max(stamp);
+        self.heap.push(Reverse((stream.now, allocates, thread)));
+    }
+
+    /// Makes sure that the thread's window holds a record, if there is one left.
+    fn refill(&mut self, thread: usize) -> Result<(), TraceError> {
+        let stream = &mut self.streams[thread];
+        while stream.window.is_empty() {
+            let Some(segment) = stream.segments.front_mut() else { return Ok(()) };
+            let want = (segment.len as usize).min(self.window * raw::SLOT);
+            let mut buffer = vec![0; want];
+            let got = self.bytes.read(&mut buffer, segment.offset)?;
+            let mut input = &buffer[..got];
+            loop {
+                // A long record may go on behind the window: leave it to the next one.
+                let rest = input.len();
+                if rest < 2 * raw::SLOT && rest < segment.len as usize && got > 2 * raw::SLOT {
+                    break;
+                }
+                match raw::take_slot(&mut input) {
+                    Some(Slot::Record(record)) => stream.window.push_back(record),
+                    Some(Slot::Empty | Slot::Unknown) => {}
+                    None => break,
+                }
+            }
+            let used = got - input.len();
+            segment.offset += used as u64;
+            segment.len -= used as u32;
+            if segment.len < raw::SLOT as u32 || used == 0 {
+                stream.segments.pop_front();
+            }
+            // A signal handler's records may stand behind the one it interrupted.
+            stream.window.make_contiguous().sort_by_key(|record| record.stamp);
+        }
+        Ok(())
+    }
+
+    /// Turns one record into events.
+    fn apply(&mut self, thread: usize, record: &RawRecord) {
+        if record.op == RawOp::ThreadStart {
+            self.streams[thread].parent = record.size;
+        }
+        self.start(thread);
+        let op = match record.op {
+            RawOp::ThreadStart | RawOp::ThreadGoesOn => return,
+            RawOp::ThreadEnd => {
+                self.streams[thread].ended = true;
+                return;
+            }
+            RawOp::Free | RawOp::FreeSized => {
+                let stated_size = (record.op == RawOp::FreeSized).then_some(record.size);
+                match self.release(record.address) {
+                    None if record.address != 0 => {
+                        self.census.unknown_free += 1;
+                        return;
+                    }
+                    None => {
+                        self.census.free_null += 1;
+                        Op::Free { object: None, stated_size }
+                    }
+                    object => Op::Free { object, stated_size },
+                }
+            }
+            RawOp::UsableSize => match self.live.get(&record.address) {
+                None if record.address != 0 => {
+                    self.census.unknown_use += 1;
+                    return;
+                }
+                object => Op::UsableSize { object: object.copied() },
+            },
+            RawOp::Fork => {
+                let child = self.options.children.get(&record.stamp).copied().unwrap_or(0);
+                Op::Fork { child }
+            }
+            RawOp::Marker => Op::Marker { value: record.address },
+            RawOp::Realloc => self.finish_realloc(thread, record),
+            _ => self.allocation(record),
+        };
+        self.emit(thread, op);
+    }
+
+    fn allocation(&mut self, record: &RawRecord) -> Op {
+        let object = self.birth(record.address);
+        self.census.failed_allocations += u64::from(object.is_none());
+        let RawRecord { size, extra, .. } = *record;
+        let aligned = |api| Op::Aligned { object, align: extra, size, api };
+        match record.op {
+            RawOp::Calloc => Op::Calloc { object, count: extra, size },
+            RawOp::Memalign => aligned(AlignedApi::Memalign),
+            RawOp::AlignedAlloc => aligned(AlignedApi::AlignedAlloc),
+            RawOp::PosixMemalign => aligned(AlignedApi::PosixMemalign),
+            RawOp::Valloc => aligned(AlignedApi::Valloc),
+            RawOp::Pvalloc => aligned(AlignedApi::Pvalloc),
+            RawOp::CxxNew => aligned(AlignedApi::CxxNew),
+            _ => Op::Malloc { object, size },
+        }
+    }
+
+    /// The first half of a realloc: whatever it returns, nobody else can free `old` now.
+    fn take_old(&mut self, thread: usize, old: u64) {
+        let taken = self.release(old);
+        self.census.unknown_realloc += u64::from(taken.is_none() && old != 0);
+        self.streams[thread].taken = taken.map(|object| (old, object));
+    }
+
+    /// The second half: a new object, or the old one still alive.
+    fn finish_realloc(&mut self, thread: usize, record: &RawRecord) -> Op {
+        let taken = self.streams[thread].taken.take();
+        let object = self.birth(record.address);
+        if object.is_none() && record.size > 0 {
+            self.census.failed_allocations += 1;
+            if let Some((address, old)) = taken {
+                self.live.entry(address).or_insert(old);
+            }
+        }
+        Op::Realloc { old: taken.map(|(_, old)| old), object, size: record.size }
+    }
+
+    fn birth(&mut self, address: u64) -> Option<ObjectId> {
+        if address == 0 {
+            return None;
+        }
+        let object = ObjectId::from_index(self.next_object);
+        self.next_object += 1;
+        self.live.insert(address, object);
+        Some(object)
+    }
+
+    /// Removes an address from the live ones and lets go of the threads that waited for it.
+    fn release(&mut self, address: u64) -> Option<ObjectId> {
+        let object = self.live.remove(&address)?;
+        if let Some(at) = self.held.iter().position(|held| held.address == address) {
+            let held = self.held.remove(at).expect("found at this position");
+            self.schedule(held.thread);
+        }
+        Some(object)
+    }
+
+    /// The release that a held thread waited for was never seen: adds it.
+    fn free_in_its_place(&mut self, held: Held) {
+        if let Some(object) = self.live.remove(&held.address) {
+            self.census.missing_free += 1;
+            self.emit(held.thread, Op::Free { object: Some(object), stated_size: None });
+        }
+    }
+
+    /// Announces a thread before its first event.
+    fn start(&mut self, thread: usize) {
+        if self.streams[thread].id.is_some() {
+            return;
+        }
+        let id = ThreadId(self.next_thread);
+        self.next_thread += 1;
+        self.streams[thread].id = Some(id);
+        let parent = self.parent_of(thread);
+        self.emit(thread, Op::ThreadStart { parent });
+    }
+
+    fn parent_of(&self, thread: usize) -> Option<ThreadId> {
+        let number = u32::try_from(self.streams[thread].parent.checked_sub(1)?).ok()?;
+        self.numbers.get(&number).and_then(|&place| self.streams[place].id)
+    }
+
+    /// No record of the thread is left.
+    fn end(&mut self, thread: usize) {
+        if self.streams[thread].ended {
+            self.emit(thread, Op::ThreadEnd);
+        }
+    }
+
+    fn emit(&mut self, thread: usize, op: Op) {
+        let stream = &self.streams[thread];
+        let Some(thread) = stream.id else { return };
+        let time_ns = self.ns_per_tick.map(|ns| (stream.now as f64 * ns) as u64);
+        self.out.push_back(Event { thread, time_ns, op });
+    }
+}
+
+/// The address that a record returned; 0 for none and for what allocates nothing.
+fn allocated(record: &RawRecord) -> u64 {
+    if (RawOp::Malloc as u8..=RawOp::CxxNew as u8).contains(&(record.op as u8)) {
+        record.address
+    } else {
+        0
+    }
+}
