@@ -66,6 +66,12 @@ pub fn resolve(text: &str) -> Result<Subject, CliError> {
         .help("`bench-cli list workloads` lists the known ones; a trace is named by its path"))
 }
 
+/// What is measured when nobody says what: few workloads, each a different question.
+#[must_use]
+pub fn standard_suite() -> Vec<Subject> {
+    Vec::new()
+}
+
 impl Subject {
     /// Reads or generates the whole stream and writes its plan into `folder`.
     ///

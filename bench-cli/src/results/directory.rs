@@ -18,8 +18,10 @@ use super::row::{LatencyCsv, RunRow, TimelineRow};
 use super::{atomic, utc};
 use crate::error::{CliError, Exit};
 
-/// At most this long a finished run is known only to this process.
+/// About this long a finished run is known only to this process.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Writing may take one part in so many of the time.
+const FLUSH_SHARE: u32 = 20;
 
 /// The folder of a run and what is to stand in it.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct RunDirectory {
     runs: Vec<RunRow>,
     latency: Vec<LatencyCsv>,
     timeline: Vec<TimelineRow>,
-    flushed: Instant,
+    next_flush: Instant,
 }
 
 impl RunDirectory {
@@ -51,7 +53,7 @@ impl RunDirectory {
             runs: Vec::new(),
             latency: Vec::new(),
             timeline: Vec::new(),
-            flushed: Instant::now(),
+            next_flush: Instant::now() + FLUSH_EVERY,
         };
         directory.look_at_what_is_there(resume)?;
         directory.write_manifest("running")?;
@@ -143,7 +145,7 @@ impl RunDirectory {
         self.runs.push(run);
         self.latency.extend(latency);
         self.timeline.extend(timeline);
-        if self.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
+        if Instant::now() >= self.next_flush { self.flush() } else { Ok(()) }
     }
 
     /// Writes everything and notes how the run ended.
@@ -156,11 +158,12 @@ impl RunDirectory {
     }
 
     fn flush(&mut self) -> Result<(), CliError> {
+        let start = Instant::now();
         // Runs come last: a line there promises the lines elsewhere.
         self.write("timeline.csv", &self.timeline)?;
         self.write("latency.csv", &self.latency)?;
         self.write("runs.csv", &self.runs)?;
-        self.flushed = Instant::now();
+        self.next_flush = Instant::now() + FLUSH_EVERY.max(start.elapsed() * FLUSH_SHARE);
         Ok(())
     }
 

@@ -52,12 +52,10 @@ pub const METRICS: &[Metric] = &[
     metric(RUNS, "exit_status", "count", None, "of a user's program; 128 + signal as in a shell"),
     metric(RUNS, "operations", "count", None, "calls of the malloc family that were executed"),
     metric(RUNS, "elapsed_ns", "ns", LOW, "from the first operation to the end of the last thread"),
-    metric(RUNS, "user_ns", "ns", LOW, "processor time in user mode"),
-    metric(RUNS, "system_ns", "ns", LOW, "processor time in the kernel"),
+    metric(RUNS, "cpu_ns", "ns", LOW, "processor time of all threads, user and kernel"),
     metric(RUNS, "instructions", "count", LOW, "instructions executed (instructions pass)"),
     metric(RUNS, "peak_rss_bytes", "bytes", LOW, "peak of resident memory above base_rss_bytes"),
     metric(RUNS, "base_rss_bytes", "bytes", None, "resident memory of the harness before the run"),
-    metric(RUNS, "final_rss_bytes", "bytes", LOW, "resident memory above the base at the end"),
     metric(RUNS, "peak_live_bytes", "bytes", None, "requested bytes of live objects at their peak"),
     metric(RUNS, "failed_allocations", "count", LOW, "requests that the allocator refused"),
     metric(RUNS, "minor_faults", "count", LOW, "page faults without disk access"),
@@ -67,6 +65,15 @@ pub const METRICS: &[Metric] = &[
     metric(RUNS, "stalled_operations", "count", LOW, "operations that waited for another thread"),
     metric(RUNS, "stalled_ns", "ns", LOW, "time spent in such waits, summed over threads"),
     metric(RUNS, "trace_peak_live_bytes", "bytes", None, "peak of live bytes in the trace itself"),
+    metric(RUNS, "peak_threads", "count", None, "threads alive at once during the run"),
+    metric(RUNS, "trace_peak_threads", "count", None, "threads alive at once in the trace"),
+    metric(
+        RUNS,
+        "largest_skew_events",
+        "count",
+        LOW,
+        "how far, in events of the trace, one thread was ahead of another (footprint pass)",
+    ),
     metric(RUNS, "timer_cost_ns", "ns", None, "what the timer adds to each measured operation"),
     metric(RUNS, "output_bytes", "bytes", None, "bytes a user's program wrote to standard output"),
     metric(RUNS, "output_hash", "text", None, "hash of those bytes: the same output or not"),
@@ -81,18 +88,13 @@ pub const METRICS: &[Metric] = &[
     metric(LATENCY, "count", "count", None, "operations in this distribution"),
     metric(TIMELINE, "run_id", "text", None, "one process; joins all files of a run"),
     metric(TIMELINE, "time_ns", "ns", None, "since the first operation"),
-    metric(TIMELINE, "operations", "count", None, "operations executed so far"),
     metric(TIMELINE, "live_bytes", "bytes", None, "requested bytes of live objects"),
+    metric(TIMELINE, "usable_bytes", "bytes", None, "usable bytes of live objects, if stated"),
     metric(TIMELINE, "rss_bytes", "bytes", LOW, "resident memory above the base"),
-    metric(
-        TIMELINE,
-        "private_dirty_bytes",
-        "bytes",
-        LOW,
-        "pages this process wrote and shares with none",
-    ),
+    metric(TIMELINE, "private_dirty_bytes", "bytes", LOW, "pages written and shared with nobody"),
     metric(TIMELINE, "lazy_free_bytes", "bytes", None, "pages given up that the kernel may take"),
-    metric(TIMELINE, "minor_faults", "count", LOW, "page faults so far"),
+    metric(TIMELINE, "virtual_bytes", "bytes", None, "address space of the process"),
+    metric(TIMELINE, "minor_faults", "count", LOW, "page faults since the first operation"),
 ];
 
 #[cfg(test)]
@@ -124,18 +126,6 @@ mod tests {
                 count: 1,
             },
         );
-        check(
-            TIMELINE,
-            &TimelineRow {
-                run_id: String::new(),
-                time_ns: 0,
-                operations: None,
-                live_bytes: None,
-                rss_bytes: 0,
-                private_dirty_bytes: None,
-                lazy_free_bytes: None,
-                minor_faults: None,
-            },
-        );
+        check(TIMELINE, &TimelineRow::default());
     }
 }

@@ -27,12 +27,10 @@ pub struct RunRow {
     pub exit_status: Option<i32>,
     pub operations: Option<u64>,
     pub elapsed_ns: Option<u64>,
-    pub user_ns: Option<u64>,
-    pub system_ns: Option<u64>,
+    pub cpu_ns: Option<u64>,
     pub instructions: Option<u64>,
     pub peak_rss_bytes: Option<u64>,
     pub base_rss_bytes: Option<u64>,
-    pub final_rss_bytes: Option<u64>,
     pub peak_live_bytes: Option<u64>,
     pub failed_allocations: Option<u64>,
     pub minor_faults: Option<u64>,
@@ -42,6 +40,9 @@ pub struct RunRow {
     pub stalled_operations: Option<u64>,
     pub stalled_ns: Option<u64>,
     pub trace_peak_live_bytes: Option<u64>,
+    pub peak_threads: Option<u64>,
+    pub trace_peak_threads: Option<u64>,
+    pub largest_skew_events: Option<u64>,
     pub timer_cost_ns: Option<f64>,
     pub output_bytes: Option<u64>,
     pub output_hash: String,
@@ -63,15 +64,16 @@ pub struct LatencyCsv {
 }
 
 /// One moment of one run: a line of `timeline.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "`metrics` says what each column means")]
 pub struct TimelineRow {
     pub run_id: String,
     pub time_ns: u64,
-    pub operations: Option<u64>,
-    pub live_bytes: Option<u64>,
+    pub live_bytes: u64,
+    pub usable_bytes: Option<u64>,
     pub rss_bytes: u64,
-    pub private_dirty_bytes: Option<u64>,
-    pub lazy_free_bytes: Option<u64>,
-    pub minor_faults: Option<u64>,
+    pub private_dirty_bytes: u64,
+    pub lazy_free_bytes: u64,
+    pub virtual_bytes: u64,
+    pub minor_faults: u64,
 }

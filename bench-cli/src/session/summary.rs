@@ -75,6 +75,8 @@ pub struct Line {
     pub peak_live_bytes: Option<u64>,
     /// Requests refused, over all runs.
     pub failed_allocations: u64,
+    /// For commands: the first exit status that is not 0.
+    pub exit_status: Option<i32>,
     /// For commands: whether the output equals the reference's; `None`: not to be told.
     pub same_output: Option<bool>,
 }
@@ -164,6 +166,7 @@ fn line(
         peak_rss_bytes: resident("throughput").or_else(|| resident("footprint")),
         peak_live_bytes: own.iter().filter_map(|r| r.peak_live_bytes).max(),
         failed_allocations: own.iter().filter_map(|r| r.failed_allocations).sum(),
+        exit_status: own.iter().filter_map(|r| r.exit_status).find(|status| *status != 0),
         same_output: same_output(group, allocator, reference),
     }
 }

@@ -131,6 +131,9 @@ fn remarks(line: &Line) -> String {
     if line.failed_allocations > 0 {
         remarks.push(format!("{} allocations refused", line.failed_allocations));
     }
+    if let Some(status) = line.exit_status.filter(|_| line.failed_runs == 0) {
+        remarks.push(format!("exit status {status}"));
+    }
     match line.same_output {
         Some(false) => remarks.push("output differs".to_owned()),
         Some(true) if line.standing != Standing::Reference => {
@@ -168,6 +171,7 @@ mod tests {
             peak_rss_bytes: Some(1_048_576.0 * 250.0),
             peak_live_bytes: None,
             failed_allocations: 0,
+            exit_status: None,
             same_output: None,
         }
     }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use workloads::plan::Order;
+
 use crate::gate::quantity;
+use crate::worker::{Pace, Pass, Touch};
 
 /// What to run and under which allocators.
 #[derive(Clone, Debug, Default, Args)]
@@ -25,6 +28,31 @@ pub struct RunArgs {
     /// fewest that can show a difference at 95 %)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: Option<u32>,
+    /// Threads of a workload; a trace has its own (default: the workload's)
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub threads: Option<u32>,
+    /// What to look at, one thing per process (default: throughput,latency,footprint)
+    #[arg(long = "pass", value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub passes: Vec<Pass>,
+    /// How much of a trace's order is kept: deps, window:N, epoch:N, strict (default: the
+    /// workload's own; window:4096 for traces)
+    #[arg(long, value_name = "ORDER")]
+    pub order: Option<Order>,
+    /// When operations begin: asap, or paced:K for K times as fast as recorded (default: asap)
+    #[arg(long, value_name = "PACE")]
+    pub pace: Option<Pace>,
+    /// Which bytes of new objects are written: none, pages, header, all, recorded (default: pages)
+    #[arg(long, value_name = "BYTES")]
+    pub touch: Option<Touch>,
+    /// Run so many copies of everything at the same time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub scale: Option<u32>,
+    /// Check overlap, alignment, contents and zeroing in a pass of its own
+    #[arg(long)]
+    pub verify: bool,
+    /// End a process that runs longer than this, as in `90s` (default: 10m)
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub timeout: Option<Duration>,
     /// Processors to use, as in `0,2-3` (default: all)
     #[arg(long, value_name = "LIST", value_parser = Cpus::read)]
     pub cpus: Option<Cpus>,

@@ -92,8 +92,7 @@ impl Cells for Program {
             end: end(outcome.status),
             exit_status: Some(outcome.status.code()),
             elapsed_ns: Some(outcome.elapsed_ns),
-            user_ns: Some(outcome.user_ns),
-            system_ns: Some(outcome.system_ns),
+            cpu_ns: Some(outcome.user_ns + outcome.system_ns),
             peak_rss_bytes: Some(outcome.peak_rss_bytes),
             minor_faults: Some(outcome.minor_faults),
             major_faults: Some(outcome.major_faults),
@@ -111,8 +110,7 @@ impl Cells for Program {
 /// A status is the program's own affair: it did complete. A signal is not.
 fn end(status: Status) -> String {
     match status {
-        Status::Exited(0) => "completed".to_owned(),
-        Status::Exited(status) => format!("exited ({status})"),
+        Status::Exited(_) => "completed".to_owned(),
         Status::Signalled(libc::SIGKILL) => "killed for memory".to_owned(),
         Status::Signalled(signal) => crate::worker::End::Crashed { signal }.name(),
     }

@@ -1,11 +1,14 @@
 //! `bench-cli run`: workloads, traces or a program under several allocators.
 //!
-//! `args` is the command line, `exec` runs a user's program, `report` prints what came out.
+//! `args` is the command line, `measure` runs workloads and traces, `exec` a user's program; `rows`
+//! turns what a worker says into lines of the result files, `report` prints what came out.
 #![forbid(unsafe_code)]
 
 mod args;
 mod exec;
+mod measure;
 mod report;
+mod rows;
 
 pub use args::RunArgs;
 
@@ -22,7 +25,7 @@ pub fn run(args: RunArgs, global: &Global) -> Result<Exit, CliError> {
     crate::interrupt::listen();
     match &args.exec {
         Some(command) => exec::run(command, &args, global),
-        None => Err(CliError::new(Exit::Internal, "no engine yet")),
+        None => measure::run(&args, global),
     }
 }
 

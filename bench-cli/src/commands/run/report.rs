@@ -5,8 +5,9 @@
 use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
 use crate::output;
-use crate::results::RunDirectory;
+use crate::results::{RunDirectory, RunRow};
 use crate::session;
+use crate::subjects::Prepared;
 
 /// Prints the summary of what is in `directory`.
 pub(super) fn print(
@@ -39,4 +40,90 @@ pub(super) fn print(
         ));
     }
     Ok(())
+}
+
+/// Says how faithful each replay of a trace was; part of what people read, so only for them.
+pub(super) fn fidelity(
+    directory: &RunDirectory,
+    prepared: &[Prepared],
+    global: &Global,
+) -> Result<(), CliError> {
+    if global.format != Format::Human {
+        return Ok(());
+    }
+    for subject in prepared.iter().filter(|subject| subject.census.is_some()) {
+        let mut text = format!(
+            "\nFidelity of {} in order {}: {} threads",
+            subject.name, subject.order, subject.threads
+        );
+        for (name, count) in subject.census.iter().flat_map(traces::Census::anomalies) {
+            text.push_str(&format!(", {count} {}", name.replace('_', " ")));
+        }
+        text.push('\n');
+        let runs = directory.runs().iter().filter(|run| run.workload == subject.name);
+        for run in one_per_allocator(runs) {
+            text.push_str(&format!("  {:<12} {}\n", run.allocator, faithful(run)));
+        }
+        output::print(&text)?;
+    }
+    Ok(())
+}
+
+/// The run of each allocator that says most about fidelity: its footprint run, else any.
+fn one_per_allocator<'a>(runs: impl Iterator<Item = &'a RunRow>) -> Vec<&'a RunRow> {
+    let mut chosen: Vec<&RunRow> = Vec::new();
+    for run in runs.filter(|run| run.operations.is_some()) {
+        match chosen.iter_mut().find(|other| other.allocator == run.allocator) {
+            Some(other) if run.pass == "footprint" => *other = run,
+            Some(_) => {}
+            None => chosen.push(run),
+        }
+    }
+    chosen
+}
+
+/// One replay's fidelity in a line.
+fn faithful(run: &RunRow) -> String {
+    let operations = run.operations.unwrap_or(0);
+    let share = run.stalled_operations.unwrap_or(0) as f64 / operations.max(1) as f64;
+    let mut text = format!("{operations} operations, {:.2} % waited", share * 100.0);
+    if let (Some(own), Some(trace)) = (run.peak_threads, run.trace_peak_threads) {
+        text.push_str(&format!(", {own} threads alive at once (trace {trace})"));
+    }
+    if let (Some(own), Some(trace)) = (run.peak_live_bytes, run.trace_peak_live_bytes) {
+        if run.pass == "footprint" && trace > 0 {
+            let deviation = (own as f64 / trace as f64 - 1.0) * 100.0;
+            text.push_str(&format!(", peak live {own} bytes ({deviation:+.2} % of the trace's)"));
+        }
+    }
+    if let Some(skew) = run.largest_skew_events {
+        text.push_str(&format!(", at most {skew} events ahead"));
+    }
+    text
+}
+
+/// Ends a session in which an allocator failed.
+///
+/// # Errors
+/// [`Exit::AllocatorFault`] with the first failure of each allocator.
+pub(super) fn faults(directory: &RunDirectory) -> Result<Exit, CliError> {
+    let failed: Vec<&RunRow> =
+        directory.runs().iter().filter(|run| run.end != "completed").collect();
+    let Some(first) = failed.first() else { return Ok(Exit::Success) };
+    let mut error = CliError::new(
+        Exit::AllocatorFault,
+        format!("{} of {} processes did not end well", failed.len(), directory.runs().len()),
+    );
+    let mut seen: Vec<&str> = Vec::new();
+    for run in &failed {
+        if !seen.contains(&run.allocator.as_str()) {
+            seen.push(&run.allocator);
+            error = error.because(format!(
+                "{} {} in {} ({} pass)",
+                run.allocator, run.end, run.workload, run.pass
+            ));
+        }
+    }
+    let (path, id) = (directory.path().display(), &first.run_id);
+    Err(error.help(format!("all rows are in {path}/runs.csv; the first is `{id}`")))
 }
