@@ -2,7 +2,7 @@
 
 pub mod list;
 pub mod preload;
-pub mod report;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod trace;
