@@ -33,6 +33,26 @@ pub fn allocate(size: usize) -> *mut u8 {
     pop(tls, class).unwrap_or_else(|| refill(size))
 }
 
+/// The fast path of [`allocate`] alone: null when no block lies ready, whatever the reason.
+///
+/// For faces that have something to do on failure: what follows a slow call would cost the fast
+/// path a stack frame, so they go on in a function of their own, which calls [`allocate_slowly`].
+#[inline(always)]
+pub fn allocate_ready(size: usize) -> *mut u8 {
+    if size > MAX_SLAB {
+        return ptr::null_mut();
+    }
+    let tls = Tls::here();
+    let class = tls.class((size + MIN_ALIGN - 1) >> MIN_ALIGN.ilog2());
+    pop(tls, class).unwrap_or(ptr::null_mut())
+}
+
+/// What [`allocate`] does when [`allocate_ready`] gave null.
+#[inline]
+pub fn allocate_slowly(size: usize) -> *mut u8 {
+    if size > MAX_SLAB { allocate_medium(size) } else { refill(size) }
+}
+
 /// As [`allocate`], for sizes the compiler knows: the class is computed at compile time.
 #[inline(always)]
 pub(crate) fn allocate_known(size: usize) -> *mut u8 {

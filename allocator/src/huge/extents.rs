@@ -42,7 +42,9 @@ impl Extents {
 
     fn remove(&mut self, index: usize) {
         if index < self.count {
-            self.entries.copy_within(index + 1..self.count, index);
+            for next in index + 1..self.count.min(ROOM) {
+                self.entries.swap(next - 1, next);
+            }
             self.count -= 1;
         }
     }
@@ -91,7 +93,9 @@ impl Extents {
             if self.count == ROOM {
                 return false;
             }
-            self.entries.copy_within(index..self.count, index + 1);
+            for last in (index..self.count.min(ROOM - 1)).rev() {
+                self.entries.swap(last, last + 1);
+            }
             self.count += 1;
             if let Some(slot) = self.at(index) {
                 *slot = Extent { base, len, old: false };

@@ -275,7 +275,8 @@ impl RemoteBatches {
             if batch.span != span {
                 cleared = batch.flush();
                 batch.span = span;
-                let size = SizeClass::from_index((*span).class).size();
+                // No size is 0, but the compiler does not know.
+                let size = SizeClass::from_index((*span).class).size().max(1);
                 batch.limit = (STRAND_BYTES / size).clamp(1, NUMBERS) as u16;
             }
             *batch.numbers.get_unchecked_mut(batch.len as usize) = number_of(block);
