@@ -1,0 +1,62 @@
+/* allocator.h: what a C or C++ program may say to this allocator in particular.
+ *
+ * malloc, free and all their relatives need no header of ours: <stdlib.h>, <malloc.h> and <new> declare them, and
+ * liballocator serves them, preloaded (LD_PRELOAD=liballocator.so) or linked (-lallocator, or liballocator.a).
+ * The functions below exist only where the library is linked or preloaded.
+ *
+ * All of them may be called from any thread at any time, but not from a signal handler.
+ */
+#ifndef ALLOCATOR_H
+#define ALLOCATOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Makes the allocator ready. Nobody needs to call it, for the first allocation does the same; a program that does
+ * learns at its start, and not later, that there is no memory. Calling it again does nothing.
+ * Returns 0, or -1 with errno = ENOMEM. */
+int allocator_init(void);
+
+/* Writes the counters of struct allocator_statistics, with the mode and strategies in force, to standard error. */
+void allocator_stats(void);
+
+/* Gives memory that the allocator caches back to the kernel. Objects in use stay valid, and so does the allocator:
+ * a program may go on allocating afterwards. */
+void allocator_cleanup(void);
+
+/* Walks the whole heap, looking for traces of overflows and double frees. Other threads may have to wait meanwhile.
+ * Returns 0 when the heap is sound; else reports the first fault on standard error and returns -1. */
+int allocator_check(void);
+
+/* Bytes, at one moment. Later versions add fields at the end only. */
+struct allocator_statistics {
+    uint64_t live_bytes;      /* in blocks handed out, and in a few per thread that wait to be handed out again */
+    uint64_t committed_bytes; /* in the pages that hold those blocks, with the free blocks among them */
+    uint64_t mapped_bytes;    /* address space taken from the kernel */
+    uint64_t cached_bytes;    /* free and still resident: what allocator_cleanup gives back */
+    uint64_t purged_bytes;    /* given back to the kernel so far, in all */
+};
+
+/* Fills *out. `size` is sizeof(struct allocator_statistics), so that a program compiled against an older or newer
+ * header gets the fields that both sides know and zeros in the others.
+ * Returns 0, or -1 with errno = EINVAL when out is null or size holds no field. */
+int allocator_get_stats(struct allocator_statistics *out, size_t size);
+
+/* The version of the library at hand, "major.minor.patch". Static storage. */
+const char *allocator_version(void);
+
+/* C23. Older C libraries do not declare them. */
+#if !defined(__STDC_VERSION__) || __STDC_VERSION__ < 202311L
+void free_sized(void *ptr, size_t size);
+void free_aligned_sized(void *ptr, size_t alignment, size_t size);
+#endif
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* ALLOCATOR_H */

@@ -1,0 +1,150 @@
+//! The `allocator_…` functions of `include/allocator.h`: what a program says to this allocator in particular.
+
+use crate::errno;
+use crate::text::{Sink, Text};
+use allocator::heap;
+use core::ffi::{c_char, c_int};
+
+/// The heap's counters at one moment, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Picture {
+    /// In live objects.
+    pub(crate) live: usize,
+    /// Held ready for objects.
+    pub(crate) committed: usize,
+    /// Address space taken from the kernel.
+    pub(crate) mapped: usize,
+    /// Dirty and free: what a trim gives back.
+    pub(crate) cached: usize,
+    /// Given back to the kernel so far, in all.
+    pub(crate) purged: usize,
+}
+
+impl Picture {
+    /// Reads the counters.
+    pub(crate) fn take() -> Self {
+        let now = heap::statistics();
+        Self {
+            live: now.live,
+            committed: now.committed,
+            mapped: now.mapped,
+            cached: now.cached,
+            purged: now.purged,
+        }
+    }
+
+    /// Committed bytes in which no object lives.
+    pub(crate) fn free(&self) -> usize {
+        self.committed.saturating_sub(self.live)
+    }
+}
+
+/// `struct allocator_statistics` of the header.
+#[repr(C)]
+struct Statistics {
+    live_bytes: u64,
+    committed_bytes: u64,
+    mapped_bytes: u64,
+    cached_bytes: u64,
+    purged_bytes: u64,
+}
+
+/// Makes the allocator ready; 0, or -1 with `errno`.
+///
+/// Nothing needs it (the first allocation does the same). A program that calls it learns early whether there is
+/// memory at all.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_init() -> c_int {
+    let p = heap::allocate(1);
+    if p.is_null() {
+        errno::set(libc::ENOMEM);
+        return -1;
+    }
+    // SAFETY: `p` was allocated above and is used nowhere else.
+    unsafe { heap::deallocate(p) };
+    0
+}
+
+/// Gives cached memory back to the kernel. Live objects stay valid and the allocator stays usable.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_cleanup() {
+    heap::trim();
+}
+
+/// Walks the heap; 0 when it is sound, else -1 with the first fault in one line on standard error.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_check() -> c_int {
+    let Err((fault, address)) = heap::check() else {
+        return 0;
+    };
+    let kept = errno::get();
+    let mut text = Text::new(Sink::Descriptor(2));
+    text.put("allocator: the heap is damaged: ")
+        .put(fault)
+        .put(" at ")
+        .hexadecimal(address)
+        .put("\n");
+    text.finish();
+    errno::set(kept);
+    -1
+}
+
+/// Writes the counters to standard error.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_stats() {
+    let kept = errno::get();
+    let mut text = Text::new(Sink::Descriptor(2));
+    describe(&mut text, &Picture::take());
+    text.finish();
+    errno::set(kept);
+}
+
+/// Fills the first `size` bytes of `out`; returns 0, or -1 with `EINVAL`.
+///
+/// `size` is `sizeof(struct allocator_statistics)` as the caller knows it: fields are only ever added at the end.
+///
+/// # Safety
+/// `out` is null or `size` writable bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn allocator_get_stats(out: *mut Statistics, size: usize) -> c_int {
+    if out.is_null() || size < size_of::<u64>() {
+        errno::set(libc::EINVAL);
+        return -1;
+    }
+    let now = Picture::take();
+    let full = Statistics {
+        live_bytes: now.live as u64,
+        committed_bytes: now.committed as u64,
+        mapped_bytes: now.mapped as u64,
+        cached_bytes: now.cached as u64,
+        purged_bytes: now.purged as u64,
+    };
+    let known = size.min(size_of::<Statistics>());
+    // SAFETY: `out` has `size >= known` writable bytes by contract; `full` has at least `known`.
+    unsafe {
+        core::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), out.cast::<u8>(), known);
+        out.cast::<u8>().add(known).write_bytes(0, size - known);
+    }
+    0
+}
+
+/// The version of the library, `major.minor.patch`.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// Appends the statistics as lines for people.
+pub(crate) fn describe(text: &mut Text, now: &Picture) {
+    text.put("allocator ").put(env!("CARGO_PKG_VERSION")).put("\n");
+    for (name, bytes) in [
+        ("live      bytes in objects          ", now.live),
+        ("committed bytes held ready          ", now.committed),
+        ("mapped    bytes of address space    ", now.mapped),
+        ("cached    bytes a trim gives back   ", now.cached),
+        ("purged    bytes given back so far    ", now.purged),
+    ] {
+        text.put("  ").put(name).padded(bytes, 16).put("\n");
+    }
+}

@@ -1,0 +1,175 @@
+//! What glibc's programs ask an allocator about itself: mallopt, malloc_trim, mallinfo, malloc_stats, malloc_info.
+//!
+//! Cost: each is a walk over the heap's counters; none is on a fast path, none holds a lock while it writes.
+//!
+//! # How glibc's words are used
+//! | field | here |
+//! |---|---|
+//! | `arena`, `<system type="current">` | bytes committed: held ready, with or without an object in them |
+//! | `uordblks` | bytes of live objects |
+//! | `fordblks`, `<total type="rest">` | committed bytes in which no object lives |
+//! | `hblkhd` | 0: objects with a mapping of their own are counted in `arena` |
+//! | `keepcost` | bytes that `malloc_trim` could give back |
+
+use crate::control::Picture;
+use crate::errno;
+use crate::text::{Sink, Text};
+use allocator::heap;
+use core::ffi::c_int;
+
+/// glibc's tuning knobs, by number, in `<malloc.h>`.
+const KNOWN_KNOBS: [c_int; 10] = [
+    1,  // M_MXFAST
+    2,  // M_NLBLKS
+    3,  // M_GRAIN
+    4,  // M_KEEP
+    -1, // M_TRIM_THRESHOLD
+    -2, // M_TOP_PAD
+    -3, // M_MMAP_THRESHOLD
+    -4, // M_MMAP_MAX
+    -7, // M_ARENA_TEST
+    -8, // M_ARENA_MAX
+];
+
+/// Tunes glibc's allocator, hence nothing here: its known knobs are accepted (1) without effect, since programs that
+/// turn them give up when refused; any other is refused (0). `ALLOCATOR_OPTIONS` tunes this allocator.
+#[unsafe(no_mangle)]
+extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
+    const M_CHECK_ACTION: c_int = -5;
+    const M_PERTURB: c_int = -6;
+    let known =
+        KNOWN_KNOBS.contains(&parameter) || parameter == M_CHECK_ACTION || parameter == M_PERTURB;
+    c_int::from(known)
+}
+
+/// Gives every free page back to the kernel; 1 when that was any. `pad`, the bytes glibc would keep, is ignored.
+#[unsafe(no_mangle)]
+extern "C" fn malloc_trim(_pad: usize) -> c_int {
+    let before = Picture::take().cached;
+    heap::trim();
+    c_int::from(Picture::take().cached < before)
+}
+
+/// `struct mallinfo2` of `<malloc.h>`.
+#[repr(C)]
+struct Mallinfo2 {
+    arena: usize,
+    ordblks: usize,
+    smblks: usize,
+    hblks: usize,
+    hblkhd: usize,
+    usmblks: usize,
+    fsmblks: usize,
+    uordblks: usize,
+    fordblks: usize,
+    keepcost: usize,
+}
+
+/// `struct mallinfo` of `<malloc.h>`.
+#[repr(C)]
+struct Mallinfo {
+    arena: c_int,
+    ordblks: c_int,
+    smblks: c_int,
+    hblks: c_int,
+    hblkhd: c_int,
+    usmblks: c_int,
+    fsmblks: c_int,
+    uordblks: c_int,
+    fordblks: c_int,
+    keepcost: c_int,
+}
+
+/// Counters of the heap in glibc's form; the header says which is which.
+#[unsafe(no_mangle)]
+extern "C" fn mallinfo2() -> Mallinfo2 {
+    let heap = Picture::take();
+    Mallinfo2 {
+        arena: heap.committed,
+        ordblks: 1,
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: heap.live,
+        fordblks: heap.free(),
+        keepcost: heap.cached,
+    }
+}
+
+/// `mallinfo2` for programs older than it. Values that do not fit an `int` are `INT_MAX`; glibc's wrap around.
+#[unsafe(no_mangle)]
+extern "C" fn mallinfo() -> Mallinfo {
+    let wide = mallinfo2();
+    let narrow = |value: usize| c_int::try_from(value).unwrap_or(c_int::MAX);
+    Mallinfo {
+        arena: narrow(wide.arena),
+        ordblks: narrow(wide.ordblks),
+        smblks: 0,
+        hblks: 0,
+        hblkhd: 0,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: narrow(wide.uordblks),
+        fordblks: narrow(wide.fordblks),
+        keepcost: narrow(wide.keepcost),
+    }
+}
+
+/// Writes the counters to standard error: glibc's lines first, for those who read them by machine, then ours.
+#[unsafe(no_mangle)]
+extern "C" fn malloc_stats() {
+    let kept = errno::get();
+    let heap = Picture::take();
+    let mut text = Text::new(Sink::Descriptor(2));
+    for heading in ["Arena 0:\n", "Total (incl. mmap):\n"] {
+        text.put(heading).put("system bytes     = ").padded(heap.committed, 10);
+        text.put("\nin use bytes     = ").padded(heap.live, 10).put("\n");
+    }
+    text.put("max mmap regions = ")
+        .padded(0, 10)
+        .put("\nmax mmap bytes   = ")
+        .padded(0, 10)
+        .put("\n");
+    crate::control::describe(&mut text, &heap);
+    text.finish();
+    errno::set(kept);
+}
+
+/// Writes the counters as XML in glibc's form to `stream`. 0, or `EINVAL` for any `options` but 0, or -1 with `errno`
+/// when the stream refuses.
+///
+/// # Safety
+/// `stream` is open for writing.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
+    if options != 0 || stream.is_null() {
+        return libc::EINVAL;
+    }
+    let heap = Picture::take();
+    let mut xml = Text::new(Sink::Stream(stream));
+    xml.put("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n</sizes>\n");
+    totals(&mut xml, &heap);
+    xml.put("</heap>\n");
+    totals(&mut xml, &heap);
+    xml.put("</malloc>\n");
+    if xml.finish() { 0 } else { -1 }
+}
+
+/// The elements that glibc writes once per heap and once for all.
+fn totals(xml: &mut Text, heap: &Picture) {
+    xml.put(
+        "<total type=\"fast\" count=\"0\" size=\"0\"/>\n<total type=\"rest\" count=\"1\" size=\"",
+    )
+    .number(heap.free())
+    .put("\"/>\n<system type=\"current\" size=\"")
+    .number(heap.committed)
+    .put("\"/>\n<system type=\"max\" size=\"")
+    .number(heap.mapped)
+    .put("\"/>\n<aspace type=\"total\" size=\"")
+    .number(heap.mapped)
+    .put("\"/>\n<aspace type=\"mprotect\" size=\"")
+    .number(heap.mapped)
+    .put("\"/>\n");
+}

@@ -1,0 +1,117 @@
+//! The C standard's functions, and the ones glibc and BSD keep beside them.
+//!
+//! Source: C23 7.24.3, POSIX.1-2024, and glibc's manual where those leave the choice: `malloc(0)` gives a unique
+//! address, `realloc(p, 0)` frees and returns null, sizes beyond `PTRDIFF_MAX` fail with `ENOMEM`.
+
+use crate::errno;
+use allocator::heap;
+use core::ffi::c_void;
+
+/// At least `size` bytes aligned to 16; null with `ENOMEM` when there are none. `malloc(0)` is unique.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn malloc(size: usize) -> *mut c_void {
+    let p = heap::allocate_ready(size);
+    if p.is_null() { allocate(size) } else { p.cast() }
+}
+
+/// The rest of `malloc`: apart, so that its frame does not burden the fast path.
+#[inline(never)]
+pub(crate) extern "C" fn allocate(size: usize) -> *mut c_void {
+    errno::or_no_memory(heap::allocate_slowly(size))
+}
+
+/// Gives back what any allocation function of this library returned; null is allowed. Keeps `errno`.
+///
+/// # Safety
+/// `p` is null or a live object of this allocator, and nobody uses it afterwards.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free(p: *mut c_void) {
+    // SAFETY: the caller's contract is `deallocate`'s, which allows null.
+    unsafe { heap::deallocate(p.cast()) }
+}
+
+/// `count` objects of `size` bytes each, all zero; `ENOMEM` when the product overflows.
+#[unsafe(no_mangle)]
+extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        Some(bytes) => errno::or_no_memory(heap::allocate_zeroed(bytes)),
+        None => errno::no_memory(),
+    }
+}
+
+/// Resizes `p`, in place or elsewhere. Null `p` allocates; `size` 0 frees and returns null, as glibc does.
+/// On failure `p` stays as it is.
+///
+/// # Safety
+/// As `free`, unless it fails: then `p` stays the caller's.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn realloc(p: *mut c_void, size: usize) -> *mut c_void {
+    if p.is_null() {
+        return malloc(size);
+    }
+    if size == 0 {
+        // SAFETY: the caller's contract.
+        unsafe { heap::deallocate(p.cast()) };
+        return core::ptr::null_mut();
+    }
+    // SAFETY: `p` is a live object by the caller's contract, not null, and `size` is not 0 (both tested above).
+    errno::or_no_memory(unsafe { heap::reallocate(p.cast(), size) })
+}
+
+/// `realloc(p, count * size)` that fails with `ENOMEM` instead of overflowing.
+///
+/// # Safety
+/// As `realloc`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn reallocarray(p: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the caller's contract is `realloc`'s.
+        Some(bytes) => unsafe { realloc(p, bytes) },
+        None => errno::no_memory(),
+    }
+}
+
+/// C23: `free` by a caller who knows the size that was asked for.
+///
+/// The size is not needed: the address alone leads to the span record, which a sized free would read all the same.
+///
+/// # Safety
+/// As `free`; `p` came from malloc, calloc or realloc with this `size`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free_sized(p: *mut c_void, _size: usize) {
+    // SAFETY: the caller's contract is `deallocate`'s.
+    unsafe { heap::deallocate(p.cast()) }
+}
+
+/// C23: `free` by a caller who knows size and alignment.
+///
+/// # Safety
+/// As `free`; `p` came from aligned_alloc with these values.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free_aligned_sized(p: *mut c_void, _alignment: usize, _size: usize) {
+    // SAFETY: the caller's contract is `deallocate`'s.
+    unsafe { heap::deallocate(p.cast()) }
+}
+
+/// The name `free` had before ANSI C; glibc kept it for old programs.
+///
+/// # Safety
+/// As `free`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cfree(p: *mut c_void) {
+    // SAFETY: the caller's contract is `deallocate`'s.
+    unsafe { heap::deallocate(p.cast()) }
+}
+
+/// How many bytes at `p` the program may use: what it asked for, or more. 0 for null.
+///
+/// # Safety
+/// `p` is null or a live object of this allocator.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn malloc_usable_size(p: *mut c_void) -> usize {
+    if p.is_null() {
+        return 0;
+    }
+    // SAFETY: a live object by the caller's contract.
+    unsafe { heap::usable_size(p.cast()) }
+}

@@ -1,0 +1,49 @@
+/* CHECK(condition): ends the program, naming the condition, when it does not hold. */
+#ifndef CHECK_H
+#define CHECK_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            dprintf(2, "%s:%d: not so: %s (errno %d)\n", __FILE__, __LINE__, #condition, errno);             \
+            _exit(9);                                                                                        \
+        }                                                                                                    \
+    } while (0)
+
+/* Keeps the compiler from knowing what a size or pointer is. */
+static inline size_t opaque(size_t value)
+{
+    __asm__ volatile("" : "+r"(value));
+    return value;
+}
+static inline void *opaque_pointer(void *p)
+{
+    __asm__ volatile("" : "+r"(p) : : "memory");
+    return p;
+}
+
+/* A field of /proc/self/status in KiB, e.g. VmRSS. Reads without allocating. */
+static inline long status_kib(const char *field)
+{
+    static char text[8192];
+    int descriptor = open("/proc/self/status", O_RDONLY);
+    CHECK(descriptor >= 0);
+    long length = read(descriptor, text, sizeof text - 1);
+    close(descriptor);
+    CHECK(length > 0);
+    text[length] = 0;
+    char *at = strstr(text, field);
+    CHECK(at != NULL);
+    return atol(at + strlen(field) + 1);
+}
+#endif

@@ -1,0 +1,74 @@
+/* mallopt, malloc_trim, mallinfo, malloc_info, the __libc_ names and allocator.h answer sensibly. */
+#include "check.h"
+#include <allocator.h>
+#include <malloc.h>
+
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t), *__libc_valloc(size_t), *__libc_pvalloc(size_t);
+extern void __libc_free(void *);
+
+int main(void)
+{
+    CHECK(mallopt(M_MMAP_THRESHOLD, 1 << 20) == 1);
+    CHECK(mallopt(M_ARENA_MAX, 1) == 1);
+    CHECK(mallopt(4711, 1) == 0);
+
+    struct mallinfo2 before = mallinfo2();
+    char *held[100];
+    for (int i = 0; i < 100; i++) {
+        held[i] = malloc(opaque(100000));
+        CHECK(held[i] != NULL);
+        memset(held[i], 1, 100000);
+    }
+    struct mallinfo2 after = mallinfo2();
+    CHECK(after.uordblks >= before.uordblks + 100 * 100000ul);
+    CHECK(after.arena + after.hblkhd >= after.uordblks);
+    struct mallinfo narrow = mallinfo();
+    CHECK((size_t)narrow.uordblks == mallinfo2().uordblks);
+
+    struct allocator_statistics now;
+    CHECK(allocator_get_stats(&now, sizeof now) == 0);
+    CHECK(now.live_bytes >= 100 * 100000ul);
+    CHECK(now.committed_bytes >= now.live_bytes);
+    CHECK(now.mapped_bytes >= now.committed_bytes);
+    uint64_t old_header[1] = {0};
+    CHECK(allocator_get_stats((struct allocator_statistics *)old_header, sizeof old_header) == 0);
+    CHECK(old_header[0] >= 100 * 100000ul);
+    errno = 0;
+    CHECK(allocator_get_stats(NULL, sizeof now) == -1 && errno == EINVAL);
+    errno = 0;
+    CHECK(allocator_get_stats(&now, 1) == -1 && errno == EINVAL);
+
+    long resident = status_kib("VmRSS:");
+    for (int i = 0; i < 100; i++) {
+        free(held[i]);
+    }
+    malloc_trim(0);
+    CHECK(status_kib("VmRSS:") < resident - 5000);
+    CHECK(mallinfo2().uordblks < before.uordblks + 100000ul);
+
+    errno = 4711;
+    malloc_stats();
+    allocator_stats();
+    CHECK(errno == 4711);
+    CHECK(malloc_info(1, stdout) == EINVAL);
+    CHECK(malloc_info(0, stdout) == 0);
+
+    /* the other names reach the same heap */
+    void *p = __libc_malloc(10);
+    CHECK(p != NULL && malloc_usable_size(p) >= 10);
+    p = realloc(p, 100);
+    __libc_free(p);
+    p = __libc_realloc(malloc(10), 20);
+    free(p);
+    free(__libc_calloc(3, 3));
+    free(__libc_memalign(64, 3));
+    free(__libc_valloc(3));
+    free(__libc_pvalloc(3));
+
+    CHECK(allocator_init() == 0 && allocator_init() == 0);
+    CHECK(allocator_check() == 0);
+    allocator_cleanup();
+    CHECK(strchr(allocator_version(), '.') != NULL);
+    return 0;
+}

@@ -1,0 +1,206 @@
+//! What the shared library exports, how it is linked, and what its machine code looks like.
+
+mod common;
+
+use common::{available, run, shared_library};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Every name that a program may look for.
+const EXPORTS: &[&str] = &[
+    "malloc",
+    "calloc",
+    "realloc",
+    "free",
+    "aligned_alloc",
+    "memalign",
+    "posix_memalign",
+    "valloc",
+    "pvalloc",
+    "malloc_usable_size",
+    "cfree",
+    "reallocarray",
+    "free_sized",
+    "free_aligned_sized",
+    "malloc_trim",
+    "mallopt",
+    "mallinfo",
+    "mallinfo2",
+    "malloc_stats",
+    "malloc_info",
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_reallocarray",
+    "__libc_free",
+    "__libc_cfree",
+    "__libc_memalign",
+    "__libc_valloc",
+    "__libc_pvalloc",
+    "__posix_memalign",
+    "_Znwm",
+    "_Znam",
+    "_ZnwmRKSt9nothrow_t",
+    "_ZnamRKSt9nothrow_t",
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    "_ZnamSt11align_val_tRKSt9nothrow_t",
+    "_ZdlPv",
+    "_ZdaPv",
+    "_ZdlPvm",
+    "_ZdaPvm",
+    "_ZdlPvRKSt9nothrow_t",
+    "_ZdaPvRKSt9nothrow_t",
+    "_ZdlPvSt11align_val_t",
+    "_ZdaPvSt11align_val_t",
+    "_ZdlPvmSt11align_val_t",
+    "_ZdaPvmSt11align_val_t",
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+    "allocator_init",
+    "allocator_stats",
+    "allocator_cleanup",
+    "allocator_check",
+    "allocator_get_stats",
+    "allocator_version",
+];
+
+#[test]
+fn the_library_exports_the_whole_c_and_cxx_face_and_nothing_else() {
+    if !available("nm") {
+        return;
+    }
+    let outcome = run(Command::new("nm")
+        .args(["-D", "--defined-only", "--format=posix"])
+        .arg(shared_library()));
+    let mut found: Vec<&str> =
+        outcome.stdout.lines().filter_map(|line| line.split(' ').next()).collect();
+    let mut expected = EXPORTS.to_vec();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_library_binds_at_once_is_never_unmapped_and_needs_libc_alone() {
+    if !available("readelf") {
+        return;
+    }
+    let outcome = run(Command::new("readelf").args(["--wide", "--dynamic"]).arg(shared_library()));
+    let lines =
+        |word: &str| outcome.stdout.lines().filter(|line| line.contains(word)).collect::<Vec<_>>();
+    assert!(
+        lines("FLAGS_1").iter().any(|line| line.contains("NOW") && line.contains("NODELETE")),
+        "{}",
+        outcome.stdout
+    );
+    let needed = lines("NEEDED");
+    assert!(
+        needed.iter().all(|line| line.contains("libc.so") || line.contains("ld-linux")),
+        "{needed:?}"
+    );
+}
+
+#[test]
+fn malloc_takes_at_most_12_and_free_at_most_21_instructions() {
+    if !cfg!(target_arch = "x86_64") || !available("objdump") {
+        return;
+    }
+    let code = disassembly();
+    for (name, budget) in [("malloc", 12), ("_Znwm", 12), ("free", 21), ("_ZdlPv", 21)] {
+        let (path, calls) = fast_path(&code, name);
+        assert!(calls.is_empty(), "the fast path of {name} calls nothing: {calls:?}\n{path:#?}");
+        assert!(
+            path.len() <= budget,
+            "{name} takes {} instructions, not {budget}:\n{path:#?}",
+            path.len()
+        );
+        assert!(
+            !path.iter().any(|line| line.contains("lock ") || line.contains("xchg")),
+            "no atomics:\n{path:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_failing_operator_new_leaves_no_frame_behind_when_the_runtime_throws() {
+    if !cfg!(target_arch = "x86_64") || !available("objdump") {
+        return;
+    }
+    let code = disassembly();
+    let mut jumps = 0;
+    for (name, body) in &code {
+        for line in body.iter().filter(|line| line.text.contains("cxx_throw")) {
+            // Inside cxx_throw itself the address is asked for by a call.
+            if !name.contains("cxx_throw") {
+                assert!(
+                    line.text.starts_with('j'),
+                    "{name} jumps, it does not call: {}",
+                    line.text
+                );
+                jumps += 1;
+            }
+        }
+    }
+    assert!(jumps >= 8, "each of the 8 operators new reaches the runtime, not {jumps}");
+}
+
+/// One instruction: its address and text.
+#[derive(Debug)]
+struct Line<'a> {
+    address: u64,
+    text: &'a str,
+}
+
+/// The machine code of each function, by name.
+fn disassembly() -> BTreeMap<&'static str, Vec<Line<'static>>> {
+    let outcome = run(Command::new("objdump")
+        .args(["-d", "--no-show-raw-insn", "-M", "intel"])
+        .arg(shared_library()));
+    let text: &'static str = outcome.stdout.clone().leak();
+    let mut functions = BTreeMap::new();
+    let mut current = Vec::new();
+    let mut aliases: Vec<&str> = Vec::new();
+    for line in text.lines().chain([""]) {
+        if let Some(name) =
+            line.strip_suffix(">:").and_then(|line| line.split_once(" <")).map(|(_, name)| name)
+        {
+            aliases = vec![name];
+        } else if let Some((address, instruction)) = line.split_once(":\t") {
+            if let Ok(address) = u64::from_str_radix(address.trim(), 16) {
+                current.push(Line { address, text: instruction.trim() });
+            }
+        } else if let Some(&name) = aliases.first() {
+            functions.insert(name, std::mem::take(&mut current));
+            aliases.clear();
+        }
+    }
+    functions
+}
+
+/// The instructions from the entry of `name` to its first `ret`, forward jumps to elsewhere not taken, and the calls
+/// among them. A compiler puts the likely path first, so this is what an ordinary call executes.
+fn fast_path(code: &BTreeMap<&str, Vec<Line<'_>>>, name: &str) -> (Vec<String>, Vec<String>) {
+    // objdump prints one name per address; malloc may appear under an alias of the same code.
+    let body = code.get(name).or_else(|| alias(name).iter().find_map(|other| code.get(other)));
+    let body = body.unwrap_or_else(|| panic!("{name} is in the disassembly"));
+    let mut path = Vec::new();
+    for line in body {
+        path.push(format!("{:x} {}", line.address, line.text));
+        if line.text.starts_with("ret") || line.text.starts_with("jmp") {
+            break;
+        }
+    }
+    let calls = path.iter().filter(|line| line.contains(" call ")).cloned().collect();
+    (path, calls)
+}
+
+/// Names that share the code of `name` when the linker or the optimiser merges equal functions.
+fn alias(name: &str) -> &'static [&'static str] {
+    match name {
+        "malloc" => &["__libc_malloc"],
+        "free" | "_ZdlPv" => &["cfree", "__libc_free", "free", "_ZdlPv", "_ZdaPv"],
+        _ => &[],
+    }
+}

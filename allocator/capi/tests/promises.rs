@@ -1,0 +1,133 @@
+//! What `malloc` and its relatives promise, held by C and C++ programs that check themselves.
+
+mod common;
+
+use common::{compile, holds, preloaded, run};
+use std::process::Command;
+
+#[test]
+fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
+    let library = common::shared_library().display().to_string();
+    common::holds_with("standard.c", &[&library], &[]);
+}
+
+#[test]
+fn the_c_functions_keep_their_promises_when_linked_statically() {
+    let archive = common::static_library().display().to_string();
+    if let Some(program) = common::compile_to("standard-static", "standard.c", &[&archive]) {
+        run(&mut Command::new(program)).expect_success("standard.c with liballocator.a");
+    }
+}
+
+#[test]
+fn operators_new_and_delete_throw_return_null_and_call_the_new_handler_as_the_standard_says() {
+    holds("operators.cc");
+}
+
+#[test]
+fn operators_keep_their_promises_when_linked_statically() {
+    let archive = common::static_library().display().to_string();
+    if let Some(program) = common::compile_to("operators-static", "operators.cc", &[&archive]) {
+        run(&mut Command::new(program)).expect_success("operators.cc with liballocator.a");
+    }
+}
+
+#[test]
+fn the_allocator_answers_what_glibc_programs_ask_about_it() {
+    let library = common::shared_library().display().to_string();
+    let Some(program) = compile("introspection.c", &[&library]) else { return };
+    let outcome = run(&mut preloaded(program));
+    outcome.expect_success("introspection.c");
+    assert_well_formed(&outcome.stdout);
+    for word in [
+        "<malloc version=\"1\">",
+        "<heap nr=\"0\">",
+        "<system type=\"current\" size=\"",
+        "<aspace type=\"total\"",
+    ] {
+        assert!(outcome.stdout.contains(word), "malloc_info says {word}:\n{}", outcome.stdout);
+    }
+    for word in ["live", "committed", "mapped"] {
+        assert!(outcome.stderr.contains(word), "malloc_stats says {word}:\n{}", outcome.stderr);
+    }
+}
+
+/// Every element that opens also closes, in order.
+fn assert_well_formed(xml: &str) {
+    let mut open = Vec::new();
+    for tag in xml.split('<').skip(1) {
+        let tag = tag.split('>').next().unwrap_or_default();
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "in order:\n{xml}");
+        } else if !tag.ends_with('/') {
+            open.push(tag.split(' ').next().unwrap_or_default());
+        }
+    }
+    assert!(open.is_empty(), "closed: {open:?}\n{xml}");
+}
+
+#[test]
+fn the_quick_start_compiles_and_runs_with_the_shared_and_with_the_static_library() {
+    if !common::available("cc") {
+        return;
+    }
+    let package = common::package();
+    let folder = common::shared_library().parent().expect("a file in a folder");
+    let scratch = common::scratch("quick-start");
+    let linked = scratch.join("shared");
+    let standalone = scratch.join("static");
+    let cc = || {
+        let mut cc = Command::new("cc");
+        cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
+            .arg(package.join("include"));
+        cc.arg(package.join("examples/quick_start.c"));
+        cc
+    };
+    let rpath = format!("-Wl,-rpath,{}", folder.display());
+    run(cc().arg("-L").arg(folder).args(["-lallocator", &rpath, "-o"]).arg(&linked))
+        .expect_success("shared link");
+    run(cc().arg(common::static_library()).arg("-o").arg(&standalone))
+        .expect_success("static link");
+    for program in [linked, standalone] {
+        let outcome = run(&mut Command::new(&program));
+        outcome.expect_success("the quick start");
+        assert!(outcome.stdout.contains("the heap is sound"), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("is aligned"), "{}", outcome.stdout);
+        assert!(outcome.stderr.contains("live"), "allocator_stats speaks:\n{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn the_header_compiles_alone_in_every_dialect_without_a_warning() {
+    let scratch = common::scratch("header");
+    for (compiler, file, dialects) in [
+        ("cc", "alone.c", &["c99", "c11", "gnu17", "gnu2x"][..]),
+        ("g++", "alone.cc", &["c++11", "c++17", "c++20"][..]),
+    ] {
+        if !common::available(compiler) {
+            continue;
+        }
+        let source = scratch.join(file);
+        std::fs::write(&source, "#include <allocator.h>\nint main(void) { return 0; }\n")
+            .expect("a file");
+        for dialect in dialects {
+            let mut command = Command::new(compiler);
+            command.arg(format!("-std={dialect}")).args([
+                "-Wall",
+                "-Wextra",
+                "-Wpedantic",
+                "-Werror",
+                "-fsyntax-only",
+                "-I",
+            ]);
+            run(command.arg(common::package().join("include")).arg(&source))
+                .expect_success(dialect);
+        }
+    }
+}
+
+#[test]
+fn every_function_fails_cleanly_under_a_limit_and_serves_again_afterwards() {
+    let Some(program) = compile("limit.c", &[]) else { return };
+    run(&mut preloaded(program)).expect_success("limit.c");
+}
