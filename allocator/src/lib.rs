@@ -12,6 +12,7 @@
 //! | `bitmap` | blocks up to 1 MiB, with their free map outside |
 //! | `block`, `placement` | the boundary-tag heap and its placement strategies |
 //! | `huge` | objects with a mapping of their own |
+//! | `classic` | heaps that users choose: embedded ones, and `mode=classic` for the process |
 //! | `thread` | one heap per thread; birth, death, fork |
 //! | `heap` | routing: which floor serves a request |
 //! | `global_alloc` | the Rust face |
@@ -34,6 +35,8 @@ extern crate std;
 
 mod bitmap;
 pub mod block;
+#[cfg(not(loom))]
+pub mod classic;
 pub mod fatal;
 mod global_alloc;
 pub mod heap;

@@ -50,6 +50,25 @@ impl FaultKind {
         }
     }
 
+    /// The fault and the check that found it, as the one line of a report says it.
+    #[must_use]
+    pub const fn line(self) -> &'static str {
+        match self {
+            Self::DoubleFree => "double free (check double-free)",
+            Self::InvalidFree => {
+                "free of an address that no allocation returned (check invalid-free)"
+            }
+            Self::InteriorFree => "free of an address inside an object (check interior-free)",
+            Self::MisalignedFree => "free of a misaligned address (check misaligned-free)",
+            Self::ForeignFree => "free of an address outside the heap (check foreign-free)",
+            Self::Overflow => "write past the end of an object (check overflow)",
+            Self::CorruptHeader => "damaged block header (check corrupt-header)",
+            Self::UseAfterFree => "write into a freed object (check use-after-free)",
+            Self::CorruptIndex => "free blocks and their index disagree (check corrupt-index)",
+            Self::SizeMismatch => "free with a wrong size (check size-mismatch)",
+        }
+    }
+
     /// The name of the check that finds it, as options and tests spell it.
     #[must_use]
     pub const fn check(self) -> &'static str {

@@ -4,6 +4,8 @@
 //! small break of its own, so that "committed" and "trimmed" mean something to whoever measures.
 //! Cost: constant time per call.
 
+use core::mem::MaybeUninit;
+
 use super::region::{Added, Extent, Source};
 
 /// The source of a heap over a region that the caller owns.
@@ -26,6 +28,14 @@ impl FixedRegion {
     pub unsafe fn new(base: *mut u8, bytes: usize) -> Self {
         let base = base.expose_provenance();
         Self { base, bytes, step: bytes, zeroed: false, taken: false }
+    }
+
+    /// A source over `range`, which it owns for good.
+    #[must_use]
+    pub fn of(range: &'static mut [MaybeUninit<u8>]) -> Self {
+        let bytes = range.len();
+        // SAFETY: the range is borrowed for good, exclusively.
+        unsafe { Self::new(range.as_mut_ptr().cast(), bytes) }
     }
 
     /// Hands the range out in steps of `step` bytes (rounded up to 4 KiB) instead of at once.
@@ -58,6 +68,10 @@ unsafe impl Source for FixedRegion {
         self.taken = true;
         let bytes = self.round(bytes).min(self.bytes);
         Some(Extent { base: self.base, bytes, limit: self.bytes, zeroed: self.zeroed })
+    }
+
+    fn reach(&self, _bytes: usize) -> usize {
+        self.bytes
     }
 
     fn extend(&mut self, _base: usize, end: usize, bytes: usize) -> Added {

@@ -45,6 +45,11 @@ pub unsafe trait Source {
     /// A new region of at least `bytes`, or `None` if there is none.
     fn acquire(&mut self, bytes: usize) -> Option<Extent>;
 
+    /// At most how long a region becomes that `acquire(bytes)` returns: what its index must cover.
+    fn reach(&self, bytes: usize) -> usize {
+        bytes
+    }
+
     /// Adds at least `bytes` behind the region that ends at `end`, or nothing.
     fn extend(&mut self, base: usize, end: usize, bytes: usize) -> Added {
         let _ = (base, end, bytes);
@@ -57,9 +62,10 @@ pub unsafe trait Source {
         0
     }
 
-    /// Takes back a whole region, now `bytes` long. `false`: it stays the heap's.
-    fn release(&mut self, base: usize, bytes: usize) -> bool {
-        let _ = (base, bytes);
+    /// Takes back a whole region, now `bytes` long and with the limit it came with. `false`: it
+    /// stays the heap's.
+    fn release(&mut self, base: usize, bytes: usize, limit: usize) -> bool {
+        let _ = (base, bytes, limit);
         false
     }
 

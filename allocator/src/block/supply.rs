@@ -70,24 +70,11 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         let least = want.saturating_add(frame);
         let wish = least.max(self.policy.grow).max(self.counters.committed / 8);
         for bytes in [wish, least] {
-            // The index is dimensioned for what the region may become; ask again if that is more.
-            let mut ask = bytes.saturating_add(P::index_bytes(bytes));
-            for _ in 0..3 {
-                let Some(extent) = self.source.acquire(ask) else { break };
-                let index = P::index_bytes(extent.limit);
-                if extent.bytes >= least.saturating_add(index) {
-                    return Ok(self.add_region(extent));
-                }
-                if !self.source.release(extent.base, extent.bytes) {
-                    // It cannot be handed back, so use it, and extend it if its source can.
-                    let added = self.add_region(extent);
-                    let last = self.ground.regions.find(extent.base, 0);
-                    return match last {
-                        Some(last) if added => self.extend(last, want),
-                        _ => Ok(false),
-                    };
-                }
-                ask = least.saturating_add(index);
+            // The index covers what the region may become, not only what it is now.
+            let ask = bytes.saturating_add(P::index_bytes(bytes));
+            let ask = ask.max(least.saturating_add(P::index_bytes(self.source.reach(ask))));
+            if let Some(extent) = self.source.acquire(ask) {
+                return Ok(self.add_region(extent));
             }
         }
         Ok(false)
@@ -222,7 +209,8 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         // SAFETY: the block is free and listed.
         unsafe { self.placement.remove(&self.ground, only) }?;
         self.placement.region_changed(&self.ground, only.region, false);
-        if self.source.release(region.base, region.end - region.base) {
+        let (bytes, limit) = (region.end - region.base, region.limit - region.base);
+        if self.source.release(region.base, bytes, limit) {
             self.ground.regions.remove(only.region);
             self.hint = 0;
             self.counters.committed -= region.end - region.base;

@@ -49,6 +49,10 @@ unsafe impl Source for TestSource {
         Some(Extent { base, bytes, limit, zeroed: false })
     }
 
+    fn reach(&self, bytes: usize) -> usize {
+        (bytes + 4095).max(self.chunk)
+    }
+
     fn extend(&mut self, base: usize, end: usize, bytes: usize) -> Added {
         let limit = self.live.iter().find(|live| live.0 == base).map_or(0, |live| base + live.1);
         let bytes = (bytes + 4095) & !4095;
@@ -69,7 +73,7 @@ unsafe impl Source for TestSource {
         bytes
     }
 
-    fn release(&mut self, base: usize, bytes: usize) -> bool {
+    fn release(&mut self, base: usize, bytes: usize, _limit: usize) -> bool {
         let Some(index) = self.live.iter().position(|live| live.0 == base) else { return false };
         let (base, limit) = self.live.swap_remove(index);
         let layout = Layout::from_size_align(limit, ALIGN).unwrap();

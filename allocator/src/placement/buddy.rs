@@ -172,6 +172,7 @@ impl<S: Source> BuddyHeap<S> {
         let least = 2 * size + UNIT + 64;
         for bytes in [least.max(self.policy.grow).max(self.counters.committed / 8), least] {
             let ask = bytes + bytes / (UNIT - 1) + 128;
+            let ask = ask.max(least + self.source.reach(ask) / UNIT + 128);
             if !self.ground.regions.is_full()
                 && let Some(extent) = self.source.acquire(ask)
             {
@@ -409,7 +410,7 @@ impl<S: Source> HeapCore<S> for BuddyHeap<S> {
                 at += bytes_of(order);
             }
             let bytes = region.end - region.base;
-            if self.source.release(region.base, bytes) {
+            if self.source.release(region.base, bytes, region.limit - region.base) {
                 self.ground.regions.remove(index);
                 self.hint = 0;
                 self.counters.committed -= bytes;

@@ -264,8 +264,10 @@ impl<S: Source> SlabHeap<S> {
         }
         let least = want + 2 * PAGE;
         for bytes in [least.max(self.policy.grow).max(self.counters.committed / 8), least] {
+            let ask = bytes + bytes / 63 + 128;
+            let ask = ask.max(least + self.source.reach(ask) / 64 + 128);
             if !self.ground.regions.is_full()
-                && let Some(extent) = self.source.acquire(bytes + bytes / 63 + 128)
+                && let Some(extent) = self.source.acquire(ask)
             {
                 return self.add_region(extent);
             }
@@ -570,7 +572,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
             let pages = (end_of(&region) - region.first) / PAGE;
             if head.kind == Kind::Free && head.pages as usize == pages {
                 let bytes = region.end - region.base;
-                if self.source.release(region.base, bytes) {
+                if self.source.release(region.base, bytes, region.limit - region.base) {
                     self.ground.regions.remove(index);
                     self.hint = 0;
                     self.counters.committed -= bytes;

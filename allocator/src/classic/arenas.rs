@@ -1,0 +1,413 @@
+//! The process heap of classic mode: one heap or several, behind locks, with mappings beside them.
+//!
+//! Owns up to 16 heaps of one placement strategy, the registry of their regions, the mapped objects,
+//! and per heap a stack of blocks that other threads freed while its lock was taken.
+//!
+//! Cost: one uncontended lock per call. With arenas, a thread keeps to the heap its number selects
+//! and looks for another whose lock is free before it waits; a free whose lock is taken pushes the
+//! block on that heap's stack, which whoever takes the lock next empties.
+//!
+//! # Invariants
+//! 1. A block on a heap's stack is in use in that heap, and nobody else's.
+//! 2. A heap, once made, stays.
+
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use super::heap::ClassicHeap;
+use super::kernel;
+use super::lock::{Contention, FutexLock, Lock};
+use super::mapped::Mapped;
+use super::registry::Registry;
+use super::settings::{LockChoice, Settings};
+use super::source::PoolSource;
+use crate::block::{Counters, Fault, FaultKind, GRAIN, HeapCore, Policy, Strategy, Totals};
+
+/// Most heaps of a process.
+pub(super) const ARENAS: usize = 16;
+
+/// A futex lock that is left out when the process promised to have one thread.
+#[derive(Debug)]
+pub(super) struct SwitchLock {
+    futex: FutexLock,
+    off: core::sync::atomic::AtomicBool,
+}
+
+// SAFETY: as the futex lock, unless it was switched off, which whoever chose `lock=none` answers for.
+unsafe impl Lock for SwitchLock {
+    const FREE: Self =
+        Self { futex: FutexLock::FREE, off: core::sync::atomic::AtomicBool::new(false) };
+
+    #[inline(always)]
+    fn acquire(&self) {
+        if !self.off.load(Ordering::Relaxed) {
+            self.futex.acquire();
+        }
+    }
+
+    #[inline(always)]
+    fn try_acquire(&self) -> bool {
+        self.off.load(Ordering::Relaxed) || self.futex.try_acquire()
+    }
+
+    #[inline(always)]
+    fn release(&self) {
+        if !self.off.load(Ordering::Relaxed) {
+            self.futex.release();
+        }
+    }
+
+    fn contention(&self) -> Contention {
+        self.futex.contention()
+    }
+}
+
+type Heap<P> = ClassicHeap<P, SwitchLock, PoolSource>;
+
+/// One heap and what was freed for it from afar.
+pub(super) struct Arena<P: Strategy> {
+    heap: Heap<P>,
+    /// Top of a stack through the first words of the blocks; 0: empty.
+    afar: AtomicUsize,
+}
+
+/// What the heaps of a process share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) mapped: Mapped,
+}
+
+/// All heaps of a process, of one strategy.
+pub(super) struct Arenas<P: Strategy> {
+    shared: &'static Shared,
+    settings: Settings,
+    count: usize,
+    secret: u64,
+    heaps: [AtomicPtr<Arena<P>>; ARENAS],
+    making: FutexLock,
+}
+
+impl<P: Strategy> Arenas<P> {
+    pub(super) const fn new(
+        shared: &'static Shared,
+        settings: Settings,
+        processors: usize,
+        secret: u64,
+    ) -> Self {
+        let count = match settings.lock {
+            LockChoice::Arena if processors > ARENAS => ARENAS,
+            LockChoice::Arena if processors > 1 => processors,
+            LockChoice::Arena | LockChoice::Global | LockChoice::None => 1,
+        };
+        let heaps = [const { AtomicPtr::new(core::ptr::null_mut()) }; ARENAS];
+        Self { shared, settings, count, secret, heaps, making: FutexLock::FREE }
+    }
+
+    /// The heap with this number, made if need be.
+    #[inline(always)]
+    fn arena(&self, number: usize) -> Option<&Arena<P>> {
+        let slot = self.heaps.get(number)?;
+        let found = slot.load(Ordering::Acquire);
+        if found.is_null() {
+            return self.make(number, slot);
+        }
+        // SAFETY: heaps are published whole and stay (invariant 2).
+        Some(unsafe { &*found })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&self, number: usize, slot: &AtomicPtr<Arena<P>>) -> Option<&Arena<P>> {
+        self.making.acquire();
+        let mut found = slot.load(Ordering::Acquire);
+        if found.is_null() {
+            let page = kernel::page();
+            let at = kernel::map(size_of::<Arena<P>>().next_multiple_of(page));
+            if at != 0 {
+                let Settings { trim_threshold: trim, top_pad, sbrk, .. } = self.settings;
+                let policy = Policy { grow: top_pad.max(page), trim, keep: top_pad };
+                let source =
+                    PoolSource::new(&self.shared.registry, number as u8, sbrk && number == 0);
+                let heap = Heap::with_secret(source, policy, self.secret, number as u8);
+                heap.set_deferred(self.settings.deferred);
+                heap.lock().off.store(self.settings.lock == LockChoice::None, Ordering::Relaxed);
+                found = core::ptr::with_exposed_provenance_mut(at);
+                // SAFETY: a fresh mapping, page-aligned and large enough.
+                unsafe { found.write(Arena { heap, afar: AtomicUsize::new(0) }) };
+                slot.store(found, Ordering::Release);
+            }
+        }
+        self.making.release();
+        // SAFETY: null, or a heap that is published and stays.
+        unsafe { found.as_ref() }
+    }
+
+    fn made(&self) -> impl Iterator<Item = &Arena<P>> {
+        // SAFETY: null, or a heap that is published and stays.
+        self.heaps.iter().filter_map(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() })
+    }
+
+    /// The heap this thread turns to first.
+    #[inline(always)]
+    fn home(&self) -> usize {
+        if self.count == 1 {
+            return 0;
+        }
+        (kernel::thread_word() >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & (ARENAS - 1)
+    }
+
+    /// An object; `None` out of memory.
+    #[inline]
+    pub(super) fn allocate(
+        &self,
+        size: usize,
+        align: usize,
+        zero: bool,
+    ) -> Result<Option<usize>, Fault> {
+        if size >= self.settings.mmap_threshold
+            && let Some(object) = self.shared.mapped.allocate(size, align)
+        {
+            return Ok(Some(object));
+        }
+        self.pooled(size, align, zero)
+    }
+
+    #[inline]
+    fn pooled(&self, size: usize, align: usize, zero: bool) -> Result<Option<usize>, Fault> {
+        let home = self.home();
+        if self.count > 1 {
+            for number in 0..self.count {
+                let Some(arena) = self.arena((home + number) % self.count) else { continue };
+                let found = arena.heap.try_with(|core| {
+                    arena.collect(core)?;
+                    core.allocate(size, align, zero)
+                });
+                match found {
+                    Some(Ok(None)) | None => {}
+                    Some(result) => return result,
+                }
+            }
+        }
+        // Every lock was taken, or memory is short: wait, and ask every heap before giving up.
+        for number in 0..self.count {
+            let Some(arena) = self.arena((home + number) % self.count) else { continue };
+            let found = arena.heap.with(|core| {
+                arena.collect(core)?;
+                core.allocate(size, align, zero)
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives an object back.
+    #[inline]
+    pub(super) fn free(&self, object: usize) -> Result<(), Fault> {
+        if self.count == 1 {
+            let Some(arena) = self.arena(0) else { return self.shared.mapped.free(object) };
+            return match arena.heap.with(|core| core.free(object)) {
+                Err(fault) if fault.kind == FaultKind::ForeignFree => {
+                    self.shared.mapped.free(object)
+                }
+                result => result.map(drop),
+            };
+        }
+        let owner = self.shared.registry.arena(object);
+        let Some(arena) = owner.and_then(|number| self.arena(number as usize)) else {
+            return self.shared.mapped.free(object);
+        };
+        let freed = arena.heap.try_with(|core| {
+            arena.collect(core)?;
+            core.free(object).map(drop)
+        });
+        match freed {
+            Some(result) => result,
+            // Only what surely is a payload may carry a link.
+            None if object & (GRAIN - 1) == 0 => {
+                arena.push(object);
+                Ok(())
+            }
+            None => arena.heap.with(|core| core.free(object).map(drop)),
+        }
+    }
+
+    /// Runs `act` on the heap that owns `object`, or `None` if none does.
+    fn owning<T>(
+        &self,
+        object: usize,
+        act: impl FnOnce(&mut P::Core<PoolSource>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let owner = self.shared.registry.arena(object);
+        match owner.and_then(|number| self.arena(number as usize)) {
+            Some(arena) => arena.heap.with(|core| {
+                arena.collect(core)?;
+                act(core).map(Some)
+            }),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn usable(&self, object: usize) -> Result<usize, Fault> {
+        match self.owning(object, |core| core.usable(object))? {
+            Some(usable) => Ok(usable),
+            None => self.shared.mapped.usable(object),
+        }
+    }
+
+    pub(super) fn owns(&self, object: usize) -> bool {
+        self.shared.registry.arena(object).is_some() || self.shared.mapped.owns(object)
+    }
+
+    /// Makes the object hold `size` bytes, moving it if need be; `None` out of memory.
+    pub(super) fn reallocate(&self, object: usize, size: usize) -> Result<Option<usize>, Fault> {
+        let pooled = self.owning(object, |core| {
+            let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
+            if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }
+        })?;
+        let usable = match pooled {
+            Some((true, _)) => return Ok(Some(object)),
+            Some((false, usable)) => usable,
+            None => {
+                let usable = self.shared.mapped.usable(object)?;
+                if size >= self.settings.mmap_threshold
+                    && let Some(moved) = self.shared.mapped.resize(object, size)?
+                {
+                    return Ok(Some(moved));
+                }
+                usable
+            }
+        };
+        let Some(fresh) = self.allocate(size, GRAIN, false)? else { return Ok(None) };
+        let from = core::ptr::with_exposed_provenance::<u8>(object);
+        let to = core::ptr::with_exposed_provenance_mut::<u8>(fresh);
+        // SAFETY: both objects are live, hold the bytes, and do not overlap.
+        unsafe { to.copy_from_nonoverlapping(from, usable.min(size)) };
+        self.free(object)?;
+        Ok(Some(fresh))
+    }
+
+    pub(super) fn check(&self) -> Result<Totals, Fault> {
+        let mut sum = Totals::default();
+        for arena in self.made() {
+            let totals = arena.heap.with(|core| {
+                arena.collect(core)?;
+                core.check()
+            })?;
+            sum.live_blocks += totals.live_blocks;
+            sum.live_bytes += totals.live_bytes;
+            sum.parked_blocks += totals.parked_blocks;
+            sum.parked_bytes += totals.parked_bytes;
+            sum.free_blocks += totals.free_blocks;
+            sum.free_bytes += totals.free_bytes;
+            sum.largest_free = sum.largest_free.max(totals.largest_free);
+            sum.overhead += totals.overhead;
+            sum.committed += totals.committed;
+        }
+        Ok(sum)
+    }
+
+    pub(super) fn trim(&self, keep: usize) -> Result<usize, Fault> {
+        let mut given = 0;
+        for arena in self.made() {
+            given += arena.heap.with(|core| {
+                arena.collect(core)?;
+                core.trim(keep)
+            })?;
+        }
+        Ok(given)
+    }
+
+    /// The sums over all heaps, the searches' lengths, and the locks' counts.
+    pub(super) fn sums(&self) -> (Counters, u64, Contention) {
+        let mut sum = Counters::ZERO;
+        let mut examined = 0;
+        let mut contention = self.shared.mapped.contention();
+        for arena in self.made() {
+            let counters = arena.heap.counters();
+            sum.live_blocks += counters.live_blocks;
+            sum.live_bytes += counters.live_bytes;
+            sum.parked_blocks += counters.parked_blocks;
+            sum.parked_bytes += counters.parked_bytes;
+            sum.committed += counters.committed;
+            sum.peak_committed += counters.peak_committed;
+            sum.peak_live += counters.peak_live;
+            sum.overhead += counters.overhead;
+            sum.allocations += counters.allocations;
+            sum.frees += counters.frees;
+            examined += arena.heap.examined();
+            contention = contention.plus(arena.heap.contention());
+        }
+        (sum, examined, contention)
+    }
+
+    /// Takes every lock, so that a fork finds all heaps whole.
+    pub(super) fn before_fork(&self) {
+        self.making.acquire();
+        for arena in self.made() {
+            arena.heap.lock().acquire();
+        }
+        self.shared.mapped.lock().acquire();
+        self.shared.registry.lock.acquire();
+    }
+
+    /// Gives the locks back: in the child, whose waiters do not exist, by making them free.
+    pub(super) fn after_fork(&self, child: bool) {
+        let give = |lock: &FutexLock| if child { lock.reset() } else { lock.release() };
+        give(&self.shared.registry.lock);
+        give(self.shared.mapped.lock());
+        for arena in self.made() {
+            if !arena.heap.lock().off.load(Ordering::Relaxed) {
+                give(&arena.heap.lock().futex);
+            }
+        }
+        give(&self.making);
+    }
+}
+
+impl<P: Strategy> Arena<P> {
+    /// Puts a block aside for whoever takes the lock next.
+    fn push(&self, object: usize) {
+        let link = core::ptr::with_exposed_provenance_mut::<usize>(object);
+        let mut top = self.afar.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the object was freed by its only user; its payload holds a word at least.
+            unsafe { link.write(top) };
+            match self.afar.compare_exchange_weak(top, object, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Frees what others put aside. The caller holds the lock.
+    #[inline(always)]
+    fn collect(&self, core: &mut P::Core<PoolSource>) -> Result<(), Fault> {
+        if self.afar.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let mut object = self.afar.swap(0, Ordering::Acquire);
+        while object != 0 {
+            // The block is believed only once it is known to be live: a block that was pushed twice
+            // is free by its second turn, and its link word is no longer ours.
+            core.usable(object)?;
+            let link = core::ptr::with_exposed_provenance::<usize>(object);
+            // SAFETY: a live block that was pushed, so its first word is our link.
+            let next = unsafe { link.read() };
+            core.free(object)?;
+            object = next;
+        }
+        Ok(())
+    }
+}
+
+impl<P: Strategy> core::fmt::Debug for Arenas<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Arenas")
+            .field("placement", &P::NAME)
+            .field("settings", &self.settings)
+            .finish()
+    }
+}

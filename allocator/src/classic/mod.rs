@@ -1,0 +1,44 @@
+//! Classic mode: boundary-tag heaps that users choose.
+//!
+//! Two faces. [`ClassicHeap`] is a heap of a program's own, over a region it owns, with a placement
+//! strategy and a lock named by type. For the whole process, `mode=classic` routes every request to
+//! one heap or to arenas of heaps, chosen by [`Settings`].
+//!
+//! Owns every object it hands out. Cost: see the strategies in [`crate::placement`] and the locks in
+//! [`lock`](FutexLock).
+#![cfg_attr(
+    not(test),
+    deny(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
+
+mod arenas;
+mod heap;
+mod kernel;
+mod lock;
+mod mapped;
+mod process;
+mod registry;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use heap::ClassicHeap;
+pub use lock::{Contention, FutexLock, Lock, NoLock};
+pub use process::{
+    OnFault, Snapshot, after_fork, allocate, allocate_aligned, allocate_zeroed, before_fork, check,
+    configure, deallocate, is_configured, on_fault, owns, reallocate, snapshot, trim, usable_size,
+};
+pub use settings::{LockChoice, PlacementChoice, Settings};
+
+/// A word nobody outside can guess, from the random bytes the kernel gives each process.
+fn secret() -> u64 {
+    // SAFETY: reads the auxiliary vector.
+    let bytes = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
+    let bytes = core::ptr::with_exposed_provenance::<u64>(bytes);
+    if bytes.is_null() {
+        return kernel::now_ns() | 1;
+    }
+    // SAFETY: AT_RANDOM points to 16 bytes that live as long as the process.
+    unsafe { bytes.read_unaligned() | 1 }
+}
