@@ -257,13 +257,13 @@ fn rows(work: &Workload) -> Vec<Row> {
     let live: usize = work.first.iter().map(|&size| size as usize + 24).sum();
     let make = |name, run: fn(&Workload, &mut [u8], &mut Outcome) -> Option<()>| {
         // The side index is sized for the whole region, so take the smallest that does.
-        for tenths in [11, 12, 13, 14, 16, 20, 26, 40] {
+        for tenths in [11, 12, 13, 14, 16, 20, 26, 40, 80, 160] {
             let mut region = vec![0; live * tenths / 10];
             if run(work, &mut region, &mut Outcome::default()).is_some() {
                 return Row { name, run, region, outcome: Outcome::default() };
             }
         }
-        panic!("{name} needs more than four times what is live");
+        panic!("{name} needs more than sixteen times what is live");
     };
     vec![
         make("first-fit, no lock", run::<FirstFit, NoLock>),

@@ -175,11 +175,14 @@ mod tests {
 
     #[test]
     fn fresh_memory_is_an_empty_registry() {
-        let registry = Box::new(Registry::empty());
-        let words = core::ptr::from_ref(&*registry).cast::<u32>();
-        let words = (0..size_of::<Registry>() / 4).map(|index| words.wrapping_add(index));
-        // SAFETY: every field is an atomic integer without padding between them that matters here.
-        assert!(words.into_iter().all(|word| unsafe { word.read_volatile() } == 0));
+        // SAFETY: atomic integers, for which zero is a value.
+        let registry = Box::new(unsafe { core::mem::zeroed::<Registry>() });
+        assert_eq!(registry.arena(0), None);
+        assert_eq!(registry.arena(usize::MAX), None);
+        assert!(registry.lock.try_acquire());
+        registry.lock.release();
+        assert!(registry.insert(0x1000, 0x2000, 4));
+        assert_eq!(registry.arena(0x1000), Some(4));
     }
 
     #[test]

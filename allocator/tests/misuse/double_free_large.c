@@ -1,0 +1,12 @@
+/* expect: double-free */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(void) {
+    char *p = malloc(1 << 20);
+    free(p);
+    free(p);
+    puts("not caught");
+    return 0;
+}

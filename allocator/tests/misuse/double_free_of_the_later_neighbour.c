@@ -1,0 +1,14 @@
+/* expect: double-free */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(void) {
+    char *p = malloc(1100), *q = malloc(1100);
+    malloc(1100);
+    free(q);
+    free(p);
+    free(q);
+    puts("not caught");
+    return 0;
+}

@@ -1,0 +1,12 @@
+/* expect: interior-free */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(void) {
+    char *p = malloc(50000);
+    memset(p, 0x41, 50000);
+    free(p + 4096 * 3);
+    puts("not caught");
+    return 0;
+}

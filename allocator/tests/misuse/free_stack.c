@@ -1,0 +1,12 @@
+/* expect: foreign-free */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(void) {
+    _Alignas(16) char s[64];
+    malloc(100);
+    free(s);
+    puts("not caught");
+    return 0;
+}
