@@ -1,0 +1,66 @@
+//! Processes that fork, threads that come and go, libraries that come and go, calls too early and too late.
+
+mod common;
+
+use common::{compile, compile_to, holds, holds_with, preloaded, run, shared_library};
+use std::process::Command;
+
+#[test]
+fn both_sides_of_a_fork_in_a_threaded_process_keep_allocating() {
+    holds("fork_threads.c");
+}
+
+#[test]
+#[ignore = "open: a lock does not know its holder for the first and last instructions"]
+fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
+    holds("fork_signal.c");
+}
+
+#[test]
+#[ignore = "open: a child without fork handlers finds locks held by threads it does not have"]
+fn the_child_of_a_fork_without_fork_handlers_allocates() {
+    holds("fork_raw.c");
+}
+
+#[test]
+fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
+    let Some(program) = compile("thread_churn.c", &[]) else { return };
+    run(preloaded(program).arg("10000")).expect_success("10,000 threads");
+}
+
+#[test]
+fn malloc_works_before_constructors_and_after_thread_destructors() {
+    holds("early_late.c");
+}
+
+#[test]
+fn the_library_can_be_opened_and_closed_beside_another_malloc_while_threads_use_it() {
+    let Some(program) = compile("dlopen.c", &["-ldl"]) else { return };
+    run(Command::new(program).arg(shared_library())).expect_success("dlopen.c");
+}
+
+#[test]
+fn plugins_come_and_go_and_what_they_allocated_outlives_them() {
+    let plugin = ["-DPLUGIN", "-shared", "-fPIC"];
+    let Some(plugin) = compile_to("plugin.so", "plugin.c", &plugin) else { return };
+    let Some(program) = compile("plugin.c", &["-ldl"]) else { return };
+    run(preloaded(program).arg(plugin)).expect_success("plugin.c");
+}
+
+#[test]
+fn a_break_that_others_move_or_block_harms_nobody() {
+    holds("break.c");
+}
+
+#[test]
+fn a_break_that_others_move_harms_nobody_without_address_randomisation() {
+    // Without randomisation the heap follows the program directly, and mappings lie elsewhere than usual.
+    let Some(program) = compile_to("break-fixed", "break.c", &["-no-pie"]) else { return };
+    run(&mut preloaded(program)).expect_success("break.c without PIE");
+}
+
+#[test]
+#[ignore = "open: segments that are wholly free are not released when the kernel refuses a mapping"]
+fn a_limit_on_data_makes_allocations_fail_and_nothing_else() {
+    holds_with("data_limit.c", &[], &[]);
+}
