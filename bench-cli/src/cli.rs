@@ -53,6 +53,8 @@ enum Command {
     Run(commands::run::RunArgs),
     /// List what can be measured, under what, and what is measured
     List(commands::list::ListArgs),
+    /// Say what limits this machine as a place to measure
+    Doctor(commands::doctor::DoctorArgs),
     /// Print where a library of ours lies, for LD_PRELOAD by hand
     Preload(commands::preload::PreloadArgs),
     /// Understand and rewrite traces
@@ -61,8 +63,19 @@ enum Command {
     Report(commands::report::ReportArgs),
     /// Run a program and record every call of the malloc family as a trace
     Record(commands::record::RecordArgs),
+    /// Print what makes a shell complete the words of this command line
+    Completions(commands::completions::CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(commands::completions::ManArgs),
     #[command(hide = true)]
     Worker(crate::worker::WorkerArgs),
+}
+
+/// The whole command line, for completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Parses the command line, runs the subcommand and turns its result into an exit code.
@@ -79,10 +92,13 @@ pub fn main() -> ExitCode {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
         Some(Command::List(args)) => commands::list::run(&args, &cli.global),
+        Some(Command::Doctor(args)) => commands::doctor::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
+        Some(Command::Completions(args)) => commands::completions::run(&args),
+        Some(Command::Man(args)) => commands::completions::man(&args),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),
     };
     match result {

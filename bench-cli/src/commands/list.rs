@@ -3,6 +3,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use workloads::spec::Spec;
 
 use crate::allocators::{self, Allocator};
 use crate::cli::{Format, Global};
@@ -29,6 +30,16 @@ enum What {
 }
 
 #[derive(Debug, Serialize)]
+struct WorkloadEntry {
+    name: String,
+    threads: u32,
+    any_threads: bool,
+    seed: u64,
+    question: String,
+    bias: String,
+}
+
+#[derive(Debug, Serialize)]
 struct AllocatorEntry {
     name: String,
     library: Option<String>,
@@ -42,7 +53,9 @@ struct AllocatorEntry {
 /// If standard output cannot take it.
 pub fn run(args: &ListArgs, global: &Global) -> Result<Exit, CliError> {
     match args.what {
-        What::Workloads => print::<AllocatorEntry, 1>(&[], global.format, |_| [String::new()])?,
+        What::Workloads => print(&workload_entries(), global.format, |entry| {
+            [entry.name.clone(), format!("{}t", entry.threads), entry.question.clone()]
+        })?,
         What::Allocators => print(&allocator_entries(), global.format, |entry| {
             let library = entry.library.as_deref().unwrap_or("(the C library)");
             [entry.name.clone(), entry.reason.clone().unwrap_or_else(|| library.to_owned())]
@@ -57,6 +70,22 @@ pub fn run(args: &ListArgs, global: &Global) -> Result<Exit, CliError> {
         })?,
     }
     Ok(Exit::Success)
+}
+
+fn workload_entries() -> Vec<WorkloadEntry> {
+    let mut entries = Vec::new();
+    for spec in Spec::all() {
+        let names = std::iter::once(spec.name.clone()).chain(spec.variants());
+        entries.extend(names.map(|name| WorkloadEntry {
+            name,
+            threads: spec.threads,
+            any_threads: spec.any_threads,
+            seed: spec.seed,
+            question: spec.question.clone(),
+            bias: spec.bias.clone(),
+        }));
+    }
+    entries
 }
 
 fn allocator_entries() -> Vec<AllocatorEntry> {

@@ -1,5 +1,7 @@
 //! One module per subcommand: its arguments, and a `run` that returns how the process ends.
 
+pub mod completions;
+pub mod doctor;
 pub mod list;
 pub mod preload;
 pub mod record;

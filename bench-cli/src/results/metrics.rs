@@ -48,6 +48,7 @@ pub const METRICS: &[Metric] = &[
     metric(RUNS, "touch", "text", None, "which bytes of new objects were written"),
     metric(RUNS, "pressure", "text", None, "the memory pressure applied; empty: none"),
     metric(RUNS, "limit_bytes", "bytes", None, "the memory limit of a run under pressure"),
+    metric(RUNS, "limit_hits", "count", None, "how often the run reached a cgroup's limit"),
     metric(RUNS, "end", "text", None, "completed, or how the process failed"),
     metric(RUNS, "exit_status", "count", None, "of a user's program; 128 + signal as in a shell"),
     metric(RUNS, "operations", "count", None, "calls of the malloc family that were executed"),

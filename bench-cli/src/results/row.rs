@@ -23,6 +23,7 @@ pub struct RunRow {
     pub touch: String,
     pub pressure: String,
     pub limit_bytes: Option<u64>,
+    pub limit_hits: Option<u64>,
     pub end: String,
     pub exit_status: Option<i32>,
     pub operations: Option<u64>,

@@ -12,6 +12,7 @@ use workloads::engine::{self, EngineOptions};
 use workloads::plan::Plan;
 
 use super::affinity;
+use super::limit;
 use super::parent::{
     FAULT_FILE, REPORT_FILE, SPEC_FILE, STATUS_BROKE_PROMISE, STATUS_FAILED, STATUS_UNPROVEN,
 };
@@ -58,6 +59,10 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         affinity::bind(&set).map_err(|e| failed(format!("cannot bind to processors: {e}")))?;
     }
     let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
+    let before = limit::resident_bytes();
+    if let Some(wanted) = &spec.limit {
+        limit::apply(wanted).map_err(|e| failed(format!("cannot set the memory limit: {e}")))?;
+    }
     let outcome = engine::run(&plan, &options(&spec)).map_err(|error| failed(chain(&error)))?;
     let elapsed_ns = outcome.elapsed_ns + spin(outcome.elapsed_ns, spec.inject_slowdown);
     let footprint_peak = outcome.footprint.as_ref().map(|f| f.peak_live_bytes);
@@ -70,6 +75,7 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         peak_live_bytes: footprint_peak.unwrap_or(outcome.fidelity.trace_peak_live_bytes),
         peak_rss_bytes: outcome.memory.peak_rss_bytes.saturating_sub(outcome.memory.base_rss_bytes),
         base_rss_bytes: outcome.memory.base_rss_bytes,
+        allowance_bytes: outcome.memory.base_rss_bytes.saturating_sub(before),
         minor_faults: outcome.minor_faults,
         major_faults: outcome.major_faults,
         instructions: None,

@@ -6,18 +6,22 @@
 //! number. An allocator that crashes, hangs or breaks its promise is a result.
 //!
 //! `spec` says what is measured and what came out, `parent` is the side that waits, `child` the
-//! side that measures, `affinity` binds processes to processors, `proof` finds out who serves `malloc`.
+//! side that measures, `affinity` binds processes to processors, `callgrind`
+//! counts instructions, `limit` takes memory away, `proof` finds out who serves `malloc`.
 
 mod affinity;
+mod callgrind;
 mod child;
+mod limit;
 mod parent;
 mod proof;
 mod spec;
 
 pub use affinity::parse_cpus;
 pub(crate) use affinity::{bind, cpu_set};
+pub use callgrind::valgrind;
 pub use child::{WorkerArgs, work};
-pub(crate) use parent::apply_allocator;
 pub use parent::{WorkerError, run_once};
+pub(crate) use parent::{apply_allocator, is_scrubbed};
 pub use spec::{CellOutcome, CellSpec, End, Pass, Report};
 pub use workloads::engine::{CallSet, Pace, Touch};

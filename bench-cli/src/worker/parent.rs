@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::spec::{CellOutcome, CellSpec, End, Report};
+use super::callgrind;
+use super::spec::{CellOutcome, CellSpec, End, Pass, Report};
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
 use crate::interrupt;
@@ -97,7 +98,11 @@ pub fn run_once(spec: &CellSpec) -> Result<CellOutcome, WorkerError> {
     let stderr = folder.path().join("stderr.txt");
     let log = File::create(&stderr).map_err(system("cannot write the worker's log"))?;
     let program = env::current_exe().map_err(system("cannot find bench-cli itself"))?;
-    let mut command = Command::new(program);
+    let counts = folder.path().join("callgrind.out");
+    let mut command = match spec.pass {
+        Pass::Instructions => callgrind::command(&program, &counts),
+        _ => Command::new(program),
+    };
     command.arg("worker").arg(folder.path());
     apply_allocator(&mut command, &spec.allocator);
     command.env("BENCH_CLI_PADDING", padding(spec.seed));
@@ -108,13 +113,30 @@ pub fn run_once(spec: &CellSpec) -> Result<CellOutcome, WorkerError> {
     if interrupt::requested() {
         return Err(WorkerError::Interrupted);
     }
-    conclude(spec, folder.path(), status, hung, tail(&stderr))
+    let mut outcome = conclude(spec, folder.path(), status, hung, tail(&stderr))?;
+    if let (Pass::Instructions, Some(report)) = (spec.pass, &mut outcome.report) {
+        report.instructions = callgrind::instructions(&counts);
+    }
+    Ok(outcome)
 }
 
 /// Preloads `allocator` into `command`, and clears from its environment whatever could change how
 /// an allocator behaves.
 pub(crate) fn apply_allocator(command: &mut Command, allocator: &Allocator) {
-    const PREFIXES: [&str; 10] = [
+    for (name, _) in env::vars_os() {
+        if is_scrubbed(&name.to_string_lossy()) {
+            command.env_remove(&name);
+        }
+    }
+    if let Some(library) = &allocator.preload {
+        command.env("LD_PRELOAD", library);
+    }
+    command.envs(allocator.env.iter().map(|(key, value)| (key, value)));
+}
+
+/// Whether a variable of this name could change how some allocator behaves.
+pub(crate) fn is_scrubbed(name: &str) -> bool {
+    const PREFIXES: [&str; 11] = [
         "MALLOC_",
         "MIMALLOC_",
         "TCMALLOC_",
@@ -125,17 +147,9 @@ pub(crate) fn apply_allocator(command: &mut Command, allocator: &Allocator) {
         "SNMALLOC_",
         "RPMALLOC_",
         "SCUDO_",
+        "HOARD_",
     ];
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) || text == "GLIBC_TUNABLES" {
-            command.env_remove(&name);
-        }
-    }
-    if let Some(library) = &allocator.preload {
-        command.env("LD_PRELOAD", library);
-    }
-    command.envs(allocator.env.iter().map(|(key, value)| (key, value)));
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name == "GLIBC_TUNABLES"
 }
 
 /// Up to a page of environment: its size moves the stack, and with it what collides in the caches.
@@ -192,6 +206,13 @@ fn conclude(
             return Err(WorkerError::Unproven {
                 allocator: spec.allocator.name.clone(),
                 why: fault(),
+            });
+        }
+        // The dynamic linker's own way to say that a library, or one it needs, cannot be loaded.
+        (_, Some(127), _) => {
+            return Err(WorkerError::Unproven {
+                allocator: spec.allocator.name.clone(),
+                why: stderr,
             });
         }
         (_, Some(STATUS_FAILED), _) => return Err(WorkerError::Failed(fault())),

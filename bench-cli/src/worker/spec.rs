@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use workloads::engine::{CallSet, Outcome, Pace, Touch};
 
 use crate::allocators::Allocator;
+use crate::pressure::Limit;
 
 /// What a run looks at. One run looks at one thing, so that observing does not disturb it.
 #[derive(
@@ -63,6 +64,8 @@ pub struct CellSpec {
     pub drain_ms: Vec<u64>,
     /// Whose functions are called: the allocator's, or none (the floor of the harness).
     pub calls: CallSet,
+    /// The memory that the run may have; `None`: all there is.
+    pub limit: Option<Limit>,
     /// Processors the worker is bound to; empty: wherever the kernel puts it.
     pub cpus: Vec<usize>,
     /// Makes the run longer by this share of its own time, really spent, to test verdicts.
@@ -88,6 +91,7 @@ impl CellSpec {
             slowest: 0,
             drain_ms: Vec::new(),
             calls: CallSet::default(),
+            limit: None,
             cpus: Vec::new(),
             inject_slowdown: 0.0,
             seed: 0,
@@ -182,6 +186,9 @@ pub struct Report {
     pub peak_rss_bytes: u64,
     /// Resident memory of the harness before the first operation.
     pub base_rss_bytes: u64,
+    /// What the harness got for the run between the moment when a limit is set and the first
+    /// operation.
+    pub allowance_bytes: u64,
     /// Page faults without disk access during the run.
     pub minor_faults: u64,
     /// Page faults with disk access during the run.

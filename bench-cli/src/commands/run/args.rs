@@ -8,6 +8,7 @@ use clap::Args;
 use workloads::plan::Order;
 
 use crate::gate::quantity;
+use crate::pressure::Pressure;
 use crate::worker::{Pace, Pass, Touch};
 
 /// What to run and under which allocators.
@@ -44,9 +45,17 @@ pub struct RunArgs {
     /// Which bytes of new objects are written: none, pages, header, all, recorded (default: pages)
     #[arg(long, value_name = "BYTES")]
     pub touch: Option<Touch>,
-    /// Run so many copies of everything at the same time
+    /// So many times the work of a workload; 0.1 is a tenth (default: 1; the standard suite runs
+    /// short)
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    pub scale: Option<f64>,
+    /// Run so many copies of everything at the same time, each with threads of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub scale: Option<u32>,
+    pub copies: Option<u32>,
+    /// Run again with less memory: `80%` of the system allocator's peak, or `64M`, by cgroup;
+    /// `as:80%` and `data:80%` by address space and data segment; commas for several
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub pressure: Vec<Pressure>,
     /// Check overlap, alignment, contents and zeroing in a pass of its own
     #[arg(long)]
     pub verify: bool,
@@ -62,6 +71,13 @@ pub struct RunArgs {
     /// Continue the interrupted run in --out (default: bench-out/latest)
     #[arg(long)]
     pub resume: bool,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor > 0.0 && factor <= 1e6 => Ok(factor),
+        _ => Err(format!("`{text}` is no factor above 0")),
+    }
 }
 
 /// A list of processors.

@@ -130,6 +130,14 @@ impl Program {
 
     /// Numbers of a program that the library never got into would be of the wrong allocator.
     fn check_preload(&self, allocator: &Allocator, outcome: &ExecOutcome) -> Result<(), CliError> {
+        // The dynamic linker's own way to say that a library, or one it needs, cannot be loaded.
+        if allocator.preload.is_some()
+            && outcome.status == Status::Exited(127)
+            && outcome.stderr.contains("shared librar")
+        {
+            let what = format!("{} cannot be measured by preload", allocator.name);
+            return Err(CliError::new(Exit::Usage, what).because(&outcome.stderr));
+        }
         if allocator.preload.is_none() || outcome.preloaded == Some(true) {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 use tempfile::TempDir;
 
 use super::args::{DEFAULT_RUNS, RunArgs};
+use super::limiter::Limiter;
 use super::rows::{self, Context};
 use super::{chosen_allocators, manifest, report, slug};
 use crate::allocators::Allocator;
@@ -11,8 +12,8 @@ use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::results::{RunDirectory, utc};
 use crate::session::{self, Cells, Noted, Slot, Stop};
-use crate::subjects::{self, Prepared, Settings};
-use crate::worker::{self, CellSpec, Pace, Pass};
+use crate::subjects::{self, Amount, Prepared, Settings};
+use crate::worker::{self, CellOutcome, CellSpec, Pace, Pass};
 
 /// Measures what `args` names, or the standard short suite.
 ///
@@ -21,44 +22,44 @@ use crate::worker::{self, CellSpec, Pace, Pass};
 /// failed ([`Exit::AllocatorFault`], after everything else was measured).
 pub(super) fn run(args: &RunArgs, global: &Global) -> Result<Exit, CliError> {
     let subjects = match args.what.is_empty() {
-        true => subjects::standard_suite(),
+        true => subjects::standard_suite()?,
         false => args.what.iter().map(|text| subjects::resolve(text)).collect::<Result<_, _>>()?,
     };
     let allocators = chosen_allocators(args)?;
-    let passes = chosen_passes(args);
+    let passes = chosen_passes(args)?;
+    let limiter = Limiter::new(&args.pressure, &allocators)?;
     let plans = tempfile::Builder::new().prefix("bench-cli-plans-").tempdir().map_err(|error| {
         CliError::new(Exit::Usage, "cannot make a temporary folder")
             .because(error)
             .help("set TMPDIR to a folder that can be written")
     })?;
-    let settings = Settings {
-        order: args.order,
-        threads: args.threads,
-        times: matches!(args.pace, Some(Pace::Paced(_))),
-        seed: global.seed,
-    };
+    let settings = settings(args, global);
     let prepared: Vec<Prepared> = subjects
         .iter()
         .map(|subject| subject.prepare(&settings, plans.path()))
         .collect::<Result<_, _>>()?;
     let notes = prepared.iter().map(|prepared| prepared.note.clone()).collect();
     let same = format!(
-        "{passes:?} {settings:?} {:?} {:?} {:?} {:?}",
-        args.pace, args.touch, args.scale, args.cpus
+        "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?}",
+        args.pace, args.touch, args.copies, args.cpus, args.pressure
     );
     let manifest = manifest(notes, &allocators, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
     let rounds: Vec<u32> = passes.iter().map(|pass| rounds_of(*pass, args.runs)).collect();
-    let slots = session::schedule(prepared.len(), &rounds, allocators.len(), global.seed);
+    let variants = prepared.len() * limiter.variants();
+    let slots = session::schedule(variants, &rounds, allocators.len(), global.seed);
+    let histograms = directory.histograms();
     let mut cells = Measured {
         prepared,
         passes,
         allocators,
+        limiter,
         args,
-        histograms: directory.histograms(),
+        histograms,
         seed: global.seed,
         _plans: plans,
     };
+    cells.limiter.learn(directory.runs());
     let stop = session::run_all(&slots, &mut cells, &mut directory, args.budget, global.quiet)?;
     let names: Vec<String> = cells.allocators.iter().map(|a| a.name.clone()).collect();
     report::print(&directory, &names, global)?;
@@ -69,13 +70,34 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> Result<Exit, CliError> {
     report::faults(&directory)
 }
 
-fn chosen_passes(args: &RunArgs) -> Vec<Pass> {
+fn settings(args: &RunArgs, global: &Global) -> Settings {
+    let amount = match (args.scale, args.what.is_empty()) {
+        (Some(factor), _) => Amount::Times(factor),
+        (None, true) => Amount::Short,
+        (None, false) => Amount::Whole,
+    };
+    Settings {
+        order: args.order,
+        threads: args.threads,
+        amount,
+        times: matches!(args.pace, Some(Pace::Paced(_))),
+        // The default seed leaves every workload its own.
+        seed: if global.seed == 1 { 0 } else { global.seed },
+    }
+}
+
+fn chosen_passes(args: &RunArgs) -> Result<Vec<Pass>, CliError> {
     let mut passes = args.passes.clone();
     if passes.is_empty() {
         passes = vec![Pass::Throughput, Pass::Latency, Pass::Footprint];
     }
     if args.verify && !passes.contains(&Pass::Verify) {
         passes.push(Pass::Verify);
+    }
+    if passes.contains(&Pass::Instructions) && worker::valgrind().is_none() {
+        return Err(CliError::new(Exit::Unfit, "instructions cannot be counted on this machine")
+            .because("valgrind is not installed")
+            .help("install valgrind, or leave `instructions` out of --pass"));
     }
     let mut seen = Vec::new();
     passes.retain(|pass| {
@@ -84,7 +106,7 @@ fn chosen_passes(args: &RunArgs) -> Vec<Pass> {
             true
         }
     });
-    passes
+    Ok(passes)
 }
 
 /// Times vary from process to process, so they need the rounds; the rest varies little.
@@ -101,6 +123,7 @@ struct Measured<'a> {
     prepared: Vec<Prepared>,
     passes: Vec<Pass>,
     allocators: Vec<Allocator>,
+    limiter: Limiter,
     args: &'a RunArgs,
     histograms: std::path::PathBuf,
     seed: u64,
@@ -110,31 +133,40 @@ struct Measured<'a> {
 
 impl Cells for Measured<'_> {
     fn id(&self, slot: &Slot) -> String {
-        let subject = &self.prepared[slot.subject];
+        let (subject, variant) = self.split(slot);
         let allocator = &self.allocators[slot.allocator].name;
         let pass = self.passes[slot.pass].name();
         // Two allocators may differ only where a slug ends; their place tells them apart.
         let place = slot.allocator;
         let (name, threads) = (slug(&subject.name), subject.threads);
-        format!("{name}-{threads}t--{place}-{}--{pass}--{}", slug(allocator), slot.round)
+        let pressure = match self.limiter.name(variant) {
+            name if name.is_empty() => String::new(),
+            name => format!("-{}", slug(&name.replace('%', "pc"))),
+        };
+        let allocator = slug(allocator);
+        format!("{name}-{threads}t{pressure}--{place}-{allocator}--{pass}--{}", slot.round)
     }
 
     fn run(&mut self, slot: &Slot, id: &str) -> Result<Noted, CliError> {
-        let subject = &self.prepared[slot.subject];
+        let (subject, variant) = self.split(slot);
+        let subject = &subject.clone();
         let allocator = &self.allocators[slot.allocator];
         let pass = self.passes[slot.pass];
         let started = utc::now();
         let mut spec = CellSpec::new(subject.plan.clone(), allocator.clone(), pass);
-        spec.touch = self.args.touch.unwrap_or_default();
+        spec.touch = self.args.touch.unwrap_or(subject.touch);
         spec.pace = self.args.pace.unwrap_or_default();
-        spec.copies = self.args.scale.unwrap_or(1);
+        spec.copies = self.args.copies.unwrap_or(1);
         spec.cpus = self.args.cpus.clone().unwrap_or_default().0;
         // Every process differs in what chance decides, and two sessions of one seed do not.
         spec.seed = self.seed.wrapping_add(u64::from(slot.round) << 32 | slot.subject as u64);
         if let Some(timeout) = self.args.timeout {
             spec.timeout_s = timeout.as_secs();
         }
+        let limit = self.limiter.limit(variant, subject)?;
+        spec.limit = limit.as_ref().map(|(limit, _)| limit.clone());
         let outcome = worker::run_once(&spec)?;
+        check_counts(subject, &spec, &outcome)?;
         let context = Context {
             id,
             subject,
@@ -144,7 +176,38 @@ impl Cells for Measured<'_> {
             seed: self.seed,
             started,
             histograms: &self.histograms,
+            pressure: self.limiter.name(variant),
         };
-        rows::noted(&context, &outcome)
+        let mut noted = rows::noted(&context, &outcome)?;
+        noted.run.limit_hits =
+            limit.and_then(|(_, group)| group).and_then(|group| group.limit_hits());
+        if let Some(report) = &outcome.report {
+            self.limiter.allow(&subject.name, report.allowance_bytes);
+        }
+        self.limiter.learn(std::slice::from_ref(&noted.run));
+        Ok(noted)
     }
+}
+
+impl Measured<'_> {
+    /// The subject of a slot, and which of its pressures (0: none).
+    fn split(&self, slot: &Slot) -> (&Prepared, usize) {
+        let variants = self.limiter.variants();
+        (&self.prepared[slot.subject / variants], slot.subject % variants)
+    }
+}
+
+/// Other counts than the plan's mean other work: no number of such a run is worth anything.
+fn check_counts(
+    subject: &Prepared,
+    spec: &CellSpec,
+    outcome: &CellOutcome,
+) -> Result<(), CliError> {
+    let Some(report) = &outcome.report else { return Ok(()) };
+    let expected = subject.counts.operations * u64::from(spec.copies);
+    if report.operations == expected || report.failed_allocations > 0 {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::Internal, format!("{} did other work than planned", subject.name))
+        .because(format!("{} operations instead of {expected}", report.operations)))
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod exec;
+mod limiter;
 mod measure;
 mod report;
 mod rows;

@@ -25,6 +25,7 @@ pub(super) struct Context<'a> {
     pub(super) seed: u64,
     pub(super) started: u64,
     pub(super) histograms: &'a Path,
+    pub(super) pressure: String,
 }
 
 /// The lines of one run; its histograms are written on the way.
@@ -69,6 +70,8 @@ fn run_row(context: &Context<'_>, cell: &CellOutcome) -> RunRow {
         order: context.subject.order.to_string(),
         pace: context.spec.pace.to_string(),
         touch: context.spec.touch.to_string(),
+        pressure: context.pressure.clone(),
+        limit_bytes: context.spec.limit.as_ref().map(|limit| limit.bytes),
         end: cell.end.name(),
         seed: context.seed,
         started_utc: utc::rfc3339(context.started),

@@ -1,0 +1,102 @@
+//! Which memory limit a run gets: none, or a share of what the reference had resident without one.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use crate::allocators::Allocator;
+use crate::error::{CliError, Exit};
+use crate::pressure::{self, Cgroup, Limit, Means, Pressure};
+use crate::results::RunRow;
+use crate::subjects::Prepared;
+
+/// The pressures of a session, and what has been seen without any.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    pressures: Vec<Pressure>,
+    reference: String,
+    /// Peak of the reference by workload.
+    peaks: BTreeMap<String, u64>,
+    /// What the harness itself took by workload, at most.
+    allowances: BTreeMap<String, u64>,
+}
+
+impl Limiter {
+    /// For `pressures`, with the system's allocator as reference where it is among `allocators`,
+    /// else the first.
+    ///
+    /// # Errors
+    /// [`Exit::Unfit`] if this machine lets us make no cgroup and one is needed.
+    pub(super) fn new(pressures: &[Pressure], allocators: &[Allocator]) -> Result<Self, CliError> {
+        if pressures.iter().any(|pressure| pressure.means == Means::Cgroup) {
+            pressure::probe().map_err(|refusal| {
+                CliError::new(Exit::Unfit, "memory cannot be limited by cgroup on this machine")
+                    .because(refusal)
+                    .help("run as root, or limit address space instead: `--pressure as:80%`")
+            })?;
+        }
+        let reference = allocators.iter().find(|a| a.preload.is_none()).or(allocators.first());
+        Ok(Limiter {
+            pressures: pressures.to_vec(),
+            reference: reference.map_or_else(String::new, |a| a.name.clone()),
+            peaks: BTreeMap::new(),
+            allowances: BTreeMap::new(),
+        })
+    }
+
+    /// Runs of one workload and allocator: without pressure, and one with each.
+    pub(super) fn variants(&self) -> usize {
+        1 + self.pressures.len()
+    }
+
+    /// The word in the `pressure` column; empty for none.
+    pub(super) fn name(&self, variant: usize) -> String {
+        match variant.checked_sub(1) {
+            None => String::new(),
+            Some(index) => self.pressures[index].to_string(),
+        }
+    }
+
+    /// Looks for the reference's peaks in rows.
+    pub(super) fn learn(&mut self, rows: &[RunRow]) {
+        for row in rows.iter().filter(|row| row.pressure.is_empty() && row.end == "completed") {
+            if let (true, Some(peak)) = (row.allocator == self.reference, row.peak_rss_bytes) {
+                let known = self.peaks.entry(row.workload.clone()).or_default();
+                *known = peak.max(*known);
+            }
+        }
+    }
+
+    /// Notes what the harness took for a run of `workload`.
+    pub(super) fn allow(&mut self, workload: &str, bytes: u64) {
+        let known = self.allowances.entry(workload.to_owned()).or_default();
+        *known = bytes.max(*known);
+    }
+
+    /// The limit of a run, with the cgroup that has to live as long as it.
+    ///
+    /// # Errors
+    /// If the reference has no peak, or the cgroup cannot be made.
+    pub(super) fn limit(
+        &self,
+        variant: usize,
+        subject: &Prepared,
+    ) -> Result<Option<(Limit, Option<Cgroup>)>, CliError> {
+        let Some(index) = variant.checked_sub(1) else { return Ok(None) };
+        let pressure = &self.pressures[index];
+        let name = &subject.name;
+        let peak = self.peaks.get(name).copied().ok_or_else(|| {
+            CliError::new(Exit::AllocatorFault, format!("{name} cannot be put under pressure"))
+                .because(format!("{} did not complete it without a limit", self.reference))
+        })?;
+        let bytes = pressure.bytes(peak).max(4096);
+        let allowance = self.allowances.get(name).copied().unwrap_or(0);
+        let group = match pressure.means {
+            Means::Cgroup => Some(Cgroup::new(bytes + allowance).map_err(|refusal| {
+                CliError::new(Exit::Unfit, "a memory cgroup cannot be made").because(refusal)
+            })?),
+            _ => None,
+        };
+        let cgroup = group.as_ref().map(|group| group.path().to_path_buf());
+        Ok(Some((Limit { means: pressure.means, bytes, allowance, cgroup }, group)))
+    }
+}

@@ -1,0 +1,292 @@
+//! Memory pressure: a limit around one worker, and whether this machine lets us set one.
+//!
+//! `80%` limits the memory that the run itself may have resident to a share of what the reference
+//! allocator had resident at its peak without a limit: the same limit for all, as in a container.
+//! A cgroup enforces it (version 1 or 2), where this process may make one. `as:80%` and `data:80%`
+//! limit address space or data segment instead (`RLIMIT_AS`, `RLIMIT_DATA`): these need no rights,
+//! and make allocations fail instead of ending the process.
+//!
+//! The harness's own memory is never part of the limit: what it holds before the first operation
+//! is added on top.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Means {
+    /// Resident memory and page cache, by cgroup.
+    Cgroup,
+    /// Address space.
+    AddressSpace,
+    /// Private writable memory.
+    Data,
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Amount {
+    /// A share of the reference's unconstrained peak.
+    Share(f64),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// A pressure as named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// What is limited.
+    pub means: Means,
+    /// How much.
+    pub amount: Amount,
+}
+
+impl Pressure {
+    /// The limit in bytes where the reference's unconstrained peak was `peak`.
+    #[must_use]
+    pub fn bytes(&self, peak: u64) -> u64 {
+        match self.amount {
+            Amount::Bytes(bytes) => bytes,
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+            Amount::Share(share) => (peak as f64 * share) as u64,
+        }
+    }
+}
+
+impl FromStr for Pressure {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is no pressure: write `80%` or `64M`, with `as:` or `data:` before it for a limit without cgroups"
+            )
+        };
+        let (means, amount) = match text.split_once(':') {
+            None => (Means::Cgroup, text),
+            Some(("as", amount)) => (Means::AddressSpace, amount),
+            Some(("data", amount)) => (Means::Data, amount),
+            Some(_) => return Err(wrong()),
+        };
+        let amount = match amount.strip_suffix('%') {
+            Some(percent) => match percent.trim().parse::<f64>() {
+                Ok(percent) if percent > 0.0 && percent <= 10_000.0 => {
+                    Amount::Share(percent / 100.0)
+                }
+                _ => return Err(wrong()),
+            },
+            None => Amount::Bytes(bytes(amount).ok_or_else(wrong)?),
+        };
+        Ok(Pressure { means, amount })
+    }
+}
+
+/// `65536`, `64K`, `64M`, `2G`: powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, shift) = match text.to_ascii_uppercase().chars().last()? {
+        'K' => (&text[..text.len() - 1], 10),
+        'M' => (&text[..text.len() - 1], 20),
+        'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().ok().filter(|n| *n > 0)?;
+    number.checked_mul(1 << shift)
+}
+
+impl fmt::Display for Pressure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.means {
+            Means::Cgroup => "",
+            Means::AddressSpace => "as:",
+            Means::Data => "data:",
+        })?;
+        match self.amount {
+            Amount::Share(share) => write!(f, "{}%", (share * 1e6).round() / 1e4),
+            Amount::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// A limit on one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// What is limited.
+    pub means: Means,
+    /// Bytes that the run itself may have.
+    pub bytes: u64,
+    /// Bytes of the harness that come on top.
+    pub allowance: u64,
+    /// The cgroup that enforces it, made by [`Cgroup::new`].
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Why no memory cgroup can be made here.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No hierarchy has the controller.
+    #[error("no memory controller is mounted")]
+    NoController,
+    /// It is there and may not be used.
+    #[error("`{}` cannot be used ({error})", path.display())]
+    Forbidden {
+        /// What was tried to be written.
+        path: PathBuf,
+        /// The refusal.
+        error: io::Error,
+    },
+}
+
+/// Which kind of cgroup can be made here.
+///
+/// # Errors
+/// Why none can.
+pub fn probe() -> Result<&'static str, Refusal> {
+    let group = Cgroup::new(1 << 30)?;
+    Ok(if group.unified { "version 2" } else { "version 1" })
+}
+
+/// A memory cgroup of our own, removed when it goes out of scope.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    unified: bool,
+}
+
+impl Cgroup {
+    /// A group whose processes may have `bytes` of memory and no swap.
+    ///
+    /// # Errors
+    /// If this machine or its administrator does not let us.
+    pub fn new(bytes: u64) -> Result<Self, Refusal> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (parent, unified) = memory_hierarchy().ok_or(Refusal::NoController)?;
+        let forbidden = |path: &Path, error| Refusal::Forbidden { path: path.to_path_buf(), error };
+        if unified {
+            let control = parent.join("cgroup.subtree_control");
+            fs::write(&control, "+memory").map_err(|error| forbidden(&control, error))?;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("bench-cli-{}-{number}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| forbidden(&path, error))?;
+        let group = Cgroup { path, unified };
+        let limit = group.path.join(if unified { "memory.max" } else { "memory.limit_in_bytes" });
+        fs::write(&limit, bytes.to_string()).map_err(|error| forbidden(&limit, error))?;
+        // Swap may not be there at all, and then needs no limit.
+        let _ = match unified {
+            true => fs::write(group.path.join("memory.swap.max"), "0"),
+            false => fs::write(group.path.join("memory.memsw.limit_in_bytes"), bytes.to_string()),
+        };
+        Ok(group)
+    }
+
+    /// Its folder; a process enters by writing its id to `cgroup.procs` there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How often its processes reached the limit.
+    #[must_use]
+    pub fn limit_hits(&self) -> Option<u64> {
+        if !self.unified {
+            return fs::read_to_string(self.path.join("memory.failcnt")).ok()?.trim().parse().ok();
+        }
+        let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
+        events.lines().find_map(|line| line.strip_prefix("max ")?.parse().ok())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The worker was waited for; its last pages may take the kernel a moment.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+/// The folder below which a memory cgroup can be made, and whether it is of version 2.
+fn memory_hierarchy() -> Option<(PathBuf, bool)> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(1);
+        let (Some(mount), Some(kind), Some(options)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let mount = Path::new(mount);
+        let unified = match kind {
+            "cgroup" if options.split(',').any(|option| option == "memory") => false,
+            "cgroup2" if has_memory(mount) => true,
+            _ => continue,
+        };
+        let mine = own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            let same = match unified {
+                true => controllers.is_empty(),
+                false => controllers.split(',').any(|name| name == "memory"),
+            };
+            same.then(|| mount.join(path.trim_start_matches('/')))
+        });
+        // Inside a container the path may be that of the host, and the mount is our group itself.
+        let folder = mine.filter(|path| path.is_dir()).unwrap_or_else(|| mount.to_path_buf());
+        return Some((folder, unified));
+    }
+    None
+}
+
+fn has_memory(mount: &Path) -> bool {
+    fs::read_to_string(mount.join("cgroup.controllers"))
+        .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressures_are_read_back_from_their_names() {
+        for text in ["80%", "12.5%", "as:70%", "data:50%", "65536"] {
+            assert_eq!(text.parse::<Pressure>().unwrap().to_string(), text);
+        }
+        let megabytes: Pressure = "as:64M".parse().unwrap();
+        assert_eq!(megabytes.bytes(1), 64 << 20);
+        assert_eq!("50%".parse::<Pressure>().unwrap().bytes(1000), 500);
+    }
+
+    #[test]
+    fn what_is_no_pressure_is_refused_with_an_example() {
+        for text in ["", "x", "-5%", "0%", "swap:80%", "64T"] {
+            assert!(text.parse::<Pressure>().unwrap_err().contains("80%"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_is_gone_after_use_or_refused_with_a_reason() {
+        match Cgroup::new(64 << 20) {
+            Ok(group) => {
+                let path = group.path().to_path_buf();
+                assert!(path.is_dir());
+                assert_eq!(group.limit_hits(), Some(0));
+                drop(group);
+                assert!(!path.exists());
+            }
+            Err(refusal) => println!("skipped: {refusal}"),
+        }
+    }
+}

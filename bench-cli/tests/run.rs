@@ -1,0 +1,185 @@
+//! `bench-cli run` from end to end: what it leaves behind, and what it does when things go wrong
+//! that are nobody's typing.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{bench_cli, bump_allocator, fails, library, rows, run, trace};
+
+#[test]
+fn a_trace_gives_a_table_and_every_file_of_a_run() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 4000);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--out", "out", "--runs", "2"];
+    let (code, stdout, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("tiny.txt") && stdout.contains("time ms"), "{stdout}");
+    assert!(stdout.contains("Fidelity of tiny.txt in order window:4096"), "{stdout}");
+    let out = home.path().join("out");
+    let runs = rows(&out.join("runs.csv"));
+    let passes: Vec<&str> = runs.iter().map(|row| row["pass"].as_str()).collect();
+    assert_eq!(passes, ["throughput", "latency", "footprint", "throughput"]);
+    for row in &runs {
+        assert_eq!(row["allocator"], "system");
+        assert_eq!(row["threads"], "2");
+        assert_eq!(row["operations"], (4000 + 4000 - 64).to_string());
+        assert_eq!(row["failed_allocations"], "0");
+        assert_eq!(row["end"], "completed");
+        assert!(row["elapsed_ns"].parse::<u64>().unwrap() > 0);
+        assert!(row["library"].contains("libc"), "{}", row["library"]);
+        assert_eq!((row["pressure"].as_str(), row["limit_bytes"].as_str()), ("", ""));
+    }
+    let ids: BTreeSet<&str> = runs.iter().map(|row| row["run_id"].as_str()).collect();
+    assert_eq!(ids.len(), runs.len());
+    let latency = rows(&out.join("latency.csv"));
+    let all: Vec<_> = latency.iter().filter(|row| row["op"] == "all").collect();
+    assert_eq!(all[0]["count"], (4000 + 4000 - 64).to_string());
+    assert!(latency.iter().all(|row| ids.contains(row["run_id"].as_str())));
+    assert!(!rows(&out.join("timeline.csv")).is_empty());
+    assert_eq!(fs::read_dir(out.join("hist")).unwrap().count(), 1);
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["state"], "completed");
+    assert_eq!(manifest["subjects"][0]["kind"], "trace");
+}
+
+#[test]
+fn the_default_folder_is_named_by_its_time_and_latest_points_to_it() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 100);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1"];
+    let (code, _, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let latest = fs::read_link(home.path().join("bench-out/latest")).unwrap();
+    assert!(home.path().join("bench-out").join(&latest).join("runs.csv").is_file());
+    assert!(stderr.contains(latest.to_str().unwrap()), "{stderr}");
+}
+
+#[test]
+fn results_go_to_standard_output_in_the_format_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 100);
+    let common = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1", "--format"];
+    let (_, json, _) = run(home.path(), &[&common[..], &["json", "--out", "a"]].concat());
+    let lines: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(lines[0]["allocator"], "system");
+    assert!(lines[0]["elapsed_ns"].as_f64().unwrap() > 0.0);
+    let (_, csv, _) = run(home.path(), &[&common[..], &["csv", "--out", "b"]].concat());
+    assert!(csv.starts_with("workload,threads,"), "{csv}");
+    assert_eq!(csv.lines().count(), 2);
+}
+
+#[test]
+fn an_allocator_that_crashes_is_a_row_and_its_own_exit_code() {
+    let home = tempfile::tempdir().unwrap();
+    let source = bump_allocator("if (n > 2000) __builtin_trap();");
+    let Some(crash) = library(home.path(), "crash", &source, &[]) else { return };
+    let trace = trace(home.path(), 4000);
+    let allocators = format!("system,{}", crash.display());
+    let args = ["run", trace.to_str().unwrap(), "-a", &allocators, "--runs", "1", "--out", "out"];
+    fails(home.path(), &args, 6, &["crash.so crashed (SIG", "tiny.txt"]);
+    let runs = rows(&home.path().join("out/runs.csv"));
+    assert_eq!(runs.len(), 6, "system ran on");
+    for row in runs.iter().filter(|row| row["allocator"] == "crash.so") {
+        assert!(row["end"].starts_with("crashed"), "{}", row["end"]);
+        assert_eq!(row["elapsed_ns"], "", "a crash has no time");
+    }
+}
+
+#[test]
+fn an_allocator_that_hangs_is_ended_and_told() {
+    let home = tempfile::tempdir().unwrap();
+    let source = bump_allocator("while (n > 500) {}");
+    let Some(hang) = library(home.path(), "hang", &source, &[]) else { return };
+    let trace = trace(home.path(), 4000);
+    let (trace, hang) = (trace.to_str().unwrap(), hang.to_str().unwrap());
+    let args = ["run", trace, "-a", hang, "--pass", "throughput", "--runs", "1", "--timeout", "1s"];
+    fails(home.path(), &args, 6, &["hang.so hung"]);
+}
+
+#[test]
+fn an_allocator_that_breaks_a_promise_is_caught_by_verify() {
+    let home = tempfile::tempdir().unwrap();
+    // Every hundredth object begins where the one before it did.
+    let source = bump_allocator("static char *old; if (n % 100 == 0) p = old; else old = p;");
+    let Some(liar) = library(home.path(), "liar", &source, &[]) else { return };
+    let trace = trace(home.path(), 4000);
+    let (trace, liar) = (trace.to_str().unwrap(), liar.to_str().unwrap());
+    let args = ["run", trace, "-a", liar, "--pass", "verify", "--runs", "1"];
+    fails(home.path(), &args, 6, &["liar.so broke promise"]);
+    let (code, _, stderr) = run(home.path(), &["run", trace, "-a", "system", "--pass", "verify"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn ctrl_c_keeps_what_is_finished_and_resume_completes_it() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 20_000);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "400"];
+    let args = [&args[..], &["--pass", "throughput", "--out", "out"]].concat();
+    let child = bench_cli(home.path())
+        .args(&args)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let runs = home.path().join("out/runs.csv");
+    let start = Instant::now();
+    while !runs.exists() || rows(&runs).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no run was noted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("--resume --out out") && !stderr.contains("panicked"), "{stderr}");
+    let kept = rows(&runs);
+    assert!(!kept.is_empty() && kept.len() < 400, "{}", kept.len());
+    let names: Vec<_> = fs::read_dir(home.path().join("out")).unwrap().flatten().collect();
+    assert!(names.iter().all(|n| !n.file_name().to_string_lossy().starts_with('.')), "{names:?}");
+
+    fails(home.path(), &args, 2, &["interrupted", "--resume"]);
+    let other = [&args[..], &["--resume", "--touch", "none"]].concat();
+    fails(home.path(), &other, 2, &["other settings"]);
+    let (code, _, stderr) = run(home.path(), &[&args[..], &["--resume"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let all = rows(&runs);
+    assert_eq!(all.len(), 400);
+    assert_eq!(all[..kept.len()], kept[..], "what was finished is not measured again");
+    let ids: BTreeSet<&String> = all.iter().map(|row| &row["run_id"]).collect();
+    assert_eq!(ids.len(), 400);
+}
+
+#[test]
+fn a_program_is_timed_under_each_allocator_and_its_output_compared() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(bump) = library(home.path(), "bump", &bump_allocator(""), &[]) else { return };
+    let allocators = format!("system,{}", bump.display());
+    let args = ["run", "--exec", "ls -d /", "-a", &allocators, "--runs", "2", "--out", "out"];
+    let (code, stdout, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("same output"), "{stdout}");
+    for row in rows(&home.path().join("out/runs.csv")) {
+        assert_eq!(row["workload"], "ls -d /");
+        assert_eq!((row["exit_status"].as_str(), row["output_bytes"].as_str()), ("0", "2"));
+        assert!(row["peak_rss_bytes"].parse::<u64>().unwrap() > 100_000);
+    }
+}
+
+#[test]
+fn a_program_that_crashes_under_one_allocator_alone_is_that_allocators_fault() {
+    let home = tempfile::tempdir().unwrap();
+    let source = bump_allocator("__builtin_trap();");
+    let Some(crash) = library(home.path(), "crash", &source, &[]) else { return };
+    let allocators = format!("system,{}", crash.display());
+    let args = ["run", "--exec", "ls -d /", "-a", &allocators, "--runs", "1", "--out", "out"];
+    let (code, stdout, stderr) = run(home.path(), &args);
+    assert_eq!(code, 6, "{stdout}{stderr}");
+    let (code, _, _) = run(home.path(), &["run", "--exec", "false", "-a", "system", "--runs", "1"]);
+    assert_eq!(code, 0, "a program that fails by itself is nobody's fault");
+}
