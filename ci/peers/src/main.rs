@@ -75,10 +75,13 @@ fn one(recipe: &Recipe, packages: &[Value], here: &Path, out: &Path) -> Result<S
         "name": recipe.name, "version": version,
         "package": format!("{} {crate_version}", recipe.package),
         "compiler": compilers, "flags": recipe.flags(),
-        "exports_malloc": recipe.exports,
+        "exports_malloc": recipe.exports, "environment": recipe.environment,
     });
     let built = fs::read_to_string(&record_file).ok().and_then(|text| text.parse::<Value>().ok());
-    if built.as_ref() != Some(&wanted) || !library.exists() {
+    let up_to_date = built.is_some_and(|built| {
+        ["package", "compiler", "flags"].iter().all(|key| built[key] == wanted[key])
+    });
+    if !up_to_date || !library.exists() {
         eprintln!("building {} {version} …", recipe.name);
         let _ = fs::remove_file(&record_file);
         build::library(recipe, source, &here.join("target/objects").join(recipe.name), &library)?;

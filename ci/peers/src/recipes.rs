@@ -14,6 +14,8 @@ pub struct Recipe {
     pub package: &'static str,
     /// How the library comes to own malloc, for the reader of a table.
     pub exports: &'static str,
+    /// What the environment needs for the allocator to work as its authors mean it to.
+    pub environment: &'static str,
     /// The allocator's own version, from the sources and the crate's version.
     pub version: fn(&Path, &str) -> Result<String, String>,
     /// How to build it.
@@ -55,6 +57,7 @@ pub fn all() -> Vec<Recipe> {
             name: "mimalloc",
             package: "libmimalloc-sys",
             exports: "its own override (MI_MALLOC_OVERRIDE), C++ operators included",
+            environment: "",
             version: |source, _| mimalloc_version(source, "v3"),
             how: How::Compile {
                 flags: MIMALLOC_3,
@@ -66,6 +69,7 @@ pub fn all() -> Vec<Recipe> {
             name: "mimalloc2",
             package: "libmimalloc-sys",
             exports: "its own override (MI_MALLOC_OVERRIDE), C++ operators included",
+            environment: "",
             version: |source, _| mimalloc_version(source, "v2"),
             how: How::Compile {
                 flags: MIMALLOC_2,
@@ -77,6 +81,7 @@ pub fn all() -> Vec<Recipe> {
             name: "jemalloc",
             package: "tikv-jemalloc-sys",
             exports: "its own symbols without a prefix, C++ operators by its jemalloc_cpp.cpp",
+            environment: "",
             version: |_, crate_version| {
                 let upstream = crate_version.split_once('+').ok_or("no version after the +")?.1;
                 Ok(upstream.split('-').next().unwrap_or(upstream).to_owned())
@@ -93,6 +98,7 @@ pub fn all() -> Vec<Recipe> {
             name: "snmalloc",
             package: "snmalloc-sys",
             exports: "its own shim (override/malloc.cc and override/new.cc)",
+            environment: "",
             version: |_, crate_version| Ok(crate_version.to_owned()),
             how: How::Compile {
                 flags: SNMALLOC,
@@ -107,6 +113,7 @@ pub fn all() -> Vec<Recipe> {
             name: "rpmalloc",
             package: "rpmalloc-sys",
             exports: "its own wrapper (ENABLE_PRELOAD, ENABLE_OVERRIDE: malloc.c inside rpmalloc.c)",
+            environment: "",
             version: |source, _| {
                 let changes = read(&source.join("rpmalloc/CHANGELOG"))?;
                 Ok(changes.lines().next().unwrap_or_default().trim().to_owned())
@@ -121,6 +128,8 @@ pub fn all() -> Vec<Recipe> {
             name: "tcmalloc",
             package: "libtcmalloc-sys",
             exports: "its own libc_override.h (tcmalloc.cc without TCMALLOC_INTERNAL_METHODS_ONLY)",
+            // Its per-CPU caches need rseq, which glibc registers for itself otherwise.
+            environment: "GLIBC_TUNABLES=glibc.pthread.rseq=0",
             version: |_, crate_version| {
                 Ok(format!("google/tcmalloc of libtcmalloc-sys {crate_version}"))
             },
