@@ -264,6 +264,27 @@ fn a_latency_pass_counts_each_call_once_by_class_and_once_by_thread() {
 }
 
 #[test]
+fn the_slowest_calls_are_named_by_event_and_looked_at_in_a_second_pass() {
+    // One call is slower than all others: it asks for 64 MiB, and gets pages written to.
+    let mut events: Vec<Event> = (0..200).map(|n| malloc(0, n, 64)).collect();
+    events.push(event(0, Op::Calloc { object: Some(object(200)), count: 1, size: 64 << 20 }));
+    events.push(event(0, Op::Realloc { old: Some(object(0)), object: Some(object(201)), size: 9 }));
+    let (_folder, plan) = plan_of(events, &options(Order::Deps)).unwrap();
+    let engine = EngineOptions { pass: Pass::Latency, slowest: 202, ..Default::default() };
+    let slowest = run(&plan, &engine).unwrap().latency.unwrap().slowest;
+    let mut named: Vec<u64> = slowest.iter().filter_map(|call| call.event).collect();
+    named.sort_unstable();
+    assert_eq!(named, (0..202).collect::<Vec<u64>>());
+    let large = slowest.iter().find(|call| call.event == Some(200)).unwrap();
+    assert_eq!((large.size, large.place), (64 << 20, 200));
+    let engine =
+        EngineOptions { pass: Pass::Attribution, attribute: slowest, ..Default::default() };
+    let attributed = run(&plan, &engine).unwrap().attribution.unwrap();
+    assert_eq!(attributed.len(), 202);
+    assert!(attributed.windows(2).all(|w| w[0].slow.ns >= w[1].slow.ns));
+}
+
+#[test]
 fn sampled_calls_are_about_one_in_as_many_as_asked_for() {
     let (_folder, plan) = plan_of(folded_ring(100), &options(Order::Deps)).unwrap();
     let engine = EngineOptions { pass: Pass::Latency, sample_every: 50, ..Default::default() };

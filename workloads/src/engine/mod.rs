@@ -42,6 +42,7 @@ mod timer;
 pub use calls::{CallSet, Origin, origins};
 pub use footprint::{Drain, Footprint, Fragmentation, Sample};
 pub use histogram::{Distribution, Histogram};
+pub use observe::attribution::Attributed;
 pub use observe::latency::{Latency, LatencyRow, OpKind, SizeClass, SlowCall};
 pub use observe::verify::{Broken, BrokenKind, Verification};
 pub use options::{EngineOptions, Pace, Pass, Touch, UnknownWord};

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::calls::CallSet;
+use super::observe::latency::SlowCall;
 
 /// What is noted beside each call. One pass per run: none disturbs another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub enum Pass {
     Footprint,
     /// Whether the allocator keeps its promises.
     Verify,
+    /// Page faults and context switches around the calls named in
+    /// [`attribute`](EngineOptions::attribute) alone: the second of two passes over the tail.
+    Attribution,
 }
 
 /// Which bytes of a fresh object the program writes to, apart from writes that are events.
@@ -69,6 +73,8 @@ pub struct EngineOptions {
     pub sample_every: u32,
     /// Latency: single calls to be listed, the slowest first; 0 lists none.
     pub slowest: u32,
+    /// Attribution: the slowest calls of a latency pass over the same plan.
+    pub attribute: Vec<SlowCall>,
     /// Seed of the random draw.
     pub seed: u64,
     /// Footprint: nanoseconds from one sample to the next.
@@ -89,6 +95,7 @@ impl Default for EngineOptions {
             copies: 1,
             sample_every: 1,
             slowest: 0,
+            attribute: Vec::new(),
             seed: 1,
             sample_interval_ns: 5_000_000,
             drain_ms: Vec::new(),
@@ -116,9 +123,10 @@ impl FromStr for Pass {
             "latency" => Ok(Pass::Latency),
             "footprint" => Ok(Pass::Footprint),
             "verify" => Ok(Pass::Verify),
+            "attribution" => Ok(Pass::Attribution),
             _ => Err(UnknownWord {
                 given: given.to_owned(),
-                known: "throughput, latency, footprint, verify",
+                known: "throughput, latency, footprint, verify, attribution",
             }),
         }
     }
@@ -131,6 +139,7 @@ impl fmt::Display for Pass {
             Pass::Latency => "latency",
             Pass::Footprint => "footprint",
             Pass::Verify => "verify",
+            Pass::Attribution => "attribution",
         })
     }
 }
@@ -197,7 +206,9 @@ mod tests {
 
     #[test]
     fn words_are_read_back_from_their_own_names() {
-        for pass in [Pass::Throughput, Pass::Latency, Pass::Footprint, Pass::Verify] {
+        for pass in
+            [Pass::Throughput, Pass::Latency, Pass::Footprint, Pass::Verify, Pass::Attribution]
+        {
             assert_eq!(pass.to_string().parse(), Ok(pass));
         }
         for touch in [Touch::None, Touch::Pages, Touch::Header, Touch::All, Touch::Recorded] {

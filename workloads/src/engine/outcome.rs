@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::footprint::Footprint;
 use super::histogram::Histogram;
+use super::observe::attribution::Attributed;
 use super::observe::latency::Latency;
 use super::observe::verify::Verification;
 use super::options::{Pass, Touch};
@@ -156,6 +157,8 @@ pub struct Outcome {
     pub latency: Option<Latency>,
     /// Memory over time.
     pub footprint: Option<Footprint>,
+    /// What happened around the slowest calls of an earlier pass.
+    pub attribution: Option<Vec<Attributed>>,
     /// Kept and broken promises.
     pub verification: Option<Verification>,
 }

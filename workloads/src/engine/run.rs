@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::calls::Calls;
 use super::footprint::{Footprint, Sampler, reset_peak, resident};
 use super::histogram::Histogram;
+use super::observe::attribution::AttributionObserver;
 use super::observe::footprint::FootprintObserver;
 use super::observe::latency::{LatencyObserver, LatencyPool};
 use super::observe::throughput::{SizedThroughput, Throughput};
@@ -53,6 +54,7 @@ pub fn run(plan: &Plan, options: &EngineOptions) -> Result<Outcome, EngineError>
         Pass::Throughput => shared.run::<Throughput>()?,
         Pass::Latency => shared.run::<LatencyObserver>()?,
         Pass::Verify => shared.run::<VerifyObserver>()?,
+        Pass::Attribution => shared.run::<AttributionObserver>()?,
         Pass::Footprint => {
             if let Some(sampler) = &sampler {
                 footprint = Some(sampler.watch(|| shared.run::<FootprintObserver>())?);
@@ -200,8 +202,9 @@ fn outcome(
             histogram: Histogram::from_counters(&shared.stall_counters()),
         },
         fidelity,
-        latency: shared.latency.map(LatencyPool::report),
+        latency: shared.latency.map(|pool| pool.report(plan)),
         footprint,
+        attribution: (options.pass == Pass::Attribution).then(|| shared.findings.report()),
         verification: (options.pass == Pass::Verify).then(|| shared.ledger.report()),
     }
 }

@@ -15,6 +15,7 @@ use super::footprint::Live;
 use super::histogram::BUCKETS;
 use super::memory::Region;
 use super::observe::Observer;
+use super::observe::attribution::Findings;
 use super::observe::latency::LatencyPool;
 use super::observe::verify::Ledger;
 use super::options::EngineOptions;
@@ -78,6 +79,7 @@ pub(crate) struct Shared<'p> {
     pub(crate) live: Live,
     pub(crate) latency: Option<LatencyPool>,
     pub(crate) ledger: Ledger,
+    pub(crate) findings: Findings,
     pub(crate) start_ns: AtomicU64,
     pub(crate) peak_threads: AtomicU32,
     pub(crate) created: AtomicU32,
@@ -132,6 +134,7 @@ impl<'p> Shared<'p> {
             live: Live::default(),
             latency,
             ledger: Ledger::default(),
+            findings: Findings::default(),
             start_ns: AtomicU64::new(0),
             peak_threads: AtomicU32::new(0),
             created: AtomicU32::new(0),

@@ -90,12 +90,22 @@ impl Clocks {
         }
     }
 
-    /// Everything done by anybody so far is known to everybody: a barrier.
-    pub(crate) fn meet(&mut self, places: &[u64]) {
-        let all = Rc::new(places.to_vec());
-        for (thread, known) in self.now.iter_mut().enumerate() {
-            *known = Rc::clone(&all);
-            self.history[thread] = VecDeque::from([(places[thread], Rc::clone(&all))]);
+    /// A barrier of `threads`, of which each has done as many of its places as `places` says:
+    /// each of them knows what any of them knew, and what each of them did.
+    pub(crate) fn meet(&mut self, threads: &[u32], places: &[u64]) {
+        let mut all = vec![0; places.len()];
+        for &t in threads {
+            for (a, &b) in all.iter_mut().zip(self.now[t as usize].iter()) {
+                *a = b.max(*a);
+            }
+        }
+        for &t in threads {
+            all[t as usize] = places[t as usize];
+        }
+        let all = Rc::new(all);
+        for &t in threads {
+            self.now[t as usize] = Rc::clone(&all);
+            self.history[t as usize] = VecDeque::from([(places[t as usize], Rc::clone(&all))]);
         }
     }
 }

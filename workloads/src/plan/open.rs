@@ -171,12 +171,20 @@ impl Plan {
         self.header.sized_frees
     }
 
-    /// Bytes of event data per operation of the stream, waits and times included.
+    /// Bytes of event data per event that is executed, waits and times included.
     #[must_use]
     pub fn bytes_per_operation(&self) -> f64 {
         let words: u64 = self.threads.iter().flat_map(|t| t.words).sum();
-        let operations: u64 = self.header.counts.iter().map(|c| c.operations).sum();
-        words as f64 * 8.0 / operations.max(1) as f64
+        let places: u64 = self.threads.iter().flat_map(|t| t.places).sum();
+        words as f64 * 8.0 / places.max(1) as f64
+    }
+
+    /// Which event of the stream stands at a place of a thread, where that can be said: the plan
+    /// has an index and no repeated body.
+    #[must_use]
+    pub fn event_at(&self, thread: u32, place: u64) -> Option<u64> {
+        let index = self.index(thread as usize).filter(|_| !self.is_folded())?;
+        index.get(usize::try_from(place).ok()?).copied()
     }
 
     /// Looks at every word, which also brings the file into memory: slots, threads and numbers are
@@ -237,7 +245,7 @@ impl Plan {
 
     /// The places of one thread in the total order, if the plan was made with an index.
     pub(crate) fn index(&self, thread: usize) -> Option<&[u64]> {
-        let row = &self.threads[thread];
+        let row = self.threads.get(thread)?;
         let places: u64 = row.places.iter().sum();
         let start = to_usize(row.index);
         self.header.has_index.then(|| &as_words(&self.map)[start..start + to_usize(places)])

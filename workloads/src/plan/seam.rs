@@ -170,13 +170,15 @@ impl Builder {
         moves
     }
 
-    /// Everybody waits for everybody, by way of the first thread alive.
+    /// Everybody who does something in the body waits for all others, by way of the first of them.
     fn barrier(&mut self) -> Result<(), PlanError> {
-        let alive: Vec<u32> = (0..self.threads.len())
-            .filter(|&t| !self.threads[t].ended)
+        let busy: Vec<u32> = (0..self.threads.len())
+            .filter(|&t| {
+                !self.threads[t].ended && self.threads[t].place > self.threads[t].sections[0]
+            })
             .filter_map(|t| u32::try_from(t).ok())
             .collect();
-        let Some((&leader, others)) = alive.split_first() else { return Ok(()) };
+        let Some((&leader, others)) = busy.split_first() else { return Ok(()) };
         let nop = [record::word(record::NOP, 0, 0)];
         for &t in others {
             let place = self.push(t, &nop)?;
@@ -188,7 +190,7 @@ impl Builder {
             self.push(t, &nop)?;
         }
         let places: Vec<u64> = self.threads.iter().map(|thread| thread.place).collect();
-        self.clocks.meet(&places);
+        self.clocks.meet(&busy, &places);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use super::{Observer, Shared};
 use crate::engine::histogram::{BUCKETS, Histogram, bucket_of};
 use crate::engine::memory::Region;
 use crate::engine::timer::{Timer, now_ns};
+use crate::plan::Plan;
 
 /// What kind of call was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,8 +101,10 @@ pub struct SlowCall {
     pub ns: u64,
     /// Which thread made it.
     pub thread: u32,
-    /// Which call of that thread it was, of those that are counted, from 0.
-    pub call: u64,
+    /// Its place in that thread's stream, from 0, repetitions included.
+    pub place: u64,
+    /// Which event of the stream it was, where that can be said.
+    pub event: Option<u64>,
     /// What was called.
     pub op: OpKind,
     /// The size it was about.
@@ -182,7 +185,7 @@ impl LatencyPool {
     }
 
     /// What all threads found.
-    pub(crate) fn report(self) -> Latency {
+    pub(crate) fn report(self, plan: &Plan) -> Latency {
         let merged = self.merged.into_inner().unwrap_or_else(|e| e.into_inner());
         let histogram = |set: &Option<Box<[u64]>>| {
             set.as_ref().map(|counters| Histogram::from_counters(counters))
@@ -206,6 +209,9 @@ impl LatencyPool {
         let mut slowest = merged.slowest;
         slowest.sort_unstable_by(|a, b| b.cmp(a));
         slowest.truncate(self.slowest);
+        for call in &mut slowest {
+            call.event = plan.event_at(call.thread, call.place);
+        }
         Latency {
             sample_every: self.sample_every,
             rows,
@@ -226,7 +232,7 @@ pub(crate) struct LatencyObserver {
     gap: u32,
     random: u64,
     thread: u32,
-    calls: u64,
+    place: u64,
     intended_ns: u64,
     touch_now: bool,
     slow: Vec<SlowCall>,
@@ -272,7 +278,8 @@ impl LatencyObserver {
     #[cold]
     fn note_slow(&mut self, op: OpKind, size: usize, ns: u64) {
         let capacity = self.pool().slowest;
-        let call = SlowCall { ns, thread: self.thread, call: self.calls, op, size: size as u64 };
+        let (thread, place) = (self.thread, self.place);
+        let call = SlowCall { ns, thread, place, event: None, op, size: size as u64 };
         if self.slow.len() < capacity {
             self.slow.push(call);
         } else if let Some(i) = (0..self.slow.len()).min_by_key(|&i| self.slow[i].ns) {
@@ -297,7 +304,7 @@ impl Observer for LatencyObserver {
             gap: 0,
             random: (shared.options.seed ^ (u64::from(thread) << 32)).wrapping_mul(0x9e37_79b9) | 1,
             thread,
-            calls: 0,
+            place: 0,
             intended_ns: 0,
             touch_now: false,
             slow: Vec::with_capacity(pool.slowest),
@@ -316,7 +323,6 @@ impl Observer for LatencyObserver {
     ) -> *mut c_void {
         if self.gap > 0 {
             self.gap -= 1;
-            self.calls += 1;
             self.touch_now = false;
             return call();
         }
@@ -333,7 +339,6 @@ impl Observer for LatencyObserver {
         if ns > self.slow_floor {
             self.note_slow(kind, size, ns);
         }
-        self.calls += 1;
         self.touch_now = true;
         self.draw();
         result
@@ -349,6 +354,11 @@ impl Observer for LatencyObserver {
         let after = self.timer.ticks();
         let ns = self.timer.ns(after.wrapping_sub(before));
         self.count(TOUCHES + usize::from(SizeClass::of(size).0), ns);
+    }
+
+    #[inline(always)]
+    fn place(&mut self) {
+        self.place += 1;
     }
 
     fn intended(&mut self, at_ns: u64) {

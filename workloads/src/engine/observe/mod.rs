@@ -3,6 +3,7 @@
 //! An observer wraps the calls; the loop knows nothing of it. Each pass is a type of its own, so
 //! that the throughput pass pays for none of the others.
 
+pub(crate) mod attribution;
 pub(crate) mod footprint;
 pub(crate) mod latency;
 pub(crate) mod throughput;
