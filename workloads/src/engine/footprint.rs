@@ -301,21 +301,20 @@ impl<'s, 'p> Sampler<'s, 'p> {
         known.then(|| self.largest_skew.load(Ordering::SeqCst))
     }
 
-    /// Distance between the latest event done and the earliest one not done.
+    /// Distance between the latest event done and the earliest one not done. All that is done is
+    /// read before all that is not, so that what happens in between can only make it smaller: a
+    /// lower bound, never an invention.
     fn skew(&self) -> u64 {
         let plan = self.shared.plan;
-        let (mut latest, mut earliest) = (None, None);
-        for thread in 0..plan.threads().len() {
-            let Some(index) = plan.index(thread) else { return 0 };
-            let places = self.shared.state(thread).places.load(Ordering::Relaxed);
-            let places = usize::try_from(places).unwrap_or(usize::MAX).min(index.len());
-            if places > 0 {
-                latest = latest.max(Some(index[places - 1]));
-            }
-            if let Some(&next) = index.get(places) {
-                earliest = Some(earliest.map_or(next, |e: u64| e.min(next)));
-            }
-        }
+        let threads = plan.threads().len();
+        let index = |thread| plan.index(thread).unwrap_or_default();
+        let done = |thread| {
+            let places = self.shared.state(thread).places.load(Ordering::SeqCst);
+            usize::try_from(places).unwrap_or(usize::MAX)
+        };
+        let latest =
+            (0..threads).filter_map(|t| index(t).get(done(t).checked_sub(1)?).copied()).max();
+        let earliest = (0..threads).filter_map(|t| index(t).get(done(t)).copied()).min();
         match (latest, earliest) {
             (Some(latest), Some(earliest)) => latest.saturating_sub(earliest),
             _ => 0,

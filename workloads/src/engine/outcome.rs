@@ -87,7 +87,7 @@ pub struct Fidelity {
     /// Replay ÷ stream − 1. Only for streams without a repeated body.
     pub peak_live_deviation: Option<f64>,
     /// Largest distance in the total order between an event done and one not done, over all
-    /// samples of the footprint pass. Only for plans with an index and without a repeated body.
+    /// samples of the footprint pass; a lower bound. Only for plans with an index and without a repeated body.
     pub largest_skew_events: Option<u64>,
     /// Threads created.
     pub threads_created: u64,
