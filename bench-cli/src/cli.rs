@@ -51,6 +51,8 @@ pub enum Format {
 enum Command {
     /// Run workloads, traces or a program under several allocators and compare
     Run(commands::run::RunArgs),
+    /// Say which allocator and tuning suits a trace, and what each choice costs
+    Recommend(commands::recommend::RecommendArgs),
     /// List what can be measured, under what, and what is measured
     List(commands::list::ListArgs),
     /// Say what limits this machine as a place to measure
@@ -63,6 +65,8 @@ enum Command {
     Report(commands::report::ReportArgs),
     /// Run a program and record every call of the malloc family as a trace
     Record(commands::record::RecordArgs),
+    /// Turn a folder of results into the formats of other tools
+    Export(commands::export::ExportArgs),
     /// Print what makes a shell complete the words of this command line
     Completions(commands::completions::CompletionsArgs),
     /// Write the manual pages
@@ -91,12 +95,14 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
+        Some(Command::Recommend(args)) => commands::recommend::run(args, &cli.global),
         Some(Command::List(args)) => commands::list::run(&args, &cli.global),
         Some(Command::Doctor(args)) => commands::doctor::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
+        Some(Command::Export(args)) => commands::export::run(&args, &cli.global),
         Some(Command::Completions(args)) => commands::completions::run(&args),
         Some(Command::Man(args)) => commands::completions::man(&args),
         Some(Command::Worker(args)) => std::process::exit(crate::worker::work(&args)),

@@ -19,7 +19,11 @@ pub fn listen() {
         }
     }
     for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: all-zero bytes are an action without flags and with an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // No SA_RESTART: whoever waits for a process has to wake up and look at the flag.
+        action.sa_sigaction = note as *const () as libc::sighandler_t;
         // SAFETY: the handler touches one atomic and calls `_exit`, both async-signal-safe.
-        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
 }

@@ -183,3 +183,120 @@ fn a_program_that_crashes_under_one_allocator_alone_is_that_allocators_fault() {
     let (code, _, _) = run(home.path(), &["run", "--exec", "false", "-a", "system", "--runs", "1"]);
     assert_eq!(code, 0, "a program that fails by itself is nobody's fault");
 }
+
+#[test]
+fn a_workload_runs_by_name_with_as_many_threads_as_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["run", "larson", "-a", "system", "-t", "3", "--scale", "0.02", "--runs", "1"];
+    let (code, _, stderr) = run(home.path(), &[&args[..], &["--out", "out"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    for row in rows(&home.path().join("out/runs.csv")) {
+        assert_eq!((row["workload"].as_str(), row["threads"].as_str()), ("larson", "3"));
+        assert_eq!(row["order"], "deps");
+    }
+}
+
+#[test]
+fn our_own_allocator_is_proven_to_serve_and_its_options_are_checked() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 4000);
+    let trace = trace.to_str().unwrap();
+    let (_, path, stderr) = run(home.path(), &["preload", "--print"]);
+    assert_eq!(path.lines().count(), 1, "{stderr}");
+    let args = ["run", trace, "-a", "ours,system", "--runs", "1", "--verify", "--out", "out"];
+    let (code, _, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let all = rows(&home.path().join("out/runs.csv"));
+    let ours: Vec<_> = all.iter().filter(|row| row["allocator"] == "ours").collect();
+    assert_eq!(ours.len(), 4);
+    for row in ours {
+        assert_eq!(row["library"], path.trim());
+    }
+    fails(home.path(), &["run", trace, "-a", "ours?colour=red"], 2, &["colour=red"]);
+}
+
+#[test]
+fn pressure_adds_rows_with_their_limit() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 4000);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1", "--out", "out"];
+    let args = [&args[..], &["--pass", "throughput", "--pressure", "as:400%"]].concat();
+    let (code, stdout, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("as:400%"), "{stdout}");
+    let all = rows(&home.path().join("out/runs.csv"));
+    assert_eq!(all.len(), 2);
+    let free: u64 = all[0]["peak_rss_bytes"].parse().unwrap();
+    assert_eq!((all[0]["pressure"].as_str(), all[0]["limit_bytes"].as_str()), ("", ""));
+    assert_eq!(all[1]["pressure"], "as:400%");
+    assert_eq!(all[1]["limit_bytes"], (free * 4).to_string());
+}
+
+#[test]
+fn refused_memory_is_counted_and_no_crash() {
+    let home = tempfile::tempdir().unwrap();
+    let text: String = (0..64).map(|i| format!("1: malloc {:#x} 4194304\n", 0x1000 + i)).collect();
+    let trace = home.path().join("large.txt");
+    fs::write(&trace, text).unwrap();
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1", "--out", "out"];
+    let args = [&args[..], &["--pass", "throughput", "--pressure", "as:64M"]].concat();
+    let (code, _, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let all = rows(&home.path().join("out/runs.csv"));
+    assert_eq!(all[0]["failed_allocations"], "0");
+    let refused: u64 = all[1]["failed_allocations"].parse().unwrap();
+    assert!((45..=56).contains(&refused), "16 of 64 fit into 64 MiB at most, {refused} refused");
+}
+
+#[test]
+fn a_run_is_exported_to_other_tools() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 1000);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1", "--out", "out"];
+    assert_eq!(run(home.path(), &args).0, 0);
+    let (_, markdown, _) = run(home.path(), &["export", "out"]);
+    assert!(markdown.starts_with("| workload |") && markdown.contains("| system |"), "{markdown}");
+    let (_, metrics, _) = run(home.path(), &["export", "out", "--to", "openmetrics"]);
+    assert!(metrics.ends_with("# EOF\n") && metrics.contains("bench_time_seconds{"), "{metrics}");
+    let (code, _, stderr) = run(home.path(), &["export", "out", "--to", "hgrm"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(fs::read_dir(home.path().join("out/hgrm")).unwrap().count() > 2);
+    fails(home.path(), &["export", "nowhere"], 2, &["nowhere", "manifest.json"]);
+}
+
+#[test]
+fn lists_are_json_for_machines() {
+    let home = tempfile::tempdir().unwrap();
+    for (what, expected) in
+        [("workloads", "larson"), ("allocators", "system"), ("metrics", "run_id")]
+    {
+        let (code, json, stderr) = run(home.path(), &["list", what, "--format", "json"]);
+        assert_eq!(code, 0, "{stderr}");
+        let entries: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        assert!(entries.iter().any(|entry| entry["name"] == expected), "{what}");
+    }
+}
+
+#[test]
+fn doctor_gives_a_reason_for_everything_that_limits() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, json, stderr) = run(home.path(), &["doctor", "--quick", "--format", "json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    assert!(findings.len() >= 12);
+    for finding in findings {
+        assert!(!finding["why"].as_str().unwrap().is_empty());
+        assert!(finding["state"] != "limits" || finding["fix"].is_string(), "{finding}");
+    }
+}
+
+#[test]
+fn packagers_get_completions_and_a_manual_page_per_subcommand() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, script, _) = run(home.path(), &["completions", "bash"]);
+    assert!(code == 0 && script.contains("bench-cli"));
+    assert_eq!(run(home.path(), &["man", "man"]).0, 0);
+    let page = fs::read_to_string(home.path().join("man/bench-cli-run.1")).unwrap();
+    assert!(page.contains("bench\\-cli\\-run") || page.contains("bench-cli-run"), "{page}");
+}

@@ -170,29 +170,31 @@ fn library(path: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// `key=value&key=value`: variables as they are for a stranger, options for ours.
+///
+/// Options of ours travel together in `ALLOCATOR_OPTIONS`; a name in capitals is a variable.
 fn read_options(spec: &str, label: &str, options: &str) -> Result<Vec<(String, String)>, CliError> {
-    let ours = label.starts_with("ours");
-    options
-        .split('&')
-        .filter(|option| !option.is_empty())
-        .map(|option| match option.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((variable(ours, key), value.to_owned())),
-            _ => Err(CliError::new(
-                Exit::Usage,
-                format!("`{option}` in `{spec}` is no option of an allocator"),
-            )
-            .help("write options as NAME?KEY=VALUE&KEY=VALUE, quoted for the shell")),
-        })
-        .collect()
-}
-
-/// Options of ours travel as `ALLOCATOR_<KEY>`; a name in capitals is a variable already.
-fn variable(ours: bool, key: &str) -> String {
-    if ours && key.chars().any(|c| c.is_ascii_lowercase()) {
-        format!("ALLOCATOR_{}", key.to_ascii_uppercase().replace('-', "_"))
-    } else {
-        key.to_owned()
+    let ours = matches!(label, "ours" | "ours-hardened");
+    let mut env = Vec::new();
+    let mut own = Vec::new();
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, _)) if ours && key.chars().any(|c| c.is_ascii_lowercase()) => {
+                own.push(option);
+            }
+            Some((key, value)) if !key.is_empty() => env.push((key.to_owned(), value.to_owned())),
+            _ => {
+                return Err(CliError::new(
+                    Exit::Usage,
+                    format!("`{option}` in `{spec}` is no option of an allocator"),
+                )
+                .help("write options as NAME?KEY=VALUE&KEY=VALUE, quoted for the shell"));
+            }
+        }
     }
+    if !own.is_empty() {
+        env.push(("ALLOCATOR_OPTIONS".to_owned(), own.join(",")));
+    }
+    Ok(env)
 }
 
 #[cfg(test)]
@@ -207,11 +209,21 @@ mod tests {
     }
 
     #[test]
-    fn options_of_ours_are_prefixed_and_those_of_strangers_are_not() {
-        assert_eq!(variable(true, "mode"), "ALLOCATOR_MODE");
-        assert_eq!(variable(true, "purge-delay"), "ALLOCATOR_PURGE_DELAY");
-        assert_eq!(variable(true, "ALLOCATOR_MODE"), "ALLOCATOR_MODE");
-        assert_eq!(variable(false, "MALLOC_CONF"), "MALLOC_CONF");
+    fn options_of_ours_travel_together_and_those_of_strangers_are_variables() {
+        let read = |label, options| read_options("spec", label, options).unwrap();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            read("ours", "mode=classic&placement=best-fit"),
+            [pair("ALLOCATOR_OPTIONS", "mode=classic,placement=best-fit")]
+        );
+        assert_eq!(
+            read("ours", "ALLOCATOR_OPTIONS=memory=low"),
+            [pair("ALLOCATOR_OPTIONS", "memory=low")]
+        );
+        assert_eq!(
+            read("jemalloc", "MALLOC_CONF=narenas:2,tcache:false"),
+            [pair("MALLOC_CONF", "narenas:2,tcache:false")]
+        );
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 pub mod completions;
 pub mod doctor;
+pub mod export;
 pub mod list;
 pub mod preload;
+pub mod recommend;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -126,6 +126,12 @@ impl RunDirectory {
         &self.latency
     }
 
+    /// The footprints of the runs that ended so far.
+    #[must_use]
+    pub fn timeline(&self) -> &[TimelineRow] {
+        &self.timeline
+    }
+
     /// Whether a run of this id ended already.
     #[must_use]
     pub fn holds(&self, run_id: &str) -> bool {

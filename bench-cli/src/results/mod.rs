@@ -8,6 +8,7 @@
 //! | `manifest` | what is needed to repeat the run |
 //! | `hlog` | `hist/*.hlog`: HdrHistogram logs with tags |
 //! | `atomic` | files that appear whole or not at all |
+//! | `recorded` | the folder of an earlier run, read |
 //! | `utc` | times as text |
 #![forbid(unsafe_code)]
 
@@ -16,11 +17,13 @@ mod directory;
 mod hlog;
 mod manifest;
 mod metrics;
+mod recorded;
 mod row;
 pub mod utc;
 
 pub use directory::RunDirectory;
-pub use hlog::HistogramLog;
+pub use hlog::{HistogramLog, from_base64};
 pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};
 pub use metrics::{METRICS, Metric};
+pub use recorded::Recorded;
 pub use row::{LatencyCsv, RunRow, TimelineRow};

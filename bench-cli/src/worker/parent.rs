@@ -51,6 +51,14 @@ pub enum WorkerError {
         /// Who serves instead.
         why: String,
     },
+    /// The allocator did not understand an option it was given, and would run without it.
+    #[error("{allocator} was given an option that it does not know: {why}")]
+    Options {
+        /// Its name.
+        allocator: String,
+        /// What it said.
+        why: String,
+    },
     /// The worker could not do its work; not the allocator's fault.
     #[error("{0}")]
     Failed(String),
@@ -69,6 +77,11 @@ impl From<WorkerError> for CliError {
                 CliError::new(Exit::Usage, format!("{allocator} cannot be measured by preload"))
                     .because(why)
                     .help("run `LD_PRELOAD=LIBRARY /bin/true` to see what the dynamic linker says")
+            }
+            WorkerError::Options { allocator, why } => {
+                CliError::new(Exit::Usage, format!("{allocator} has an option that is not known"))
+                    .because(why)
+                    .help("docs/options.md lists the options of ours: `ours?memory=low`")
             }
             WorkerError::Failed(why) => {
                 CliError::new(Exit::Internal, "a worker could not do its work").because(why)
@@ -195,6 +208,9 @@ fn conclude(
     hung: bool,
     stderr: String,
 ) -> Result<CellOutcome, WorkerError> {
+    if let Some(why) = misunderstood(&stderr) {
+        return Err(WorkerError::Options { allocator: spec.allocator.name.clone(), why });
+    }
     let fault = || {
         let text = fs::read_to_string(folder.join(FAULT_FILE)).unwrap_or_default();
         if text.is_empty() { stderr.clone() } else { text }
@@ -226,6 +242,12 @@ fn conclude(
         return Err(WorkerError::Failed("the worker left no report".to_owned()));
     }
     Ok(CellOutcome { end, report, stderr })
+}
+
+/// The line in which an allocator of ours says that it passes over an option.
+pub(crate) fn misunderstood(stderr: &str) -> Option<String> {
+    let line = stderr.lines().find(|line| line.contains("ALLOCATOR_OPTIONS: not understood"))?;
+    Some(line.to_owned())
 }
 
 fn read_report(path: &Path) -> Option<Report> {

@@ -21,6 +21,18 @@ use crate::worker::{self, CellOutcome, CellSpec, Pace, Pass};
 /// Bad names and traces, an output folder that cannot be written, Ctrl-C, and an allocator that
 /// failed ([`Exit::AllocatorFault`], after everything else was measured).
 pub(super) fn run(args: &RunArgs, global: &Global) -> Result<Exit, CliError> {
+    report::faults(&session(args, global, true)?)
+}
+
+/// Measures and, if `show`, prints the summary; the directory says the rest.
+///
+/// # Errors
+/// As [`run`], but a failing allocator is left to the caller.
+pub(super) fn session(
+    args: &RunArgs,
+    global: &Global,
+    show: bool,
+) -> Result<RunDirectory, CliError> {
     let subjects = match args.what.is_empty() {
         true => subjects::standard_suite()?,
         false => args.what.iter().map(|text| subjects::resolve(text)).collect::<Result<_, _>>()?,
@@ -62,12 +74,14 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> Result<Exit, CliError> {
     cells.limiter.learn(directory.runs());
     let stop = session::run_all(&slots, &mut cells, &mut directory, args.budget, global.quiet)?;
     let names: Vec<String> = cells.allocators.iter().map(|a| a.name.clone()).collect();
-    report::print(&directory, &names, global)?;
+    if show {
+        report::print(&directory, &names, global)?;
+        report::fidelity(&directory, &cells.prepared, global)?;
+    }
     if stop == Stop::OutOfBudget && !global.quiet {
         crate::output::note("the budget ended before the last round: intervals are wider");
     }
-    report::fidelity(&directory, &cells.prepared, global)?;
-    report::faults(&directory)
+    Ok(directory)
 }
 
 fn settings(args: &RunArgs, global: &Global) -> Settings {

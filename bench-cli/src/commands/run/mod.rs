@@ -14,9 +14,9 @@ mod rows;
 pub use args::RunArgs;
 
 use crate::allocators::{self, Allocator};
-use crate::cli::Global;
+use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
-use crate::results::{AllocatorNote, Machine, Manifest, SCHEMA, Subject, utc};
+use crate::results::{AllocatorNote, Machine, Manifest, RunDirectory, SCHEMA, Subject, utc};
 
 /// Runs `bench-cli run`.
 ///
@@ -28,6 +28,15 @@ pub fn run(args: RunArgs, global: &Global) -> Result<Exit, CliError> {
         Some(command) => exec::run(command, &args, global),
         None => measure::run(&args, global),
     }
+}
+
+/// Measures `args` as [`run`] does, prints the table for people only, and hands back what it left.
+///
+/// # Errors
+/// As [`run`]; a failing allocator is a row and no error.
+pub(super) fn session(args: &RunArgs, global: &Global) -> Result<RunDirectory, CliError> {
+    crate::interrupt::listen();
+    measure::session(args, global, global.format == Format::Human)
 }
 
 /// The allocators named by `-a`, or all that are here.

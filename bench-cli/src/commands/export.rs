@@ -1,0 +1,235 @@
+//! `bench-cli export`: a run directory in the formats of other tools.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+use crate::cli::Global;
+use crate::error::{CliError, Exit};
+use crate::output;
+use crate::results::{Recorded, atomic};
+use crate::session::{self, Line};
+
+/// What to export and how.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Folder of a run
+    #[arg(default_value = "bench-out/latest")]
+    folder: PathBuf,
+    /// The format
+    #[arg(long, value_enum, default_value = "markdown")]
+    to: To,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    /// The summary as a table, to standard output
+    Markdown,
+    /// The summary as OpenMetrics text, to standard output
+    Openmetrics,
+    /// Every histogram as a percentile file for HdrHistogram's plotter, to --out (default: the
+    /// run's own folder `hgrm`)
+    Hgrm,
+}
+
+/// Exports.
+///
+/// # Errors
+/// [`Exit::Usage`] if the folder holds no run, or the output cannot be written.
+pub fn run(args: &ExportArgs, global: &Global) -> Result<Exit, CliError> {
+    let recorded = Recorded::read(&args.folder)?;
+    let names: Vec<String> =
+        recorded.manifest.allocators.iter().map(|allocator| allocator.name.clone()).collect();
+    let lines = session::summarise(&recorded.runs, &recorded.latency, &names);
+    match args.to {
+        To::Markdown => output::print(&markdown(&lines))?,
+        To::Openmetrics => output::print(&openmetrics(&lines))?,
+        To::Hgrm => {
+            let out = global.out.clone().unwrap_or_else(|| args.folder.join("hgrm"));
+            let written = hgrm(&args.folder, &out)?;
+            output::print(&format!("{written} files in {}\n", out.display()))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn markdown(lines: &[Line]) -> String {
+    let cell = |value: Option<f64>, unit: f64| {
+        value.map_or_else(String::new, |value| format!("{:.2}", value / unit))
+    };
+    let mut text = String::from(
+        "| workload | threads | pressure | allocator | time ms | vs reference (95 %) | p50 ns | p99.9 ns | peak RSS MiB |\n\
+         |---|--:|---|---|--:|---|--:|--:|--:|\n",
+    );
+    for line in lines {
+        let ratio = match (line.ratio, line.ratio_low, line.ratio_high) {
+            (Some(ratio), Some(low), Some(high)) => format!("{ratio:.2} ({low:.2}–{high:.2})"),
+            (Some(ratio), ..) => format!("{ratio:.2}"),
+            _ => String::new(),
+        };
+        let whole = |value: Option<u64>| value.map_or_else(String::new, |v| v.to_string());
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {ratio} | {} | {} | {} |",
+            escaped(&line.workload),
+            line.threads,
+            line.pressure,
+            escaped(&line.allocator),
+            cell(line.elapsed_ns, 1e6),
+            whole(line.p50_ns),
+            whole(line.p999_ns),
+            cell(line.peak_rss_bytes, 1_048_576.0),
+        );
+    }
+    text
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// Families of gauges: a line per workload, allocator and pressure.
+fn openmetrics(lines: &[Line]) -> String {
+    type Family = (&'static str, &'static str, &'static str, fn(&Line) -> Option<f64>);
+    let families: [Family; 7] = [
+        ("bench_time_seconds", "seconds", "Median time of a run.", |l| {
+            l.elapsed_ns.map(|t| t / 1e9)
+        }),
+        ("bench_time_ratio", "", "Time relative to the reference allocator.", |l| l.ratio),
+        ("bench_operations_per_second", "", "Median speed.", |l| l.operations_per_second),
+        ("bench_latency_p50_seconds", "seconds", "Median time of a call.", |l| {
+            l.p50_ns.map(|t| t as f64 / 1e9)
+        }),
+        ("bench_latency_p999_seconds", "seconds", "99.9th percentile of a call's time.", |l| {
+            l.p999_ns.map(|t| t as f64 / 1e9)
+        }),
+        ("bench_peak_rss_bytes", "bytes", "Median peak of resident memory.", |l| l.peak_rss_bytes),
+        ("bench_failed_allocations", "", "Requests refused, over all runs.", |l| {
+            Some(l.failed_allocations as f64)
+        }),
+    ];
+    let mut text = String::new();
+    for (name, unit, help, value) in families {
+        let _ = writeln!(text, "# TYPE {name} gauge");
+        if !unit.is_empty() {
+            let _ = writeln!(text, "# UNIT {name} {unit}");
+        }
+        let _ = writeln!(text, "# HELP {name} {help}");
+        for line in lines {
+            if let Some(value) = value(line) {
+                let _ = writeln!(
+                    text,
+                    "{name}{{workload=\"{}\",allocator=\"{}\",threads=\"{}\",pressure=\"{}\"}} {value}",
+                    label(&line.workload),
+                    label(&line.allocator),
+                    line.threads,
+                    label(&line.pressure),
+                );
+            }
+        }
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Writes one percentile file per distribution of every log; returns their number.
+fn hgrm(folder: &Path, out: &Path) -> Result<usize, CliError> {
+    let unwritable = |error: std::io::Error| {
+        CliError::new(Exit::Usage, format!("cannot write to `{}`", out.display()))
+            .because(error)
+            .help("choose a folder that can be written with --out DIR")
+    };
+    fs::create_dir_all(out).map_err(unwritable)?;
+    let mut written = 0;
+    for entry in fs::read_dir(folder.join("hist")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(text) = fs::read(&path) else { continue };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for (tag, histogram) in histograms(&text).map_err(|why| {
+            CliError::new(Exit::Usage, format!("`{}` is damaged", path.display())).because(why)
+        })? {
+            let file = out.join(format!("{stem}--{}.hgrm", tag.replace(['/', ':'], "-")));
+            atomic::write(&file, percentiles(&histogram).as_bytes()).map_err(unwritable)?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}
+
+/// The distributions of one log, by tag.
+fn histograms(text: &[u8]) -> Result<Vec<(String, Histogram<u64>)>, String> {
+    let mut found = Vec::new();
+    let mut deserializer = Deserializer::new();
+    for entry in IntervalLogIterator::new(text) {
+        let Ok(entry) = entry else { return Err("a line is no histogram".to_owned()) };
+        if let LogEntry::Interval(interval) = entry {
+            let bytes = crate::results::from_base64(interval.encoded_histogram())
+                .ok_or("a histogram is not in base64")?;
+            let histogram: Histogram<u64> =
+                deserializer.deserialize(&mut &bytes[..]).map_err(|error| error.to_string())?;
+            let tag = interval.tag().map_or("all", |tag| tag.as_str());
+            found.push((tag.to_owned(), histogram));
+        }
+    }
+    Ok(found)
+}
+
+/// The percentile text that HdrHistogram's tools print and plot, values in nanoseconds.
+fn percentiles(histogram: &Histogram<u64>) -> String {
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut seen = 0;
+    for step in histogram.iter_quantiles(5) {
+        seen += step.count_since_last_iteration();
+        let quantile = step.quantile_iterated_to();
+        let _ = write!(text, "{:12.3} {quantile:.12} {seen:>10}", step.value_iterated_to() as f64);
+        if quantile < 1.0 {
+            let _ = write!(text, " {:>14.2}", 1.0 / (1.0 - quantile));
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(
+        text,
+        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]\n#[Max     = {:12.3}, Total count    = {:>12}]",
+        histogram.mean(),
+        histogram.stdev(),
+        histogram.max() as f64,
+        histogram.len()
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_end_at_the_largest_value_and_hold_every_count() {
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
+        for value in 1..=100 {
+            histogram.record(value).unwrap();
+        }
+        let text = percentiles(&histogram);
+        let last = text.lines().filter(|line| !line.starts_with('#')).next_back().unwrap();
+        let words: Vec<&str> = last.split_whitespace().collect();
+        assert_eq!(words, ["100.000", "1.000000000000", "100"]);
+        assert!(text.contains("Total count    =          100"), "{text}");
+    }
+
+    #[test]
+    fn labels_are_escaped_as_openmetrics_asks() {
+        assert_eq!(label("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}
