@@ -10,7 +10,8 @@ use crate::Finding;
 const EXIT_CODES: (&str, &str) = ("bench-cli/src/error.rs", "docs/exit-codes.md");
 
 /// Where the allocator's options are declared, and where a user looks them up.
-const OPTIONS: (&str, &str) = ("allocator/src/options.rs", "docs/options.md");
+const OPTIONS: ([&str; 2], &str) =
+    (["allocator/src/options.rs", "allocator/src/classic/settings.rs"], "docs/options.md");
 
 /// What is wrong with the documents among `files`, which stand below `root`.
 pub(super) fn check(files: &[File], root: &Path) -> Vec<Finding> {
@@ -22,8 +23,8 @@ pub(super) fn check(files: &[File], root: &Path) -> Vec<Finding> {
     if let (Some(code), document) = (text(EXIT_CODES.0), text(EXIT_CODES.1)) {
         findings.extend(undocumented(&exit_codes(&code.text), document, EXIT_CODES.1));
     }
-    if let (Some(code), document) = (text(OPTIONS.0), text(OPTIONS.1)) {
-        findings.extend(undocumented(&options(&code.text), document, OPTIONS.1));
+    for code in OPTIONS.0.into_iter().filter_map(text) {
+        findings.extend(undocumented(&options(&code.text), text(OPTIONS.1), OPTIONS.1));
     }
     findings
 }
