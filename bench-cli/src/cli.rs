@@ -61,6 +61,8 @@ enum Command {
     Preload(commands::preload::PreloadArgs),
     /// Understand and rewrite traces
     Trace(commands::trace::TraceArgs),
+    /// Make a trace from a profile, at any scale
+    Gen(commands::trace::GenArgs),
     /// Turn a folder of results into one HTML page that needs nothing else
     Report(commands::report::ReportArgs),
     /// Run a program and record every call of the malloc family as a trace
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(args)) => commands::doctor::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
+        Some(Command::Gen(args)) => commands::trace::generate(&args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
         Some(Command::Export(args)) => commands::export::run(&args, &cli.global),

@@ -13,4 +13,4 @@ pub mod rewrite;
 
 pub use error::TraceError;
 pub use event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
-pub use import::{Census, Format, ImportOptions, Source, UnknownFormat, open, open_with};
+pub use import::{Census, Format, ImportOptions, Source, UnknownFormat, open, open_with, read};

@@ -146,6 +146,28 @@ impl LogHistogram {
     }
 }
 
+impl Distribution {
+    /// The greatest distance between this distribution and another, in shares, over the buckets.
+    #[must_use]
+    pub fn distance(&self, other: &Distribution) -> f64 {
+        let mut steps: Vec<(u64, f64)> = Vec::new();
+        for (distribution, sign) in [(self, 1.0), (other, -1.0)] {
+            let total = distribution.count.max(1) as f64;
+            let step = |bucket: &Bucket| (bucket.from, sign * bucket.count as f64 / total);
+            steps.extend(distribution.buckets.iter().map(step));
+        }
+        steps.sort_by_key(|&(from, _)| from);
+        let (mut gap, mut greatest) = (0.0_f64, 0.0_f64);
+        for (index, &(from, step)) in steps.iter().enumerate() {
+            gap += step;
+            if steps.get(index + 1).is_none_or(|&(next, _)| next != from) {
+                greatest = greatest.max(gap.abs());
+            }
+        }
+        greatest
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,14 +8,17 @@ mod curve;
 mod histogram;
 mod profiler;
 mod summary;
+mod verify;
 
 pub use classes::{SizeClasses, round_up};
 pub use curve::{Curve, CurvePoint};
 pub use histogram::{Bucket, Distribution, LogHistogram};
+pub(crate) use histogram::{bucket_of, bucket_range};
 pub use profiler::Profiler;
 pub use summary::{
     CrossThreadPair, Fragmentation, Grid, HotSize, Operations, Reallocs, Summary, ThreadSummary,
 };
+pub use verify::{Fault, Verifier};
 
 use crate::error::TraceError;
 use crate::import::Source;

@@ -51,6 +51,32 @@ pub struct Census {
 }
 
 impl Census {
+    /// The counters of both.
+    #[must_use]
+    pub fn plus(&self, other: &Census) -> Census {
+        Census {
+            records: self.records + other.records,
+            free_null: self.free_null + other.free_null,
+            failed_allocations: self.failed_allocations + other.failed_allocations,
+            leaked: self.leaked + other.leaked,
+            reused_thread_ids: self.reused_thread_ids + other.reused_thread_ids,
+            unknown_free: self.unknown_free + other.unknown_free,
+            unknown_realloc: self.unknown_realloc + other.unknown_realloc,
+            inherited_free: self.inherited_free + other.inherited_free,
+            unknown_use: self.unknown_use + other.unknown_use,
+            inversions: self.inversions + other.inversions,
+            missing_free: self.missing_free + other.missing_free,
+            other_process: self.other_process + other.other_process,
+            foreign_lines: self.foreign_lines + other.foreign_lines,
+            nested_calls: self.nested_calls + other.nested_calls,
+            stripped_tail: self.stripped_tail + other.stripped_tail,
+            guessed_objects: self.guessed_objects + other.guessed_objects,
+            repaired_times: self.repaired_times + other.repaired_times,
+            dropped_by_recorder: self.dropped_by_recorder + other.dropped_by_recorder,
+            truncated_bytes: self.truncated_bytes + other.truncated_bytes,
+        }
+    }
+
     /// The counters above zero that a strict import refuses, by name.
     #[must_use]
     pub fn anomalies(&self) -> Vec<(&'static str, u64)> {

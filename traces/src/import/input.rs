@@ -16,7 +16,7 @@ pub(crate) const MAX_LINE: usize = 1 << 20;
 
 /// How far a compressed file may expand: no honest trace comes near it.
 const MAX_EXPANSION: u64 = 1 << 14;
-const MIN_LIMIT: u64 = 1 << 30;
+const MIN_LIMIT: u64 = 1 << 28;
 
 const BUFFER: usize = 1 << 18;
 
@@ -75,6 +75,11 @@ impl Input {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether nothing had to be uncompressed.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.layer.is_none()
     }
 
     /// Position of the next byte in the uncompressed stream.

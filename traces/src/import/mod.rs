@@ -39,6 +39,16 @@ pub trait Source: EventSource<Error = TraceError> + Send {
     fn census(&self) -> Census;
 }
 
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn format(&self) -> Format {
+        (**self).format()
+    }
+
+    fn census(&self) -> Census {
+        (**self).census()
+    }
+}
+
 /// How to read a foreign trace.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
@@ -75,10 +85,27 @@ pub fn open_with(
     options: &ImportOptions,
 ) -> Result<Box<dyn Source>, TraceError> {
     let mut input = Input::open(path.as_ref())?;
-    let own = container::is_container(input.peek(container::MAGIC.len())?);
+    let own = container::is_container(input.peek(container::MAGIC.len())?) && input.is_plain();
     if own && options.format.is_none_or(|format| format == Format::Container) {
         return container::open(path);
     }
+    import(input, options)
+}
+
+/// Reads a foreign trace from anything that is not compressed; `name` stands for it in messages.
+///
+/// # Errors
+/// It is empty or in no known foreign format.
+pub fn read(
+    name: impl AsRef<Path>,
+    reader: Box<dyn std::io::Read + Send>,
+    options: &ImportOptions,
+) -> Result<Box<dyn Source>, TraceError> {
+    import(Input::from_reader(name.as_ref(), reader), options)
+}
+
+fn import(mut input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, TraceError> {
+    let path = input.path().to_owned();
     let format = match options.format {
         Some(format) => format,
         None => detect::detect(&mut input)?,
@@ -100,5 +127,5 @@ pub fn open_with(
         Format::Ltrace => Box::new(f::ltrace::Ltrace::new(input)),
         Format::Csv => Box::new(f::csv::Csv(input)),
     };
-    Ok(Box::new(Importer::new(path.as_ref(), format, raw, options.strict)))
+    Ok(Box::new(Importer::new(&path, format, raw, options.strict)))
 }

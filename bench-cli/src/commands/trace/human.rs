@@ -206,6 +206,15 @@ pub(super) fn number(value: u64) -> String {
     text
 }
 
+/// A table as lines without trailing blanks.
+pub(super) fn columns<const N: usize>(
+    header: [&str; N],
+    content: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let lines = rows(header, content).to_string();
+    lines.lines().map(|line| format!(" {}\n", line.trim_end())).collect()
+}
+
 /// The totals as CSV: one line per figure.
 pub(super) fn csv(summary: &Summary) -> String {
     let o = &summary.operations;

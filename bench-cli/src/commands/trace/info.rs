@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use traces::analysis::{self, Summary};
 
-use super::{InputArgs, human, show};
+use super::{InputArgs, html, human, json, model, say, show};
 use crate::cli::Format;
 use crate::error::{CliError, Exit};
 
@@ -16,6 +16,9 @@ use crate::error::{CliError, Exit};
 pub(super) struct InfoArgs {
     /// The trace: our container or any foreign format, also inside gz, zst or zip
     file: PathBuf,
+    /// Write a page with plots besides
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     input: InputArgs,
 }
@@ -28,19 +31,19 @@ struct Report<'a> {
     summary: &'a Summary,
 }
 
-pub(super) fn run(args: &InfoArgs, output: Format) -> Result<Exit, CliError> {
+pub(super) fn run(args: &InfoArgs, output: Format, quiet: bool) -> Result<Exit, CliError> {
     let mut source = args.input.open(&args.file)?;
     let summary = analysis::summarise(&mut *source)?;
     let file = args.file.display().to_string();
+    if let Some(path) = &args.html {
+        model::write(path, &html::page(&file, source.format(), &summary)?)?;
+        say(quiet, &format!("{}: open it in a browser", path.display()));
+    }
     let text = match output {
         Format::Human => human::tell(&file, source.format(), &summary),
         Format::Json => {
             let report = Report { file: &file, format: source.format(), summary: &summary };
-            let mut text = serde_json::to_string_pretty(&report).map_err(|error| {
-                CliError::new(Exit::Internal, "cannot write JSON").because(error)
-            })?;
-            text.push('\n');
-            text
+            json(&report)?
         }
         Format::Csv => human::csv(&summary),
     };

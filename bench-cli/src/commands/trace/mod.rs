@@ -1,18 +1,28 @@
 //! `bench-cli trace`: traces of any format, understood and rewritten.
 #![forbid(unsafe_code)]
 
+mod diff;
 mod errors;
+mod html;
 mod human;
 mod info;
+mod model;
+mod output;
+mod rewrite;
+mod shrink;
+mod verify;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use traces::{Format, ImportOptions, Source};
 
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
+use crate::output::print as show;
+
+pub use model::{GenArgs, generate};
 
 /// What to do with traces.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +35,24 @@ pub struct TraceArgs {
 enum Verb {
     /// Tell what a trace holds: calls, threads, sizes, lifetimes, live memory
     Info(info::InfoArgs),
+    /// Check that traces can be read to their end and keep their promises
+    Verify(verify::VerifyArgs),
+    /// Write a trace in a foreign format
+    Export(rewrite::ExportArgs),
+    /// Write a trace of any format as a container
+    Convert(rewrite::ConvertArgs),
+    /// Keep a part: between two times, or between the births of two threads
+    Cut(rewrite::CutArgs),
+    /// Put several traces side by side, as threads of one process
+    Merge(rewrite::MergeArgs),
+    /// Drop what could tell whose trace it is, and say what remains
+    Anonymize(rewrite::AnonymizeArgs),
+    /// Tell what changed between two traces
+    Diff(diff::DiffArgs),
+    /// Find the smallest part for which a command still fails
+    Shrink(shrink::ShrinkArgs),
+    /// Reduce a trace to a profile from which `gen` makes traces like it
+    Fit(model::FitArgs),
 }
 
 /// Runs one verb.
@@ -33,7 +61,16 @@ enum Verb {
 /// See `Exit`.
 pub fn run(args: TraceArgs, global: &Global) -> Result<Exit, CliError> {
     match args.verb {
-        Verb::Info(args) => info::run(&args, global.format),
+        Verb::Info(args) => info::run(&args, global.format, global.quiet),
+        Verb::Verify(args) => verify::run(&args, global.format),
+        Verb::Export(args) => rewrite::export(&args, global.quiet),
+        Verb::Convert(args) => rewrite::convert(&args, global.quiet),
+        Verb::Cut(args) => rewrite::cut(&args, global.quiet),
+        Verb::Merge(args) => rewrite::merge(&args, global.quiet),
+        Verb::Anonymize(args) => rewrite::anonymize(&args, global.quiet),
+        Verb::Diff(args) => diff::run(&args, global.format),
+        Verb::Shrink(args) => shrink::run(&args, global.quiet),
+        Verb::Fit(args) => model::fit(&args, global),
     }
 }
 
@@ -73,12 +110,16 @@ fn parse_format(name: &str) -> Result<Format, String> {
     })
 }
 
-/// Writes results to standard output. A reader that went away needs no message.
-fn show(text: &str) -> Result<(), CliError> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::new(Exit::Usage, "cannot write to standard output").because(error))
-        }
-        _ => Ok(()),
+/// Tells people something, unless they asked for silence.
+fn say(quiet: bool, text: &str) {
+    if !quiet {
+        crate::output::note(text);
     }
+}
+
+/// One JSON document.
+fn json(value: &impl Serialize) -> Result<String, CliError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| CliError::new(Exit::Internal, "cannot write JSON").because(error))
 }

@@ -1,0 +1,335 @@
+//! From a [`Profile`] to a trace like the one it was taken from, at any scale.
+//!
+//! Objects are dealt from a shuffled deck per phase, without putting back, so that counts and
+//! bytes come out right and not only on average. Time runs in calls: an object whose lifetime is
+//! over is freed or reallocated before anything new is allocated.
+//!
+//! Random choices come from ChaCha8 and a seed: the same seed makes the same trace.
+#![forbid(unsafe_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::profile::{Birth, Cell, Death, Phase, Profile, ProfileError};
+use crate::error::TraceError;
+use crate::event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
+use crate::import::{Census, Format, Source};
+
+/// The most objects of one phase: their cards are held in memory.
+const MOST_CARDS: f64 = (1_u64 << 28) as f64;
+
+/// The generated trace, as a source.
+pub struct Generator {
+    profile: Profile,
+    random: ChaCha8Rng,
+    scale: f64,
+    phase: usize,
+    /// Objects of this phase that are still to be allocated, and to come from a `realloc`.
+    fresh: Vec<Card>,
+    reborn: Vec<Card>,
+    null_frees: u64,
+    calls: u64,
+    /// When objects die: call, object, its thread, its size, whether by realloc.
+    deaths: BinaryHeap<Reverse<(u64, u64, u32, u64, bool)>>,
+    births: u64,
+    threads: Vec<Life>,
+    frees: BTreeMap<u32, Vec<(u32, u64)>>,
+    current: usize,
+    clock: Clock,
+    names: u32,
+    out: VecDeque<Event>,
+    done: bool,
+}
+
+/// A cell of the profile: its phase and its place in it. Four bytes instead of fifty.
+type Card = (u16, u32);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Unborn,
+    Alive(ThreadId),
+    Ended,
+}
+
+/// Regular times within each phase.
+struct Clock {
+    now: f64,
+    step: Option<f64>,
+}
+
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+impl Generator {
+    /// A trace of `scale` times as many objects as the profile's, with the same lifetimes.
+    ///
+    /// # Errors
+    /// A phase would hold more than 2^28 objects, or the scale is no positive number.
+    pub fn new(profile: Profile, scale: f64, seed: u64) -> Result<Self, ProfileError> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(ProfileError::Unusable(
+                "cannot be scaled by anything but a positive number",
+            ));
+        }
+        let most = |phase: &Phase| {
+            phase.cells.iter().map(|cell| cell.count as f64).sum::<f64>() * scale > MOST_CARDS
+        };
+        if profile.phases.iter().any(most) || profile.phases.len() > usize::from(u16::MAX) {
+            return Err(ProfileError::Unusable("asks for more than 2^28 objects in one phase"));
+        }
+        let mut frees: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
+        for &(from, to, count) in &profile.frees {
+            frees.entry(from).or_default().push((to, count));
+        }
+        let threads = vec![Life::Unborn; profile.threads.len()];
+        let mut generator = Generator {
+            random: ChaCha8Rng::seed_from_u64(seed),
+            scale,
+            phase: 0,
+            fresh: Vec::new(),
+            reborn: Vec::new(),
+            null_frees: 0,
+            calls: 0,
+            deaths: BinaryHeap::new(),
+            births: 0,
+            threads,
+            frees,
+            current: 0,
+            clock: Clock { now: 0.0, step: None },
+            names: 0,
+            out: VecDeque::new(),
+            done: false,
+            profile,
+        };
+        generator.deal();
+        Ok(generator)
+    }
+
+    /// `count` at this scale: the fraction decides by chance.
+    fn scaled(&mut self, count: u64) -> u64 {
+        let exact = count as f64 * self.scale;
+        exact as u64 + u64::from(self.random.random::<f64>() < exact.fract())
+    }
+
+    /// Deals the cards of the current phase.
+    fn deal(&mut self) {
+        let Some(phase) = self.profile.phases.get(self.phase) else { return };
+        let (cells, nulls) = (phase.cells.clone(), phase.free_null);
+        let duration = phase.duration_ns;
+        for (cell, place) in cells.iter().zip(0..) {
+            let card = (self.phase as u16, place);
+            let count = self.scaled(cell.count) as usize;
+            let deck =
+                if cell.birth == Birth::Realloc { &mut self.reborn } else { &mut self.fresh };
+            deck.resize(deck.len() + count, card);
+        }
+        self.null_frees = self.scaled(nulls);
+        self.fresh.shuffle(&mut self.random);
+        self.reborn.shuffle(&mut self.random);
+        // About two calls per object: one gives it, one takes it.
+        let calls = (self.fresh.len() * 2).max(1) as f64;
+        self.clock.step = duration.map(|ns| ns as f64 * self.scale / calls);
+    }
+
+    fn cell(&self, (phase, place): Card) -> Cell {
+        self.profile.phases[usize::from(phase)].cells[place as usize]
+    }
+
+    /// Makes the next call, or moves on.
+    fn step(&mut self) {
+        let due = self.deaths.peek().is_some_and(|Reverse(death)| death.0 <= self.calls);
+        if due || (self.fresh.is_empty() && self.phase >= self.profile.phases.len()) {
+            match self.deaths.pop() {
+                Some(Reverse((_, object, thread, size, by_realloc))) => {
+                    self.end_object(object, thread, size, by_realloc);
+                }
+                None => self.done = true,
+            }
+        } else if let Some(card) = self.fresh.pop() {
+            let cell = self.cell(card);
+            let thread = self.allocating_thread();
+            self.bear(cell, thread, None);
+            let left = self.fresh.len() as u64 + 1;
+            if self.null_frees > 0 && self.random.random_range(0..left) < self.null_frees {
+                self.null_frees -= 1;
+                self.call(thread, Op::Free { object: None, stated_size: None });
+            }
+        } else {
+            self.end_phase();
+        }
+    }
+
+    fn end_phase(&mut self) {
+        let phase = self.phase as u32;
+        for index in 0..self.threads.len() {
+            let ends = self.profile.threads[index].ended == Some(phase);
+            if let (true, Life::Alive(thread)) = (ends, self.threads[index]) {
+                let time_ns = self.clock.read();
+                self.out.push_back(Event { thread, time_ns, op: Op::ThreadEnd });
+                self.threads[index] = Life::Ended;
+            }
+        }
+        self.phase += 1;
+        self.deal();
+    }
+
+    fn bear(&mut self, cell: Cell, thread: usize, old: Option<ObjectId>) {
+        let id = ObjectId::from_index(self.births);
+        self.births += 1;
+        let (object, size) = (Some(id), cell.size);
+        let op = match cell.birth {
+            _ if old.is_some() => Op::Realloc { old, object, size },
+            Birth::Malloc => Op::Malloc { object, size },
+            Birth::Calloc => Op::Calloc { object, count: 1, size },
+            Birth::ReallocOfNull | Birth::Realloc => Op::Realloc { old: None, object, size },
+            Birth::Aligned => {
+                let align = cell.align.max(1);
+                Op::Aligned { object, align, size, api: AlignedApi::Memalign }
+            }
+        };
+        self.call(thread, op);
+        if cell.death != Death::None {
+            let lifetime = self.random.random_range(cell.from..=cell.to).max(1);
+            let due = (self.calls - 1).saturating_add(lifetime);
+            let by_realloc = cell.death == Death::Realloc;
+            self.deaths.push(Reverse((due, id.index(), thread as u32, size, by_realloc)));
+        }
+    }
+
+    fn end_object(&mut self, object: u64, thread: u32, size: u64, by_realloc: bool) {
+        let old = Some(ObjectId::from_index(object));
+        if by_realloc && let Some(cell) = self.next_reborn(size) {
+            let thread = self.living(thread as usize);
+            self.bear(cell, thread, old);
+            return;
+        }
+        let thread = self.freeing_thread(thread);
+        self.call(thread, Op::Free { object: old, stated_size: None });
+    }
+
+    /// What an object of `size` bytes becomes: of a few cards the one that grows least.
+    fn next_reborn(&mut self, size: u64) -> Option<Cell> {
+        let count = self.reborn.len();
+        let looked_at = count.saturating_sub(8)..count;
+        let grown = |index: &usize| {
+            let new = self.cell(self.reborn[*index]).size;
+            if new > size { new - size } else { u64::MAX - new }
+        };
+        let best = looked_at.min_by_key(grown)?;
+        let card = self.reborn.swap_remove(best);
+        Some(self.cell(card))
+    }
+
+    /// Who allocates next: mostly who did before.
+    fn allocating_thread(&mut self) -> usize {
+        let stays = self.random.random::<f64>() >= 1.0 / self.profile.run_length;
+        let phase = self.phase.min(self.profile.phases.len() - 1);
+        let weights = &self.profile.phases[phase].allocations;
+        let here = weights.iter().any(|&(thread, _)| thread as usize == self.current);
+        if !(stays && here) {
+            let chosen = choose(&mut self.random, weights.iter().copied());
+            self.current = chosen.unwrap_or(self.current as u32) as usize;
+        }
+        self.current = self.living(self.current);
+        self.current
+    }
+
+    /// Who frees an object of `owner`.
+    fn freeing_thread(&mut self, owner: u32) -> usize {
+        let threads = &self.threads;
+        let alive = |&(thread, _): &(u32, u64)| {
+            matches!(threads.get(thread as usize), Some(Life::Alive(_)))
+        };
+        let candidates = self.frees.get(&owner).map(Vec::as_slice).unwrap_or_default();
+        let chosen = choose(&mut self.random, candidates.iter().copied().filter(alive));
+        self.living(chosen.unwrap_or(owner) as usize)
+    }
+
+    /// `thread`, unless it has ended: then another one that has not.
+    fn living(&mut self, thread: usize) -> usize {
+        match self.threads.get(thread) {
+            Some(Life::Ended) | None => {
+                let alive = |life: &Life| *life != Life::Ended;
+                match self.threads.iter().position(alive) {
+                    Some(other) => other,
+                    None => {
+                        self.threads.push(Life::Unborn);
+                        self.threads.len() - 1
+                    }
+                }
+            }
+            Some(_) => thread,
+        }
+    }
+
+    fn call(&mut self, thread: usize, op: Op) {
+        let time_ns = self.clock.read();
+        let id = match self.threads[thread] {
+            Life::Alive(id) => id,
+            _ => {
+                let id = ThreadId(self.names);
+                self.names += 1;
+                self.threads[thread] = Life::Alive(id);
+                let op = Op::ThreadStart { parent: None };
+                self.out.push_back(Event { thread: id, time_ns, op });
+                id
+            }
+        };
+        self.out.push_back(Event { thread: id, time_ns, op });
+        self.calls += 1;
+        self.clock.now += self.clock.step.unwrap_or(0.0);
+    }
+}
+
+impl Clock {
+    fn read(&self) -> Option<u64> {
+        self.step.map(|_| self.now as u64)
+    }
+}
+
+/// One of `weighted`, as often as its weight says.
+fn choose(
+    random: &mut ChaCha8Rng,
+    weighted: impl Iterator<Item = (u32, u64)> + Clone,
+) -> Option<u32> {
+    let total: u64 = weighted.clone().map(|(_, weight)| weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut at = random.random_range(0..total);
+    weighted.into_iter().find_map(|(item, weight)| {
+        if at < weight {
+            return Some(item);
+        }
+        at -= weight;
+        None
+    })
+}
+
+impl EventSource for Generator {
+    type Error = TraceError;
+
+    fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
+        while self.out.is_empty() && !self.done {
+            self.step();
+        }
+        Ok(self.out.pop_front())
+    }
+}
+
+impl Source for Generator {
+    fn format(&self) -> Format {
+        Format::Container
+    }
+
+    fn census(&self) -> Census {
+        Census::default()
+    }
+}

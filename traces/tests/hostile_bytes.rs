@@ -1,0 +1,244 @@
+//! No bytes make a reader panic, hang, or yield a stream that breaks the event model.
+//!
+//! Every sample is damaged in many ways: bits, bytes, numbers, lines and blocks changed, moved,
+//! repeated and cut. `TRACES_FUZZ_INPUTS` sets how many inputs each sample gives (default 2,000);
+//! the seed is fixed, so that a failure can be repeated.
+
+use std::collections::HashSet;
+use std::io::{Cursor, Read, Write};
+use std::path::Path;
+
+use traces::event::Op;
+use traces::{Format, ImportOptions, Source, TraceError};
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+const PIECES: [&[u8]; 16] = [
+    b"0",
+    b"-1",
+    b"18446744073709551615",
+    b"281474976710657",
+    b"0x",
+    b"0xffffffffffffffff",
+    b"\n",
+    b"\r\n",
+    b" ",
+    b",",
+    b"(",
+    b")",
+    b"#",
+    b"\x80\x80\x80\x80",
+    b"\xff\xff\xff\xff",
+    b"\0",
+];
+
+fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len() + 1);
+        let end = (at + random.below(40)).min(bytes.len());
+        match random.below(8) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            1 if at < bytes.len() => bytes[at] = random.next() as u8,
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let block = bytes[at..end].to_vec();
+                let to = random.below(bytes.len() + 1);
+                bytes.splice(to..to, block);
+            }
+            5 | 6 => {
+                let piece = PIECES[random.below(PIECES.len())];
+                bytes.splice(at..end.min(at + random.below(4)), piece.iter().copied());
+            }
+            _ => {
+                let to = random.below(bytes.len() + 1);
+                let (low, high) = (at.min(to), at.max(to));
+                bytes[low..high].reverse();
+            }
+        }
+    }
+}
+
+/// Reads to the end or the first error; the stream keeps the event model's promises so far.
+fn check(mut source: Box<dyn Source>, most_events: usize) {
+    let (mut events, mut births, mut threads) = (0, 0, 0);
+    let mut live = HashSet::new();
+    let mut ended = HashSet::new();
+    while let Ok(Some(event)) = source.next_event() {
+        events += 1;
+        assert!(events <= most_events, "a reader makes events out of nothing");
+        assert!(!ended.contains(&event.thread), "an event after its thread's end");
+        if let Some(object) = event.op.released() {
+            assert!(live.remove(&object), "released but not alive");
+        }
+        if let Some(object) = event.op.born() {
+            assert_eq!(object.index(), births, "objects are numbered in order");
+            births += 1;
+            live.insert(object);
+        }
+        match event.op {
+            Op::ThreadStart { .. } => {
+                assert_eq!(event.thread.0, threads, "threads are numbered in order");
+                threads += 1;
+            }
+            Op::ThreadEnd => {
+                ended.insert(event.thread);
+            }
+            _ => {}
+        }
+        assert!(event.thread.0 < threads, "a thread starts before it does anything");
+    }
+}
+
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut samples: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if name.ends_with(".zst") {
+                bytes = zstd::decode_all(&bytes[..]).unwrap();
+            } else if name.ends_with(".gz") {
+                let mut plain = Vec::new();
+                flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap();
+                bytes = plain;
+            }
+            (name, bytes)
+        })
+        .filter(|(name, _)| !name.ends_with(".md") && !name.ends_with(".c"))
+        .collect();
+    samples.sort();
+    samples
+}
+
+fn inputs() -> usize {
+    std::env::var("TRACES_FUZZ_INPUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+#[test]
+fn no_damage_to_a_sample_makes_a_reader_panic_or_break_the_event_model() {
+    let mut refused = 0_u64;
+    for (index, (name, original)) in samples().into_iter().enumerate() {
+        let mut random = Random(0x9e37_79b9 + index as u64);
+        let format =
+            traces::read(&name, Box::new(Cursor::new(original.clone())), &ImportOptions::default())
+                .unwrap_or_else(|error| panic!("{name}: {error}"))
+                .format();
+        for round in 0..inputs() {
+            let mut bytes = original.clone();
+            damage(&mut bytes, &mut random);
+            // Told the format, a reader meets damage that detection would have turned away.
+            let format = match round % 4 {
+                0 => None,
+                1 => Some(Format::ALL[1 + random.below(Format::ALL.len() - 1)]),
+                _ => Some(format),
+            };
+            let options =
+                ImportOptions { format, strip_tail: round % 2 == 0, ..ImportOptions::default() };
+            // One record makes at most its event, a made-up free, and the starts of two threads.
+            let most_events = bytes.len() * 4 + 64;
+            match traces::read(&name, Box::new(Cursor::new(bytes)), &options) {
+                Ok(source) => check(source, most_events),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 0, "the damage is real");
+}
+
+#[test]
+fn a_trace_cut_at_any_byte_is_read_up_to_there() {
+    for (name, original) in samples() {
+        for length in 1..original.len() {
+            let bytes = original[..length].to_vec();
+            if let Ok(source) =
+                traces::read(&name, Box::new(Cursor::new(bytes)), &ImportOptions::default())
+            {
+                check(source, length * 4 + 64);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_compressed_files_end_in_an_error() {
+    let text: Vec<u8> = (0..20_000_u64)
+        .flat_map(|i| format!("1: malloc {:#x} {}\n", 4096 + i * 16, i % 977).into_bytes())
+        .collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&text).unwrap();
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file("a.txt", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&text).unwrap();
+    let compressed = [
+        gzip.finish().unwrap(),
+        zstd::encode_all(&text[..], 1).unwrap(),
+        zip.finish().unwrap().into_inner(),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let mut random = Random(77);
+    for bytes in compressed {
+        std::fs::write(&path, &bytes).unwrap();
+        let mut source = traces::open(&path).unwrap();
+        while source.next_event().unwrap().is_some() {}
+        assert_eq!(source.census().records, 20_000, "undamaged, all is read");
+        for _ in 0..60 {
+            let cut = 1 + random.below(bytes.len() - 1);
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(read_all(&path).is_err(), "cut to {cut} of {} bytes", bytes.len());
+        }
+    }
+}
+
+fn read_all(path: &Path) -> Result<u64, TraceError> {
+    let mut source = traces::open(path)?;
+    while source.next_event()?.is_some() {}
+    Ok(source.census().records)
+}
+
+#[test]
+fn a_compression_bomb_is_refused_before_it_costs_much() {
+    // 512 MiB of newlines in zstd frames that are each a run of one byte.
+    let frame = zstd::encode_all(&vec![b'\n'; 32 << 20][..], 1).unwrap();
+    let mut bomb = zstd::encode_all(&b"1: malloc 0x10 8\n"[..], 1).unwrap();
+    for _ in 0..16 {
+        bomb.extend_from_slice(&frame);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb");
+    std::fs::write(&path, &bomb).unwrap();
+    match read_all(&path) {
+        Err(TraceError::Bomb { limit, .. }) => assert!(limit < 1 << 29),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_line_without_an_end_is_refused_within_bounded_memory() {
+    let endless = std::io::repeat(b'7').take(1 << 32);
+    let start = Cursor::new(b"1: malloc 0x10 8\n".to_vec());
+    let mut source =
+        traces::read("endless", Box::new(start.chain(endless)), &ImportOptions::default()).unwrap();
+    source.next_event().unwrap();
+    source.next_event().unwrap();
+    match source.next_event() {
+        Err(TraceError::Text { line: 2, reason, .. }) => assert!(reason.contains("longer")),
+        other => panic!("{other:?}"),
+    }
+}
