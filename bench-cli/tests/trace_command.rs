@@ -139,10 +139,8 @@ fn every_verb_that_writes_makes_a_trace_that_verifies() {
     ok(&["trace", "fit", &path("c.atrace"), "-o", &path("p.json"), "--fleet", &path("f.csv")]);
     ok(&["gen", &path("p.json"), "-o", &path("e.atrace"), "--scale", "10", "--seed", "3"]);
     ok(&["gen", &path("f.csv"), "-o", &path("g.atrace"), "--allocations", "1000", "--heap", "1"]);
-    let made: Vec<String> = ["a", "b", "c", "d", "e", "g"]
-        .iter()
-        .map(|name| path(&format!("{name}.atrace")))
-        .collect();
+    let made: Vec<String> =
+        ["a", "b", "c", "d", "e", "g"].iter().map(|name| path(&format!("{name}.atrace"))).collect();
     let mut verify = vec!["trace", "verify"];
     verify.extend(made.iter().map(String::as_str));
     let told = ok(&verify);

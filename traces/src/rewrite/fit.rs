@@ -1,6 +1,6 @@
 //! From a trace to its [`Profile`], in one pass and in memory that does not grow with its length.
 //!
-//! There are at most 64 phases; when there are more, neighbours are joined and phases become twice
+//! There are at most 256 phases; when there are more, neighbours are joined and phases become twice
 //! as long.
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::analysis::{bucket_of, bucket_range};
 use crate::event::{Event, ObjectId, Op};
 use crate::import::IntMap;
 
-const MOST_PHASES: usize = 64;
+const MOST_PHASES: usize = 256;
 const FIRST_PHASE_CALLS: u64 = 256;
 /// Sizes up to here are kept exactly.
 const EXACT_SIZES: u64 = 1024;

@@ -37,8 +37,14 @@ pub struct Generator {
     deaths: BinaryHeap<Reverse<(u64, u64, u32, u64, bool)>>,
     births: u64,
     threads: Vec<Life>,
+    /// Per thread of this phase: its number, what it has still to allocate, and how many objects
+    /// of the phase are dealt before it may begin.
+    turns: Vec<Turn>,
+    dealt: u64,
     frees: BTreeMap<u32, Vec<(u32, u64)>>,
     current: usize,
+    /// The thread whose last allocation in its last phase is being made.
+    leaving: Option<usize>,
     clock: Clock,
     names: u32,
     out: VecDeque<Event>,
@@ -47,6 +53,13 @@ pub struct Generator {
 
 /// A cell of the profile: its phase and its place in it. Four bytes instead of fifty.
 type Card = (u16, u32);
+
+struct Turn {
+    thread: u32,
+    left: u64,
+    begins: u64,
+    ends_here: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -100,8 +113,11 @@ impl Generator {
             deaths: BinaryHeap::new(),
             births: 0,
             threads,
+            turns: Vec::new(),
+            dealt: 0,
             frees,
             current: 0,
+            leaving: None,
             clock: Clock { now: 0.0, step: None },
             names: 0,
             out: VecDeque::new(),
@@ -133,6 +149,7 @@ impl Generator {
         self.null_frees = self.scaled(nulls);
         self.fresh.shuffle(&mut self.random);
         self.reborn.shuffle(&mut self.random);
+        self.deal_turns();
         // About two calls per object: one gives it, one takes it.
         let calls = (self.fresh.len() * 2).max(1) as f64;
         self.clock.step = duration.map(|ns| ns as f64 * self.scale / calls);
@@ -161,6 +178,9 @@ impl Generator {
                 self.null_frees -= 1;
                 self.call(thread, Op::Free { object: None, stated_size: None });
             }
+            if let Some(thread) = self.leaving.take() {
+                self.end_thread(thread);
+            }
         } else {
             self.end_phase();
         }
@@ -168,16 +188,21 @@ impl Generator {
 
     fn end_phase(&mut self) {
         let phase = self.phase as u32;
-        for index in 0..self.threads.len() {
-            let ends = self.profile.threads[index].ended == Some(phase);
-            if let (true, Life::Alive(thread)) = (ends, self.threads[index]) {
-                let time_ns = self.clock.read();
-                self.out.push_back(Event { thread, time_ns, op: Op::ThreadEnd });
-                self.threads[index] = Life::Ended;
+        for index in 0..self.profile.threads.len() {
+            if self.profile.threads[index].ended == Some(phase) {
+                self.end_thread(index);
             }
         }
         self.phase += 1;
         self.deal();
+    }
+
+    fn end_thread(&mut self, index: usize) {
+        if let Life::Alive(thread) = self.threads[index] {
+            let time_ns = self.clock.read();
+            self.out.push_back(Event { thread, time_ns, op: Op::ThreadEnd });
+            self.threads[index] = Life::Ended;
+        }
     }
 
     fn bear(&mut self, cell: Cell, thread: usize, old: Option<ObjectId>) {
@@ -227,15 +252,53 @@ impl Generator {
         Some(self.cell(card))
     }
 
-    /// Who allocates next: mostly who did before.
+    /// Deals the turns of the current phase: newcomers begin one after the other.
+    fn deal_turns(&mut self) {
+        let phase = self.phase as u32;
+        let Some(Phase { allocations, .. }) = self.profile.phases.get(self.phase) else { return };
+        let spans = &self.profile.threads;
+        let is_new = |thread: u32| phase > 0 && spans[thread as usize].first == phase;
+        let newcomers = allocations.iter().filter(|&&(thread, _)| is_new(thread)).count() as u64;
+        let all = self.fresh.len() as u64;
+        let mut rank = 0;
+        self.dealt = 0;
+        self.turns = allocations
+            .iter()
+            .map(|&(thread, count)| {
+                rank += u64::from(is_new(thread));
+                Turn {
+                    thread,
+                    left: (count as f64 * self.scale).ceil() as u64,
+                    begins: if is_new(thread) { all * (rank - 1) / newcomers } else { 0 },
+                    ends_here: spans[thread as usize].ended == Some(phase),
+                }
+            })
+            .collect();
+    }
+
+    /// Who allocates next: mostly who did before, and each thread as often as in the profile.
     fn allocating_thread(&mut self) -> usize {
+        self.dealt += 1;
+        let (dealt, current) = (self.dealt, self.current as u32);
         let stays = self.random.random::<f64>() >= 1.0 / self.profile.run_length;
-        let phase = self.phase.min(self.profile.phases.len() - 1);
-        let weights = &self.profile.phases[phase].allocations;
-        let here = weights.iter().any(|&(thread, _)| thread as usize == self.current);
-        if !(stays && here) {
-            let chosen = choose(&mut self.random, weights.iter().copied());
-            self.current = chosen.unwrap_or(self.current as u32) as usize;
+        let here = |turn: &Turn| turn.thread == current && turn.left > 0;
+        let kept = if stays { self.turns.iter().position(here) } else { None };
+        // Who ends in this phase is soon through, so that few threads are alive at once.
+        let weight = |turn: &Turn| {
+            let hurry = if turn.ends_here { 16 } else { 1 };
+            if turn.begins < dealt { turn.left.saturating_mul(hurry) } else { 0 }
+        };
+        let weights = self.turns.iter().enumerate().map(|(i, turn)| (i as u32, weight(turn)));
+        let chosen = match kept {
+            Some(index) => Some(index),
+            None => choose(&mut self.random, weights).map(|index| index as usize),
+        };
+        if let Some(index) = chosen {
+            self.turns[index].left -= 1;
+            self.current = self.turns[index].thread as usize;
+            if self.turns[index].left == 0 && self.turns[index].ends_here {
+                self.leaving = Some(self.current);
+            }
         }
         self.current = self.living(self.current);
         self.current
@@ -243,9 +306,12 @@ impl Generator {
 
     /// Who frees an object of `owner`.
     fn freeing_thread(&mut self, owner: u32) -> usize {
-        let threads = &self.threads;
-        let alive = |&(thread, _): &(u32, u64)| {
-            matches!(threads.get(thread as usize), Some(Life::Alive(_)))
+        let (threads, spans, phase) = (&self.threads, &self.profile.threads, self.phase as u32);
+        let alive = |&(thread, _): &(u32, u64)| match threads.get(thread as usize) {
+            Some(Life::Alive(_)) => true,
+            // It may be born to free, as some threads are.
+            Some(Life::Unborn) => spans[thread as usize].first < phase,
+            _ => false,
         };
         let candidates = self.frees.get(&owner).map(Vec::as_slice).unwrap_or_default();
         let chosen = choose(&mut self.random, candidates.iter().copied().filter(alive));

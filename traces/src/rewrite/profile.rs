@@ -14,39 +14,45 @@ pub const PROFILE_VERSION: u32 = 1;
 
 /// How an object came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Birth {
     /// `malloc`
+    #[serde(rename = "m")]
     Malloc,
     /// `calloc`
+    #[serde(rename = "c")]
     Calloc,
     /// `realloc` of NULL
+    #[serde(rename = "n")]
     ReallocOfNull,
     /// `realloc` of another object
+    #[serde(rename = "r")]
     Realloc,
     /// A call that states an alignment.
+    #[serde(rename = "a")]
     Aligned,
 }
 
 /// How it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Death {
     /// It was alive at the end.
+    #[serde(rename = "-")]
     None,
     /// `free`
+    #[serde(rename = "f")]
     Free,
     /// `realloc`
+    #[serde(rename = "r")]
     Realloc,
 }
 
-/// Objects that are alike.
+/// Objects that are alike; in a file a list of the fields in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "CellFields", into = "CellFields")]
 pub struct Cell {
     /// How they came to be.
     pub birth: Birth,
     /// Their alignment; 0 where none was stated.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub align: u64,
     /// Bytes requested, the mean of a sixteenth of an octave; exact up to 1,024.
     pub size: u64,
@@ -60,8 +66,19 @@ pub struct Cell {
     pub count: u64,
 }
 
-fn is_zero(value: &u64) -> bool {
-    *value == 0
+type CellFields = (Birth, u64, u64, u64, u64, Death, u64);
+
+impl From<CellFields> for Cell {
+    fn from((birth, align, size, from, to, death, count): CellFields) -> Self {
+        Cell { birth, align, size, from, to, death, count }
+    }
+}
+
+impl From<Cell> for CellFields {
+    fn from(cell: Cell) -> Self {
+        let Cell { birth, align, size, from, to, death, count } = cell;
+        (birth, align, size, from, to, death, count)
+    }
 }
 
 /// A part of the trace, of about as many calls as every other.
