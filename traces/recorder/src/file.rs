@@ -6,7 +6,7 @@
 use core::ffi::CStr;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use trace_format::v1::file::{FileHeader, RAW, TIMES};
 use trace_format::v1::raw::{self, Drop};
@@ -48,13 +48,14 @@ const _: () = {
     assert!(size_of::<Block>() == raw::PAGE);
     assert!(offset_of!(Block, pid) == raw::BLOCK_AT);
     assert!(offset_of!(Block, next_offset) == 120);
+    assert!(offset_of!(Block, gate) == raw::GATE_AT as usize);
     assert!(offset_of!(Block, drops) == 144);
     assert!(offset_of!(Block, image) == 244);
     assert!(offset_of!(Block, command) == raw::COMMAND_AT);
 };
 
 /// `gate`: records are written.
-pub(crate) const RECORDING: u32 = 1;
+pub(crate) use trace_format::v1::raw::GATE_OPEN as RECORDING;
 
 /// What a new file says about its process.
 #[derive(Debug)]
@@ -74,6 +75,9 @@ pub(crate) struct Options {
     pub(crate) paused: bool,
 }
 
+/// Bytes of a chunk's header.
+const HEADER: usize = trace_format::v1::ChunkHeader::LEN;
+
 /// A chunk to write slots into.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunk {
@@ -83,17 +87,26 @@ pub(crate) struct Chunk {
     pub(crate) len: usize,
     /// Address of the next free slot.
     pub(crate) cursor: usize,
+    /// Place in the file, counted in units; matters in ring mode only.
+    pub(crate) unit: usize,
 }
+
+/// Ring mode: which units of the file a thread, or nobody any more, writes to.
+static IN_USE: [AtomicU8; MAX_RING] = [const { AtomicU8::new(0) }; MAX_RING];
+/// Units a ring has at most: 4 GiB.
+const MAX_RING: usize = 1 << 16;
 
 impl Chunk {
     /// Address behind the last slot.
     pub(crate) fn end(&self) -> usize {
-        let slots = (self.len - trace_format::v1::ChunkHeader::LEN) / raw::SLOT;
-        self.base + trace_format::v1::ChunkHeader::LEN + slots * raw::SLOT
+        self.base + HEADER + (self.len - HEADER) / raw::SLOT * raw::SLOT
     }
 
     /// Gives the mapping back; what was written is the file's.
     pub(crate) fn retire(self) {
+        if let Some(used) = IN_USE.get(self.unit) {
+            used.store(0, Ordering::Release);
+        }
         if let Some(base) = NonNull::new(core::ptr::with_exposed_provenance_mut(self.base)) {
             // SAFETY: `base` and `len` come from `map_shared` in `Block::new_chunk`, and the only
             // owner of the chunk gives it up here.
@@ -119,6 +132,9 @@ impl Block {
         // SAFETY: page-aligned, PAGE bytes, initialised, never unmapped; other threads learn of it
         // only through a store that follows, and change it only through atomics.
         let block = unsafe { page.cast::<Block>().as_ref() };
+        for used in IN_USE.iter().take(if options.ring { MAX_RING } else { 0 }) {
+            used.store(0, Ordering::Relaxed);
+        }
         block.pid.store(origin.pid, Ordering::Relaxed);
         block.parent.store(origin.parent, Ordering::Relaxed);
         block.fork_stamp.store(origin.fork_stamp, Ordering::Relaxed);
@@ -128,12 +144,13 @@ impl Block {
         block.one_in.store(options.one_in, Ordering::Relaxed);
         block.limit.store(options.limit, Ordering::Relaxed);
         block.ring.store(u32::from(options.ring), Ordering::Relaxed);
-        block.record_ps.store(try_records(), Ordering::Relaxed);
         block.first_ticks.store(clock::now(), Ordering::Relaxed);
         block.first_ns.store(sys::clock_ns(libc::CLOCK_MONOTONIC), Ordering::Relaxed);
+        // Also keeps the first comparison of the clocks apart from the second.
+        block.record_ps.store(try_records(), Ordering::Relaxed);
         block.real_ns.store(sys::clock_ns(libc::CLOCK_REALTIME), Ordering::Relaxed);
         block.compare_clocks();
-        let gate = if options.paused { RECORDING + 1 } else { RECORDING };
+        let gate = if options.paused { raw::GATE_PAUSED } else { RECORDING };
         block.gate.store(gate, Ordering::Relaxed);
         Ok(block)
     }
@@ -149,8 +166,17 @@ impl Block {
         self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Appends a chunk of `len` bytes to the file at `path` and maps it.
+    /// Whether chunks must be of one length, because they are used again.
+    pub(crate) fn is_ring(&self) -> bool {
+        self.ring.load(Ordering::Relaxed) != 0
+    }
+
+    /// Appends a chunk of `len` bytes to the file at `path` and maps it, or in ring mode takes the
+    /// oldest one that nobody writes to.
     pub(crate) fn new_chunk(&self, path: &CStr, len: usize) -> Result<Chunk, Drop> {
+        if self.is_ring() {
+            return self.next_of_ring(path);
+        }
         let offset = self.take_offset(len)?;
         let give_up = |reason| {
             // Where nobody took an offset behind ours, ours can be offered again.
@@ -159,18 +185,61 @@ impl Block {
             let _ = self.next_offset.compare_exchange(behind, ours, order, order);
             reason
         };
-        let fd =
-            sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW).map_err(|_| give_up(Drop::NoFile))?;
-        sys::reserve(&fd, offset, len).map_err(|_| give_up(Drop::NoSpace))?;
-        let base = sys::map_shared(&fd, offset, len).map_err(|_| give_up(Drop::NoFile))?;
+        let chunk = self.map_chunk(path, offset, len).map_err(give_up)?;
+        self.begin_chunk(chunk.base, len);
+        Ok(chunk)
+    }
+
+    /// Reserves room in the file and maps it. Nothing is written.
+    fn map_chunk(&self, path: &CStr, offset: usize, len: usize) -> Result<Chunk, Drop> {
+        let fd = sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW).map_err(|_| Drop::NoFile)?;
+        sys::reserve(&fd, offset, len).map_err(|_| Drop::NoSpace)?;
+        let base = sys::map_shared(&fd, offset, len).map_err(|_| Drop::NoFile)?;
+        let base = base.as_ptr().expose_provenance();
+        Ok(Chunk { base, len, cursor: base + HEADER, unit: usize::MAX })
+    }
+
+    /// Writes the header of a fresh chunk, and uses the occasion to compare the clocks.
+    fn begin_chunk(&self, base: usize, len: usize) {
         let ordinal = self.chunks.fetch_add(1, Ordering::Relaxed);
         let header = raw::chunk_header(len, ordinal).encode();
-        let header_len = header.len();
-        // SAFETY: `base` is a fresh writable mapping of at least UNIT bytes, known to nobody else.
-        unsafe { base.as_ptr().cast::<[u8; 64]>().write(header) };
+        let place = core::ptr::with_exposed_provenance_mut::<[u8; HEADER]>(base);
+        // SAFETY: `base` is a writable mapping of at least UNIT bytes that only the caller uses.
+        unsafe { place.write(header) };
         self.compare_clocks();
-        let base = base.as_ptr().expose_provenance();
-        Ok(Chunk { base, len, cursor: base + header_len })
+    }
+
+    /// Takes the oldest unit of the ring that nobody writes to, and forgets what it held.
+    fn next_of_ring(&self, path: &CStr) -> Result<Chunk, Drop> {
+        let room = (self.limit.load(Ordering::Relaxed) as usize).saturating_sub(raw::PAGE);
+        let units = (room / raw::UNIT).clamp(1, MAX_RING);
+        for _ in 0..units {
+            // Bytes handed out so far tell whose turn it is.
+            let turn = self.next_offset.fetch_add(raw::UNIT as u64, Ordering::Relaxed) as usize;
+            let unit = (turn - raw::PAGE) / raw::UNIT % units;
+            let Some(used) = IN_USE.get(unit) else { continue };
+            if used.swap(1, Ordering::Acquire) != 0 {
+                continue;
+            }
+            let offset = raw::PAGE + unit * raw::UNIT;
+            if offset + raw::UNIT > sys::file_size_limit() {
+                used.store(0, Ordering::Relaxed);
+                return Err(Drop::Limit);
+            }
+            let chunk = match self.map_chunk(path, offset, raw::UNIT) {
+                Ok(chunk) => Chunk { unit, ..chunk },
+                Err(reason) => {
+                    used.store(0, Ordering::Relaxed);
+                    return Err(reason);
+                }
+            };
+            let bytes = core::ptr::with_exposed_provenance_mut::<u8>(chunk.base);
+            // SAFETY: the whole mapping, which only the caller uses.
+            unsafe { bytes.write_bytes(0, raw::UNIT) };
+            self.begin_chunk(chunk.base, raw::UNIT);
+            return Ok(chunk);
+        }
+        Err(Drop::Limit)
     }
 
     fn take_offset(&self, len: usize) -> Result<usize, Drop> {
@@ -208,12 +277,11 @@ fn read_command(page: NonNull<u8>) {
 fn try_records() -> u64 {
     const SLOTS: usize = 128;
     const ROUNDS: u64 = 8;
-    static SCRATCH: [[AtomicU64; 3]; SLOTS] = [const { [const { AtomicU64::new(0) }; 3] }; SLOTS];
+    static SCRATCH: [[AtomicU64; 2]; SLOTS] = [const { [const { AtomicU64::new(0) }; 2] }; SLOTS];
     let start = sys::clock_ns(libc::CLOCK_MONOTONIC);
     for round in 0..ROUNDS {
         for slot in &SCRATCH {
             slot[1].store(round, Ordering::Relaxed);
-            slot[2].store(round, Ordering::Relaxed);
             slot[0].store(clock::now(), Ordering::Release);
         }
     }

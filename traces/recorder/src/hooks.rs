@@ -7,17 +7,32 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
 
 use trace_format::v1::raw::{RawOp, RawRecord};
 
+use crate::file::Block;
 use crate::process::stamp;
 use crate::real;
 use crate::writer::{record, recording};
 
+/// Whether calls about this address are recorded. Sampling chooses addresses, not calls: so an
+/// object's birth, reallocations and release are recorded all or none, without a table.
+#[inline(always)]
+fn wanted(block: &Block, address: *mut c_void) -> bool {
+    let one_in = block.one_in.load(Ordering::Relaxed);
+    one_in <= 1 || address.is_null() || {
+        let mixed = (address.addr() as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) % u64::from(one_in) == 0
+    }
+}
+
 /// Records a call that took no further argument and is over.
 #[inline(always)]
 fn note(op: RawOp, result: *mut c_void, size: usize) {
-    if let Some(block) = recording() {
+    if let Some(block) = recording()
+        && wanted(block, result)
+    {
         record(block, &RawRecord::short(op, stamp(block), result.addr() as u64, size as u64));
     }
 }
@@ -25,7 +40,9 @@ fn note(op: RawOp, result: *mut c_void, size: usize) {
 /// Records a call with a further argument that is over.
 #[inline(always)]
 fn note_long(op: RawOp, result: *mut c_void, size: usize, extra: usize) {
-    if let Some(block) = recording() {
+    if let Some(block) = recording()
+        && wanted(block, result)
+    {
         let long = RawRecord {
             extra: extra as u64,
             ..RawRecord::short(op, stamp(block), result.addr() as u64, size as u64)
@@ -89,12 +106,21 @@ unsafe extern "C" fn hook_realloc(old: *mut c_void, size: usize) -> *mut c_void 
     let before = stamp(block);
     // SAFETY: the caller's promise is the real function's.
     let result = unsafe { real(old, size) };
-    let long = RawRecord {
+    let (addr, size) = (result.addr() as u64, size as u64);
+    let long = |extra: u64| RawRecord {
         before,
-        extra: old.addr() as u64,
-        ..RawRecord::short(RawOp::Realloc, stamp(block), result.addr() as u64, size as u64)
+        extra,
+        ..RawRecord::short(RawOp::Realloc, stamp(block), addr, size)
     };
-    record(block, &long);
+    match (wanted(block, old), wanted(block, result)) {
+        (true, true) => record(block, &long(old.addr() as u64)),
+        // Under sampling a move may leave or enter the sample: a release, or a birth.
+        (true, false) if !old.is_null() => {
+            record(block, &RawRecord::short(RawOp::Free, before, old.addr() as u64, 0));
+        }
+        (false, true) if !result.is_null() => record(block, &long(0)),
+        _ => {}
+    }
     result
 }
 

@@ -15,7 +15,7 @@
 //! in a shared mapping of that file as soon as it is written, so whatever ends the process, the
 //! kernel keeps it.
 //!
-//! Cost: some 25 ns per call; 64 KiB of file per thread at first, mappings of at most 1 MiB per
+//! Cost: tens of ns per call; 64 KiB of file per thread at first, mappings of at most 1 MiB per
 //! thread. `bench-cli record` prints an estimate for each recording.
 //!
 //! # Invariants

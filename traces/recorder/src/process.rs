@@ -38,7 +38,7 @@ const _: () = assert!(size_of::<Wiped>() == PAGE, "whole pages are wiped");
 // SAFETY: `parked` is touched only under `lock`; the rest are atomics.
 unsafe impl Sync for Wiped {}
 
-const NO_CHUNK: Chunk = Chunk { base: 0, len: 0, cursor: 0 };
+const NO_CHUNK: Chunk = Chunk { base: 0, len: 0, cursor: 0, unit: usize::MAX };
 
 static WIPED: Wiped = Wiped {
     block: AtomicPtr::new(core::ptr::null_mut()),

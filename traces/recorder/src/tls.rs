@@ -28,6 +28,8 @@ pub(crate) struct Thread {
     pub(crate) chunk: Cell<usize>,
     /// Its length.
     pub(crate) chunk_len: Cell<usize>,
+    /// Its place in the file, counted in units; `usize::MAX` outside ring mode.
+    pub(crate) chunk_unit: Cell<usize>,
     /// Address of the process block that the chunk and the number belong to.
     pub(crate) owner: Cell<usize>,
     /// Number of this thread, plus 1.
@@ -44,7 +46,7 @@ pub(crate) struct Thread {
     pub(crate) retry_at: Cell<u64>,
 }
 
-const SIZE: usize = 80;
+const SIZE: usize = 88;
 const _: () = assert!(size_of::<Thread>() == SIZE, "the assembly below reserves this much");
 
 core::arch::global_asm!(

@@ -4,11 +4,11 @@
 //! writing word 0 of the first slot last. A signal handler may do the same in the middle; the
 //! addition is one instruction, so slots are never given twice. Another thread never interferes.
 //!
-//! Cost: a stamp, one addition, three or six stores.
+//! Cost: a stamp, one addition, two or six stores.
 
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use trace_format::v1::raw::{Drop, EXTENSION, RawOp, RawRecord, SLOT, UNIT};
+use trace_format::v1::raw::{Drop, RawOp, RawRecord, SLOT, UNIT};
 
 use crate::clock;
 use crate::file::{Block, Chunk, RECORDING};
@@ -34,7 +34,7 @@ pub(crate) fn recording() -> Option<&'static Block> {
 #[inline(always)]
 pub(crate) fn record(block: &Block, record: &RawRecord) {
     let thread = tls::thread();
-    let slots = if record.op.is_long() { 2 } else { 1 };
+    let slots = record.slots();
     let depth = thread.depth.load(Ordering::Relaxed);
     thread.depth.store(depth + 1, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
@@ -73,19 +73,21 @@ fn reserve(thread: &Thread, bytes: usize) -> usize {
 /// Fills reserved slots.
 #[inline(always)]
 fn write(address: usize, record: &RawRecord) {
-    let words = core::ptr::with_exposed_provenance::<AtomicU64>(address);
-    let put = |index: usize, value: u64, order: Ordering| {
+    let words = record.words();
+    let slots = core::ptr::with_exposed_provenance::<AtomicU64>(address);
+    let put = |index: usize, order: Ordering| {
         // SAFETY: `address` was reserved in the thread's chunk with room for the record's slots,
         // which `index` stays within; the mapping does not change meanwhile (depth is above 0).
-        unsafe { (*words.add(index)).store(value, order) };
+        unsafe { (*slots.add(index)).store(words[index], order) };
     };
-    if record.op.is_long() {
-        put(3, record.before << 8 | u64::from(EXTENSION), Ordering::Relaxed);
-        put(4, record.extra, Ordering::Relaxed);
+    if record.slots() > 1 {
+        put(2, Ordering::Relaxed);
+        put(3, Ordering::Relaxed);
+        put(4, Ordering::Relaxed);
+        put(5, Ordering::Relaxed);
     }
-    put(1, record.address, Ordering::Relaxed);
-    put(2, record.size, Ordering::Relaxed);
-    put(0, record.stamp << 8 | u64::from(record.op as u8), Ordering::Release);
+    put(1, Ordering::Relaxed);
+    put(0, Ordering::Release);
 }
 
 /// Gets a chunk, then writes `record` to it.
@@ -107,7 +109,7 @@ fn with_new_chunk(thread: &Thread, record: &RawRecord) {
             Some(refill(thread, block, record.before))
         } {
             // Invariant 2 of `Thread`: the record that did not fit reserved behind the end.
-            Some(Ok(())) => write(reserve(thread, slots_of(record) * SLOT), record),
+            Some(Ok(())) => write(reserve(thread, record.slots() * SLOT), record),
             Some(Err(reason)) => block.count_drop(reason),
             None => write_late(thread, block, record),
         }
@@ -116,8 +118,10 @@ fn with_new_chunk(thread: &Thread, record: &RawRecord) {
     thread.busy.store(0, Ordering::Relaxed);
 }
 
-fn slots_of(record: &RawRecord) -> usize {
-    if record.op.is_long() { 2 } else { 1 }
+/// The thread's chunk as a value, with `cursor`.
+fn chunk_of(thread: &Thread, cursor: usize) -> Chunk {
+    let (base, len) = (thread.chunk.get(), thread.chunk_len.get());
+    Chunk { base, len, cursor, unit: thread.chunk_unit.get() }
 }
 
 /// After a fork: the chunk and the number are the parent's.
@@ -127,9 +131,8 @@ fn forget_foreign_chunk(thread: &Thread, block: &Block) {
         return;
     }
     if thread.chunk.get() != 0 {
-        let chunk = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor: 0 };
         // Unmaps this process's view; the parent keeps its own.
-        chunk.retire();
+        Chunk { unit: usize::MAX, ..chunk_of(thread, 0) }.retire();
     }
     thread.owner.set(owner);
     thread.chunk.set(0);
@@ -148,8 +151,8 @@ fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
         thread.cursor.store(thread.end.load(Ordering::Relaxed), Ordering::Relaxed);
         return Err(Drop::NoSpace);
     }
-    let old = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor: 0 };
-    let len = if old.base == 0 { UNIT } else { (old.len * 4).min(16 * UNIT) };
+    let old = chunk_of(thread, 0);
+    let len = if old.base == 0 || block.is_ring() { UNIT } else { (old.len * 4).min(16 * UNIT) };
     let parked = if old.base == 0 { process::unpark(WORTH_TAKING) } else { None };
     let chunk = match parked {
         Some(chunk) => chunk,
@@ -163,6 +166,7 @@ fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
     }
     thread.chunk.set(chunk.base);
     thread.chunk_len.set(chunk.len);
+    thread.chunk_unit.set(chunk.unit);
     thread.cursor.store(chunk.cursor, Ordering::Relaxed);
     thread.end.store(chunk.end(), Ordering::Relaxed);
     write(reserve(thread, SLOT), &whose_slots_follow(thread, block, since));
@@ -198,7 +202,7 @@ fn write_late(thread: &Thread, block: &Block, record: &RawRecord) {
         Ok(mut chunk) => {
             write(chunk.cursor, &whose_slots_follow(thread, block, record.before));
             write(chunk.cursor + SLOT, record);
-            chunk.cursor += SLOT * (1 + slots_of(record));
+            chunk.cursor += SLOT * (1 + record.slots());
             process::park(chunk);
         }
         Err(reason) => block.count_drop(reason),
@@ -220,7 +224,7 @@ pub(crate) fn end_thread() {
     // The end first: a signal handler from here on finds no room, so the cursor stands still.
     let end = thread.end.swap(0, Ordering::Relaxed);
     let cursor = thread.cursor.load(Ordering::Relaxed).min(end);
-    let chunk = Chunk { base: thread.chunk.get(), len: thread.chunk_len.get(), cursor };
+    let chunk = chunk_of(thread, cursor);
     thread.ended.set(1);
     thread.chunk.set(0);
     thread.chunk_len.set(0);

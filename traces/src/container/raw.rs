@@ -4,6 +4,7 @@
 //! belong to it. The second pass, [`Resolver`], goes through them merged by stamp.
 //! Memory: about 40 bytes per chunk and per short-lived thread; a window of slots per thread.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -70,22 +71,21 @@ impl RawTrace {
     /// # Errors
     /// The file cannot be read, or is no raw file.
     pub fn open(path: impl AsRef<Path>, options: ResolveOptions) -> Result<Self, TraceError> {
-        let path = path.as_ref().to_owned();
-        let read = |source| TraceError::Read { path: path.clone(), source };
-        let mut file = File::open(&path).map_err(read)?;
-        let len = file.metadata().map_err(read)?.len();
-        if !read_file_header(&mut file, &path)?.is_raw() {
-            let reason = "it holds no raw chunks".to_owned();
-            return Err(TraceError::Unsupported { path, reason });
-        }
-        let bytes = Bytes { file, path };
-        let mut page = [0; raw::PAGE];
-        bytes.read(&mut page, 0)?;
+        let (bytes, page) = open_page(path.as_ref())?;
+        let len = match bytes.file.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(source) => return Err(TraceError::Read { path: bytes.path, source }),
+        };
         let block = ProcessBlock::decode(&page);
         let command = ProcessBlock::command(&page).split(|&byte| byte == 0);
         let command = command.map(|part| String::from_utf8_lossy(part).into_owned()).collect();
-        let mut census =
-            Census { dropped_by_recorder: block.drops.iter().sum(), ..Census::default() };
+        let mut census = Census {
+            dropped_by_recorder: block
+                .drops
+                .iter()
+                .fold(0, |sum, &drops| u64::saturating_add(sum, drops)),
+            ..Census::default()
+        };
         let chunks = find_chunks(&bytes, len, &mut census)?;
         let found: Result<Vec<_>, _> =
             chunks.par_iter().map(|&(offset, len)| find_segments(&bytes, offset, len)).collect();
@@ -93,6 +93,31 @@ impl RawTrace {
         segments.sort_unstable();
         let resolver = Resolver::new(bytes, &block, segments, census, options);
         Ok(RawTrace { block, command, resolver })
+    }
+
+    /// Reads only what the recorder noted about its process.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no raw file.
+    pub fn process_of(path: impl AsRef<Path>) -> Result<ProcessBlock, TraceError> {
+        let (_, page) = open_page(path.as_ref())?;
+        Ok(ProcessBlock::decode(&page))
+    }
+
+    /// Starts or stops the recording of a process that is still running, through its file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_recording(path: impl AsRef<Path>, on: bool) -> io::Result<()> {
+        let gate = if on { raw::GATE_OPEN } else { raw::GATE_PAUSED };
+        let file = File::options().write(true).open(path)?;
+        file.write_all_at(&gate.to_le_bytes(), raw::GATE_AT)
+    }
+
+    /// The addresses that were live at each fork of a known child, by the fork's stamp. Complete
+    /// once the stream has ended; for [`ResolveOptions::inherited`] of the children.
+    pub fn take_fork_heaps(&mut self) -> HashMap<u64, HashSet<u64>> {
+        std::mem::take(&mut self.resolver.fork_heaps)
     }
 
     /// What the recorder noted about its process.
@@ -170,6 +195,21 @@ impl Source for RawTrace {
     fn census(&self) -> Census {
         self.resolver.census()
     }
+}
+
+/// Opens a raw file and reads its first page; what is missing of it reads as zero.
+fn open_page(path: &Path) -> Result<(Bytes, [u8; raw::PAGE]), TraceError> {
+    let path = path.to_owned();
+    let mut file =
+        File::open(&path).map_err(|source| TraceError::Read { path: path.clone(), source })?;
+    if !read_file_header(&mut file, &path)?.is_raw() {
+        let reason = "it holds no raw chunks".to_owned();
+        return Err(TraceError::Unsupported { path, reason });
+    }
+    let bytes = Bytes { file, path };
+    let mut page = [0; raw::PAGE];
+    bytes.read(&mut page, 0)?;
+    Ok((bytes, page))
 }
 
 /// Offsets and lengths of the slots of all chunks. Where no chunk header stands, one unit is

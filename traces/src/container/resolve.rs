@@ -12,7 +12,7 @@
 //! 3. Events come out in an order that keeps every thread's own.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use trace_format::v1::raw::{self, ProcessBlock, RawOp, RawRecord, Slot};
@@ -32,7 +32,12 @@ const WINDOW: usize = 2048;
 pub struct ResolveOptions {
     /// Children by the stamp of their fork.
     pub children: HashMap<u64, u32>,
+    /// Addresses that were live in the parent when it forked this process.
+    pub inherited: HashSet<u64>,
 }
+
+/// Addresses kept in all for the children of one process; a child beyond it is told nothing.
+const MAX_INHERITED: usize = 1 << 24;
 
 /// Multiplies and folds: addresses need no defence against their owner.
 #[derive(Debug, Default)]
@@ -92,12 +97,16 @@ pub(super) struct Resolver {
     held: VecDeque<Held>,
     live: AddressMap<ObjectId>,
     out: VecDeque<Event>,
+    /// Left alive by a failed realloc, though its address is another's.
+    orphan: Option<ObjectId>,
     next_object: u64,
     next_thread: u32,
     ns_per_tick: Option<f64>,
     window: usize,
     census: Census,
     options: ResolveOptions,
+    /// What was live at each fork, for the children.
+    pub(super) fork_heaps: HashMap<u64, HashSet<u64>>,
 }
 
 impl Resolver {
@@ -131,11 +140,13 @@ impl Resolver {
             held: VecDeque::new(),
             live: AddressMap::default(),
             out: VecDeque::new(),
+            orphan: None,
             next_object: 0,
             next_thread: 0,
             ns_per_tick: known.then(|| ns as f64 / ticks as f64),
             census,
             options,
+            fork_heaps: HashMap::new(),
         }
     }
 
@@ -210,10 +221,11 @@ impl Resolver {
             let mut buffer = vec![0; want];
             let got = self.bytes.read(&mut buffer, segment.offset)?;
             let mut input = &buffer[..got];
+            const LONG: usize = raw::LONG_SLOTS * raw::SLOT;
             loop {
                 // A long record may go on behind the window: leave it to the next one.
                 let rest = input.len();
-                if rest < 2 * raw::SLOT && rest < segment.len as usize && got > 2 * raw::SLOT {
+                if rest < LONG && rest < segment.len as usize && got > LONG {
                     break;
                 }
                 match raw::take_slot(&mut input) {
@@ -250,7 +262,10 @@ impl Resolver {
                 let stated_size = (record.op == RawOp::FreeSized).then_some(record.size);
                 match self.release(record.address) {
                     None if record.address != 0 => {
-                        self.census.unknown_free += 1;
+                        match self.options.inherited.remove(&record.address) {
+                            true => self.census.inherited_free += 1,
+                            false => self.census.unknown_free += 1,
+                        }
                         return;
                     }
                     None => {
@@ -262,20 +277,29 @@ impl Resolver {
             }
             RawOp::UsableSize => match self.live.get(&record.address) {
                 None if record.address != 0 => {
-                    self.census.unknown_use += 1;
+                    let inherited = self.options.inherited.contains(&record.address);
+                    self.census.unknown_use += u64::from(!inherited);
                     return;
                 }
                 object => Op::UsableSize { object: object.copied() },
             },
             RawOp::Fork => {
-                let child = self.options.children.get(&record.stamp).copied().unwrap_or(0);
-                Op::Fork { child }
+                let child = self.options.children.get(&record.stamp).copied();
+                let kept: usize = self.fork_heaps.values().map(HashSet::len).sum();
+                if child.is_some() && kept + self.live.len() <= MAX_INHERITED {
+                    self.fork_heaps.insert(record.stamp, self.live.keys().copied().collect());
+                }
+                Op::Fork { child: child.unwrap_or(0) }
             }
             RawOp::Marker => Op::Marker { value: record.address },
             RawOp::Realloc => self.finish_realloc(thread, record),
             _ => self.allocation(record),
         };
         self.emit(thread, op);
+        if let Some(object) = self.orphan.take() {
+            self.census.missing_free += 1;
+            self.emit(thread, Op::Free { object: Some(object), stated_size: None });
+        }
     }
 
     fn allocation(&mut self, record: &RawRecord) -> Op {
@@ -298,7 +322,12 @@ impl Resolver {
     /// The first half of a realloc: whatever it returns, nobody else can free `old` now.
     fn take_old(&mut self, thread: usize, old: u64) {
         let taken = self.release(old);
-        self.census.unknown_realloc += u64::from(taken.is_none() && old != 0);
+        if taken.is_none() && old != 0 {
+            match self.options.inherited.remove(&old) {
+                true => self.census.inherited_free += 1,
+                false => self.census.unknown_realloc += 1,
+            }
+        }
         self.streams[thread].taken = taken.map(|object| (old, object));
     }
 
@@ -309,7 +338,10 @@ impl Resolver {
         if object.is_none() && record.size > 0 {
             self.census.failed_allocations += 1;
             if let Some((address, old)) = taken {
-                self.live.entry(address).or_insert(old);
+                if *self.live.entry(address).or_insert(old) != old {
+                    // Somebody got the address meanwhile, so the old object is gone after all.
+                    self.orphan = Some(old);
+                }
             }
         }
         Op::Realloc { old: taken.map(|(_, old)| old), object, size: record.size }
@@ -339,6 +371,7 @@ impl Resolver {
     fn free_in_its_place(&mut self, held: Held) {
         if let Some(object) = self.live.remove(&held.address) {
             self.census.missing_free += 1;
+            self.start(held.thread);
             self.emit(held.thread, Op::Free { object: Some(object), stated_size: None });
         }
     }

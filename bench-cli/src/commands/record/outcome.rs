@@ -14,11 +14,13 @@ use super::{RecordArgs, program};
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
 
-/// One raw file, opened.
+/// One raw file.
 struct Part {
+    path: PathBuf,
     pid: u32,
     image: u32,
-    trace: RawTrace,
+    fork_stamp: u64,
+    started: u64,
 }
 
 /// What became of one raw file.
@@ -60,48 +62,50 @@ fn resolve_all(
     session: &Session,
     status: &ExitStatus,
 ) -> Result<(Saved, Vec<Saved>), CliError> {
-    let options = ResolveOptions { children: forks(session)? };
+    let parts = find_parts(session)?;
+    // The last image of a process is what the process became.
+    let last_of = |pid| parts.iter().filter(|p| p.pid == pid).map(|p| p.image).max();
+    let children: HashMap<u64, u32> =
+        parts.iter().filter(|p| p.fork_stamp != 0).map(|p| (p.fork_stamp, p.pid)).collect();
+    let mut heaps = HashMap::new();
     let mut main = None;
-    let mut children = Vec::new();
-    // The last image of a process first: it is what the process became.
-    for (path, pid, image) in session.raw_files().into_iter().rev() {
-        let is_main = pid == session.pid() && main.is_none();
+    let mut others = Vec::new();
+    for part in &parts {
+        let is_last = last_of(part.pid) == Some(part.image);
+        let is_main = part.pid == session.pid() && is_last;
         if args.no_children && !is_main {
             continue;
         }
-        let trace = RawTrace::open(&path, options.clone()).map_err(failure)?;
-        if trace.process().chunks == 0 {
-            continue;
-        }
-        let mut part = Part { pid, image, trace };
-        let place = if is_main {
-            args.output.clone()
-        } else {
-            let last = !children.iter().any(|&(other, _)| other == pid) && pid != session.pid();
-            beside(&args.output, part.pid, (!last).then_some(part.image))
+        let place = match is_main {
+            true => args.output.clone(),
+            false => beside(&args.output, part.pid, (!is_last).then_some(part.image)),
         };
-        let saved = save(&mut part, &place, is_main.then_some(status)).map_err(failure)?;
+        let inherited = heaps.remove(&part.fork_stamp).unwrap_or_default();
+        let options = ResolveOptions { children: children.clone(), inherited };
+        let mut trace = RawTrace::open(&part.path, options).map_err(failure)?;
+        let saved = save(&mut trace, &place, is_main.then_some(status)).map_err(failure)?;
+        heaps.extend(trace.take_fork_heaps());
         if is_main {
             main = Some(saved);
         } else {
-            children.push((pid, saved));
+            others.push(saved);
         }
     }
-    let Some(main) = main else { return Err(nothing_recorded(args)) };
-    Ok((main, children.into_iter().map(|(_, saved)| saved).collect()))
+    main.map(|main| (main, others)).ok_or_else(|| nothing_recorded(args))
 }
 
-/// Which child each fork made, by the stamp that both sides noted.
-fn forks(session: &Session) -> Result<HashMap<u64, u32>, CliError> {
-    let mut forks = HashMap::new();
-    for (path, ..) in session.raw_files() {
-        let trace = RawTrace::open(&path, ResolveOptions::default()).map_err(failure)?;
-        let process = trace.process();
-        if process.fork_stamp != 0 {
-            forks.insert(process.fork_stamp, process.pid);
+/// The raw files that hold anything, oldest first: parents before their children.
+fn find_parts(session: &Session) -> Result<Vec<Part>, CliError> {
+    let mut parts = Vec::new();
+    for (path, pid, image) in session.raw_files() {
+        let process = RawTrace::process_of(&path).map_err(failure)?;
+        if process.chunks > 0 {
+            let (fork_stamp, started) = (process.fork_stamp, process.real_ns);
+            parts.push(Part { path, pid, image, fork_stamp, started });
         }
     }
-    Ok(forks)
+    parts.sort_by_key(|part| (part.started, part.pid, part.image));
+    Ok(parts)
 }
 
 /// `web.atrace` → `web.PID.atrace`, or `web.PID.IMAGE.atrace`.
@@ -118,20 +122,24 @@ fn beside(output: &Path, pid: u32, image: Option<u32>) -> PathBuf {
     output.with_file_name(name)
 }
 
-fn save(part: &mut Part, place: &Path, status: Option<&ExitStatus>) -> Result<Saved, TraceError> {
+fn save(
+    trace: &mut RawTrace,
+    place: &Path,
+    status: Option<&ExitStatus>,
+) -> Result<Saved, TraceError> {
     let mut writer = Writer::create(place, WriterOptions::default())?;
-    for (key, value) in part.trace.provenance() {
+    for (key, value) in trace.provenance() {
         writer.provenance(&key, value);
     }
     if let Some(status) = status {
         writer.provenance("exit_status", program::exit_code(status).to_string());
     }
-    let totals = container::save(&mut part.trace, writer)?;
-    let census = part.trace.census();
-    let process = part.trace.process();
+    let totals = container::save(trace, writer)?;
+    let census = trace.census();
+    let process = trace.process();
     Ok(Saved {
         totals,
-        overhead_ns: part.trace.overhead_estimate_ns(census.records),
+        overhead_ns: trace.overhead_estimate_ns(census.records),
         duration: Duration::from_nanos(process.last_ns.saturating_sub(process.first_ns)),
         bytes: fs::metadata(place).map_or(0, |m| m.len()),
         census,

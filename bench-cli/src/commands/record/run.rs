@@ -5,7 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+use traces::container::RawTrace;
 
 use super::{RecordArgs, program};
 use crate::error::{CliError, Exit};
@@ -57,27 +60,59 @@ impl Session {
     }
 
     /// Runs the program to its end.
-    pub(super) fn run(&self, command: &[OsString]) -> Result<ExitStatus, CliError> {
-        let (name, arguments) = command.split_first().expect("clap requires one");
+    pub(super) fn run(&self, args: &RecordArgs) -> Result<ExitStatus, CliError> {
+        let (name, arguments) = args.command.split_first().expect("clap requires one");
         let mut preload = OsString::from(&self.library);
         if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|v| !v.is_empty()) {
             // Ours first: then another preloaded allocator is the real malloc that is recorded.
             preload.push(":");
             preload.push(others);
         }
-        let mut child = Command::new(name)
-            .args(arguments)
-            .env("LD_PRELOAD", preload)
-            .env("ATRACE_DIR", &self.raw)
-            .spawn()
-            .map_err(|error| self.not_started(name, &error))?;
+        let mut command = Command::new(name);
+        command.args(arguments).env("LD_PRELOAD", preload).env("ATRACE_DIR", &self.raw);
+        let options = [
+            ("ATRACE_LIMIT", args.limit.or(args.ring)),
+            ("ATRACE_RING", args.ring.map(|_| 1)),
+            ("ATRACE_ONE_IN", args.one_in.map(u64::from)),
+            ("ATRACE_PAUSED", args.paused.then_some(1)),
+        ];
+        for (name, value) in options {
+            match value {
+                Some(value) => command.env(name, value.to_string()),
+                None => command.env_remove(name),
+            };
+        }
+        signals::listen();
+        let mut child = command.spawn().map_err(|error| self.not_started(name, &error))?;
         self.pid.store(child.id().cast_signed(), Ordering::Relaxed);
         signals::pass_on_to(child.id().cast_signed());
-        let status = child.wait();
-        signals::stop_passing_on();
+        let ended = AtomicBool::new(false);
+        let status = std::thread::scope(|scope| {
+            scope.spawn(|| self.obey_switch(!args.paused, &ended));
+            let status = child.wait();
+            ended.store(true, Ordering::Release);
+            status
+        });
+        signals::pass_on_to(0);
         status.map_err(|error| {
             CliError::new(Exit::Internal, "cannot wait for the program").because(error)
         })
+    }
+
+    /// Opens and closes the gate of all processes at each SIGUSR1, until the program has ended.
+    fn obey_switch(&self, recording: bool, ended: &AtomicBool) {
+        let mut recording = recording;
+        while !ended.load(Ordering::Acquire) {
+            if signals::take_switch() {
+                recording = !recording;
+                for (path, ..) in self.raw_files() {
+                    // A file that is gone needs no gate.
+                    let _ = RawTrace::set_recording(&path, recording);
+                }
+                eprintln!("recording is {}", if recording { "on" } else { "off" });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn not_started(&self, name: &OsStr, error: &std::io::Error) -> CliError {
@@ -121,11 +156,16 @@ mod signals {
     //! While the program runs, it decides what a signal means: a Ctrl-C of the terminal reaches it
     //! directly, other signals are passed on. This process waits for it and keeps what was recorded.
 
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
     static PROGRAM: AtomicI32 = AtomicI32::new(0);
+    static SWITCH: AtomicBool = AtomicBool::new(false);
 
     extern "C" fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        if signal == libc::SIGUSR1 {
+            SWITCH.store(true, Ordering::Relaxed);
+            return;
+        }
         let program = PROGRAM.load(Ordering::Relaxed);
         // SAFETY: the kernel passes a valid siginfo.
         let by_terminal = unsafe { (*info).si_code } > 0;
@@ -136,9 +176,21 @@ mod signals {
         }
     }
 
+    /// Whether SIGUSR1 came since the last call.
+    pub(super) fn take_switch() -> bool {
+        SWITCH.swap(false, Ordering::Relaxed)
+    }
+
+    /// From now on signals go to `program`; 0 for none.
     pub(super) fn pass_on_to(program: i32) {
         PROGRAM.store(program, Ordering::Relaxed);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+    }
+
+    /// Installs the handler. The program starts with the default actions, as handlers do not
+    /// survive exec.
+    pub(super) fn listen() {
+        let signals = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1];
+        for signal in signals {
             // SAFETY: all zero is a valid sigaction, with an empty mask.
             let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
             action.sa_sigaction = pass_on as *const () as usize;
@@ -146,9 +198,5 @@ mod signals {
             // SAFETY: the handler calls only async-signal-safe functions.
             unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
         }
-    }
-
-    pub(super) fn stop_passing_on() {
-        PROGRAM.store(0, Ordering::Relaxed);
     }
 }

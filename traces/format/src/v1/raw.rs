@@ -5,17 +5,24 @@
 //! chunk …     each begins at a multiple of 64 KiB after the page and is a multiple of 64 KiB long:
 //!             64-byte chunk header (kind 1; stored length = bytes of slots), then slots
 //! ```
-//! A *slot* is three u64. Word 0 is `stamp << 8 | operation`, word 1 an address, word 2 a size; a
-//! slot whose word 0 is zero was never committed, and readers skip it. Operations marked *long*
-//! take two slots: word 0 of the second is `stamp before the call << 8 | FF`, word 1 the further
-//! argument. Word 0 of the first slot is written last, so what a reader sees is whole.
+//! A *slot* is two u64. Word 0 is `stamp << 8 | operation`; a slot whose word 0 is zero was never
+//! committed, and readers skip it. In the *short* form word 1 is `address << 16 | size`. The *long*
+//! form has bit 7 of the operation set and takes three slots:
+//! ```text
+//! slot 0   stamp << 8 | 80 | operation        address
+//! slot 1   stamp before the call << 8 | FF    further argument
+//! slot 2   FF                                 size
+//! ```
+//! It is used where the table names a further argument, where the size is above 65,535, or where
+//! the address takes more than 48 bits. Word 0 of the first slot is written last, so what a reader
+//! sees is whole.
 //!
-//! | # | operation | word 1 | word 2 | word 1 of the second slot |
+//! | # | operation | address | size | further argument |
 //! |---|---|---|---|---|
 //! | 1 | malloc | result | size | |
-//! | 2 | calloc, long | result | size | count |
-//! | 3 | realloc, long | result | size | old |
-//! | 4–9 | memalign, aligned_alloc, posix_memalign, valloc, pvalloc, C++ new: long | result | size | alignment |
+//! | 2 | calloc | result | size | count |
+//! | 3 | realloc | result | size | old |
+//! | 4–9 | memalign, aligned_alloc, posix_memalign, valloc, pvalloc, C++ new | result | size | alignment |
 //! | 10 | free | address | 0 | |
 //! | 11 | sized free | address | stated size | |
 //! | 12 | usable size | address | 0 | |
@@ -64,13 +71,23 @@ pub const UNIT: usize = 64 << 10;
 /// The largest chunk.
 pub const MAX_CHUNK: usize = 16 * UNIT;
 /// Bytes of one slot.
-pub const SLOT: usize = 24;
-/// Operation byte of the second slot of a long operation.
+pub const SLOT: usize = 16;
+/// Bit of the operation byte that marks the long form.
+pub const LONG: u8 = 0x80;
+/// Slots of the long form.
+pub const LONG_SLOTS: usize = 3;
+/// Operation byte of the further slots of the long form.
 pub const EXTENSION: u8 = 0xff;
 /// Where the process block begins.
 pub const BLOCK_AT: usize = 64;
 /// Where the command line begins.
 pub const COMMAND_AT: usize = 512;
+/// Where the gate stands.
+pub const GATE_AT: u64 = 132;
+/// Gate: records are written.
+pub const GATE_OPEN: u32 = 1;
+/// Gate: nothing is written until it is opened.
+pub const GATE_PAUSED: u32 = 2;
 /// Stamps are counted modulo this.
 pub const STAMP_BITS: u32 = 56;
 
@@ -130,9 +147,10 @@ impl RawOp {
         .find(|op| *op as u8 == byte)
     }
 
-    /// Whether it takes two slots.
+    /// Whether it has a further argument, and so always takes the long form.
     #[must_use]
-    pub fn is_long(self) -> bool {
+    #[inline(always)]
+    pub fn has_argument(self) -> bool {
         matches!(self as u8, 2..=9)
     }
 }
@@ -161,18 +179,40 @@ pub struct RawRecord {
     pub op: RawOp,
     /// When it took effect, in ticks.
     pub stamp: u64,
-    /// Word 1.
+    /// The address.
     pub address: u64,
-    /// Word 2.
+    /// The size.
     pub size: u64,
-    /// Word 1 of the second slot.
+    /// The further argument.
     pub extra: u64,
-    /// Stamp of the second slot; `stamp` if there is none.
+    /// When the call began; `stamp` in the short form.
     pub before: u64,
 }
 
 impl RawRecord {
-    /// An operation of one slot.
+    /// How many slots it takes.
+    #[must_use]
+    #[inline(always)]
+    pub fn slots(&self) -> usize {
+        let fits = self.size <= 0xffff && self.address >> 48 == 0;
+        if fits && !self.op.has_argument() { 1 } else { LONG_SLOTS }
+    }
+
+    /// The words of its slots; those of the short form are the first two.
+    #[must_use]
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2 * LONG_SLOTS] {
+        let extension = u64::from(EXTENSION);
+        if self.slots() == 1 {
+            [self.stamp << 8 | self.op as u64, self.address << 16 | self.size, 0, 0, 0, 0]
+        } else {
+            let head = self.stamp << 8 | u64::from(LONG | self.op as u8);
+            let before = self.before << 8 | extension;
+            [head, self.address, before, self.extra, extension, self.size]
+        }
+    }
+
+    /// An operation without further argument.
     #[must_use]
     #[inline(always)]
     pub fn short(op: RawOp, stamp: u64, address: u64, size: u64) -> RawRecord {
@@ -197,33 +237,32 @@ fn word(bytes: &[u8], index: usize) -> u64 {
     u64::from_le_bytes(eight)
 }
 
-/// Takes one slot, or the two of a long operation, from the front of `input`; `None` if less than
+/// Takes one slot, or the three of the long form, from the front of `input`; `None` if less than
 /// a slot is left.
 pub fn take_slot(input: &mut &[u8]) -> Option<Slot> {
     if input.len() < SLOT {
         return None;
     }
-    let head = word(input, 0);
-    let (address, size) = (word(input, 1), word(input, 2));
+    let (head, word_1) = (word(input, 0), word(input, 1));
     *input = &input[SLOT..];
-    if head == 0 {
+    let byte = head as u8;
+    // The rest of a long form whose first slot was never committed is no damage.
+    if head == 0 || byte == EXTENSION {
         return Some(Slot::Empty);
     }
-    let Some(op) = RawOp::from_byte(head as u8) else {
-        // The rest of a long operation whose first slot was never committed is no damage.
-        return Some(if head as u8 == EXTENSION { Slot::Empty } else { Slot::Unknown });
-    };
+    let Some(op) = RawOp::from_byte(byte & !LONG) else { return Some(Slot::Unknown) };
     let stamp = head >> 8;
-    let mut record = RawRecord { op, stamp, address, size, extra: 0, before: stamp };
-    if op.is_long() {
-        if input.len() < SLOT || word(input, 0) as u8 != EXTENSION {
-            return Some(Slot::Unknown);
-        }
-        record.before = word(input, 0) >> 8;
-        record.extra = word(input, 1);
-        *input = &input[SLOT..];
+    if byte & LONG == 0 {
+        let short = RawRecord::short(op, stamp, word_1 >> 16, word_1 & 0xffff);
+        return Some(if op.has_argument() { Slot::Unknown } else { Slot::Record(short) });
     }
-    Some(Slot::Record(record))
+    let further = (LONG_SLOTS - 1) * SLOT;
+    if input.len() < further || input[0] != EXTENSION || input[SLOT] != EXTENSION {
+        return Some(Slot::Unknown);
+    }
+    let (before, extra, size) = (word(input, 0) >> 8, word(input, 1), word(input, 3));
+    *input = &input[further..];
+    Some(Slot::Record(RawRecord { op, stamp, address: word_1, size, extra, before }))
 }
 
 /// The header of a raw chunk that is `len` bytes long in all and the `ordinal`-th of its file.
