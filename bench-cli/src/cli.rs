@@ -21,7 +21,7 @@ struct Cli {
 /// Flags that every subcommand understands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Folder for results (default: bench-out/<utc>-<id>, with a `latest` link)
+    /// Folder for results (default: bench-out/UTC-ID, with a `latest` link)
     #[arg(long, global = true, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Seed of every random choice; printed and recorded

@@ -22,7 +22,7 @@ use crate::error::{CliError, Exit};
 /// What to record, and where the trace goes.
 #[derive(Clone, Debug, Args)]
 pub struct RecordArgs {
-    /// Where the trace goes; children go to NAME.<pid>.EXT beside it
+    /// Where the trace goes; children go to NAME.PID.EXT beside it
     #[arg(short = 'o', long = "output", value_name = "FILE", default_value = "trace.atrace")]
     output: PathBuf,
     /// Leave out the traces of child processes

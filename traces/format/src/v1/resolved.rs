@@ -34,7 +34,7 @@ pub struct Record {
 
 /// What was asked. `object` is the object returned or released, 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the arguments of the C functions")]
+#[expect(missing_docs, reason = "the fields are the arguments of the C functions")]
 pub enum Call {
     /// `malloc(size)`
     Malloc { object: u64, size: u64 },
