@@ -7,7 +7,7 @@ use workloads::plan::{Order, Plan, PlanOptions};
 
 fn systemui() -> Option<PathBuf> {
     let Some(data) = std::env::var_os("ALLOCATOR_TEST_DATA") else {
-        println!("skipped: ALLOCATOR_TEST_DATA is not set");
+        eprintln!("skipped: ALLOCATOR_TEST_DATA is not set");
         return None;
     };
     Some(PathBuf::from(data).join("systemui.zip"))

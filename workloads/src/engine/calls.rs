@@ -140,7 +140,7 @@ impl Calls {
         let free = of_same_file(c"free").ok_or("free")?;
         let calloc = of_same_file(c"calloc").ok_or("calloc")?;
         let realloc = of_same_file(c"realloc").ok_or("realloc")?;
-        // SAFETY (all): the dynamic linker found these names, and the C standard, POSIX and the
+        // SAFETY: the dynamic linker found these names, and the C standard, POSIX and the
         // manuals of glibc and jemalloc give them these signatures.
         unsafe {
             Ok(Calls {

@@ -355,7 +355,7 @@ impl<'s, 'p> Sampler<'s, 'p> {
         let mut count = self.count.load(Ordering::SeqCst) as usize;
         if count == SAMPLES {
             for i in 0..SAMPLES / 2 {
-                // SAFETY (both): within the region; only one thread keeps samples at a time.
+                // SAFETY: within the region; only one thread keeps samples at a time.
                 unsafe { *start.wrapping_add(i) = *start.wrapping_add(2 * i + 1) };
             }
             count = SAMPLES / 2;

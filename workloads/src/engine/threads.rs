@@ -252,7 +252,7 @@ impl<'p> Shared<'p> {
         // Before the thread exists, so that it is never joined before it is counted.
         self.created.fetch_add(1, Ordering::SeqCst);
         match create(start::<O>, (&raw const *state).cast_mut().cast()) {
-            Ok(handle) => state.handle.store(handle as u64, Ordering::SeqCst),
+            Ok(handle) => state.handle.store(handle, Ordering::SeqCst),
             Err(error) => {
                 self.alive.fetch_sub(1, Ordering::Relaxed);
                 self.created.fetch_sub(1, Ordering::SeqCst);
@@ -268,7 +268,7 @@ impl<'p> Shared<'p> {
     fn execute<O: Observer>(&self, id: usize) {
         let row = id % self.plan.threads().len();
         let mut worker = Worker::new(self, id, O::new(self, id));
-        // SAFETY (all three): `Plan::check` looked at every word before the run.
+        // SAFETY: `Plan::check` looked at every word before the run.
         unsafe { worker.section(self.plan.stream(row, Section::Prologue)) };
         let body = self.plan.stream(row, Section::Body);
         if !body.is_empty() {
@@ -390,11 +390,11 @@ pub(crate) fn create(
 
 extern "C" fn start<O: Observer>(argument: *mut c_void) -> *mut c_void {
     let state: *const State = argument.cast_const().cast();
-    // SAFETY (both): `run` returns only after every thread was joined, and what threads share
+    // SAFETY: `run` returns only after every thread was joined, and what threads share
     // outlives it; `spawn` stored the pointer before it created this thread.
-    let shared: *const Shared<'_> =
-        unsafe { (*state).shared.load(Ordering::SeqCst) }.cast_const().cast();
-    let shared = unsafe { &*shared };
+    let shared = unsafe { (*state).shared.load(Ordering::SeqCst) };
+    // SAFETY: as above; it is this run's `Shared`.
+    let shared = unsafe { &*shared.cast_const().cast::<Shared<'_>>() };
     let id = (state.addr() - shared.states.start::<State>().addr()) / size_of::<State>();
     while shared.gate.load(Ordering::SeqCst) == 0 {
         futex_wait(&shared.gate, 0);

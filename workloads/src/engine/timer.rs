@@ -132,7 +132,7 @@ impl Timer {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "intervals of less than centuries")]
     pub(crate) fn ns(&self, ticks: u64) -> u64 {
-        (u128::from(ticks) * u128::from(self.scale) >> 32) as u64
+        ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64
     }
 
     /// What the two clocks say of each other since the start.

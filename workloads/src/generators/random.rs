@@ -24,9 +24,7 @@ impl Random {
 
     /// A number below `limit`; 0 if `limit` is 0. The bias is less than `limit` ÷ 2^64.
     pub fn below(&mut self, limit: u64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half of a product")]
-        let number = (u128::from(self.bits()) * u128::from(limit) >> 64) as u64;
-        number
+        ((u128::from(self.bits()) * u128::from(limit)) >> 64) as u64
     }
 
     /// An index below `length`.

@@ -215,10 +215,10 @@ impl Plan {
             }
             let at = u64::from(record::slot(word));
             match code {
-                record::WAIT | record::WAIT_BODY => {
-                    if record::wait_parts(word).0 as usize >= threads {
-                        return Err("a wait names a thread that does not exist".to_owned());
-                    }
+                record::WAIT | record::WAIT_BODY
+                    if record::wait_parts(word).0 as usize >= threads =>
+                {
+                    return Err("a wait names a thread that does not exist".to_owned());
                 }
                 record::SPAWN if at >= threads as u64 => {
                     return Err("a birth names a thread that does not exist".to_owned());

@@ -38,7 +38,7 @@ impl Findings {
     /// Everything found, slowest of the first run first.
     pub(crate) fn report(self) -> Vec<Attributed> {
         let mut all = self.0.into_inner().unwrap_or_else(|e| e.into_inner());
-        all.sort_unstable_by(|a, b| b.slow.cmp(&a.slow));
+        all.sort_unstable_by_key(|found| std::cmp::Reverse(found.slow));
         all
     }
 }

@@ -270,9 +270,7 @@ impl LatencyObserver {
         self.random ^= self.random << 17;
         let span = u64::from(every) * 2 - 1;
         // Uniform on 0 ..= 2·every − 2: mean every − 1, and no stride.
-        #[expect(clippy::cast_possible_truncation, reason = "less than 2^33 >> 32")]
-        let gap = ((self.random >> 32) * span >> 32) as u32;
-        self.gap = gap;
+        self.gap = (((self.random >> 32) * span) >> 32) as u32;
     }
 
     #[cold]

@@ -230,11 +230,10 @@ impl Observer for VerifyObserver {
         if !p.addr().is_multiple_of(align.max(natural_alignment(size))) {
             self.broken(BrokenKind::Alignment, size, align, p.addr());
         }
+        let looked_at = if zeroed { size } else { kept.min(size) };
+        let expected = |i| if zeroed { 0 } else { pattern(slot, i) };
         // SAFETY: the allocator returned `size` bytes at `p`, overlapping no live object.
-        let wrong = match (zeroed, kept.min(size)) {
-            (true, _) => unsafe { first_wrong(p, size, |_| 0) },
-            (false, kept) => unsafe { first_wrong(p, kept, |i| pattern(slot, i)) },
-        };
+        let wrong = unsafe { first_wrong(p, looked_at, expected) };
         if let Some(offset) = wrong {
             let kind = if zeroed { BrokenKind::NotZeroed } else { BrokenKind::PrefixLost };
             self.broken(kind, size, align, offset);
@@ -268,11 +267,12 @@ impl Observer for VerifyObserver {
     }
 
     fn moved(&mut self, from: usize, to: usize, p: *mut u8, size: usize) {
-        // SAFETY (both): the object is live, has `size` bytes and is this thread's to use now.
+        // SAFETY: the object is live, has `size` bytes and is this thread's to use now.
         let wrong = unsafe { first_wrong(p, size, |i| pattern(from, i)) };
         if let Some(offset) = wrong {
             self.broken(BrokenKind::ContentsChanged, size, 0, offset);
         }
+        // SAFETY: as above.
         unsafe { fill(to, p, size) };
     }
 
