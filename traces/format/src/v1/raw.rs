@@ -94,7 +94,7 @@ pub const STAMP_BITS: u32 = 56;
 /// Operation byte of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "named after the C functions; the table above explains the rest")]
+#[expect(missing_docs, reason = "named after the C functions; the table above explains the rest")]
 pub enum RawOp {
     Malloc = 1,
     Calloc = 2,
