@@ -23,7 +23,7 @@ fn wanted(block: &Block, address: *mut c_void) -> bool {
     let one_in = block.one_in.load(Ordering::Relaxed);
     one_in <= 1 || address.is_null() || {
         let mixed = (address.addr() as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) % u64::from(one_in) == 0
+        (mixed >> 32).is_multiple_of(u64::from(one_in))
     }
 }
 
