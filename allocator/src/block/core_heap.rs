@@ -9,6 +9,9 @@ use super::{BlockHeap, BlockInfo, Counters, Fault, Placement, Policy, Source, To
 
 /// A heap for one thread at a time over the regions of `S`.
 pub trait HeapCore<S: Source>: Sized {
+    /// Whether a sealed header stands before each object.
+    const HEADERS: bool;
+
     /// An empty heap. `secret` seeds its checksums, `arena` (0–15) marks its blocks.
     fn new(source: S, policy: Policy, secret: u64, arena: u8) -> Self;
 
@@ -90,6 +93,8 @@ impl<P: Placement> Strategy for P {
 }
 
 impl<P: Placement, S: Source> HeapCore<S> for BlockHeap<P, S> {
+    const HEADERS: bool = true;
+
     fn new(source: S, policy: Policy, secret: u64, arena: u8) -> Self {
         Self::new(source, policy, secret, arena)
     }

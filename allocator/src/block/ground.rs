@@ -135,6 +135,25 @@ impl Ground {
     }
 }
 
+/// Bytes of the live block at `payload`, read without the heap's lock; `None` if its header or the
+/// next one is not as a live block's must be. The lock's holder then knows why.
+///
+/// # Safety
+/// `payload - 8` lies in a region of a heap with this secret, and `payload` is a multiple of 16.
+#[inline(always)]
+pub(crate) unsafe fn live_bytes(payload: usize, secret: u64) -> Option<usize> {
+    let at = payload - HEADER;
+    // SAFETY: the caller's promise; headers change by single stores, so this one is whole.
+    let header = unsafe { Header::read(at) };
+    if !header.sealed_at(at, secret) || !header.in_use() || header.is_parked() {
+        return None;
+    }
+    let next = at + header.size();
+    // SAFETY: a sealed block ends at a block or a fence of its region.
+    let after = unsafe { Header::read(next) };
+    after.sealed_at(next, secret).then_some(header.size())
+}
+
 /// A fault at the block whose header is at `at`.
 pub(crate) const fn fault(kind: FaultKind, at: usize, size: usize) -> Fault {
     Fault::new(kind, at + HEADER, size.saturating_sub(HEADER))

@@ -43,7 +43,7 @@ pub use core_heap::{HeapCore, Strategy};
 pub use fault::{Fault, FaultKind};
 pub use fixed::FixedRegion;
 pub use ground::{FreeBlock, Ground, block_size};
-pub(crate) use ground::{fault as fault_at, fit, padded};
+pub(crate) use ground::{fault as fault_at, fit, live_bytes, padded};
 pub use header::{GRAIN, HEADER, MAX_BLOCK, MIN_BLOCK};
 pub(crate) use header::{follow, footer, footer_stamp, link, load, store};
 pub use heap::{BlockHeap, Policy};

@@ -13,6 +13,7 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use super::cache::{self, ThreadCache};
 use super::heap::ClassicHeap;
 use super::kernel;
 use super::lock::{Contention, FutexLock, Lock};
@@ -20,7 +21,10 @@ use super::mapped::Mapped;
 use super::registry::Registry;
 use super::settings::{LockChoice, Settings};
 use super::source::PoolSource;
-use crate::block::{Counters, Fault, FaultKind, GRAIN, HeapCore, Policy, Strategy, Totals};
+use crate::block::{
+    Counters, Fault, FaultKind, GRAIN, HEADER, HeapCore, Policy, Strategy, Totals, block_size,
+    live_bytes,
+};
 
 /// Most heaps of a process.
 pub(super) const ARENAS: usize = 16;
@@ -85,6 +89,8 @@ pub(super) struct Arenas<P: Strategy> {
     secret: u64,
     heaps: [AtomicPtr<Arena<P>>; ARENAS],
     making: FutexLock,
+    /// Where each thread keeps its cache: key + 1, 0 for none.
+    key: core::sync::atomic::AtomicU32,
 }
 
 impl<P: Strategy> Arenas<P> {
@@ -100,7 +106,15 @@ impl<P: Strategy> Arenas<P> {
             LockChoice::Arena | LockChoice::Global | LockChoice::None => 1,
         };
         let heaps = [const { AtomicPtr::new(core::ptr::null_mut()) }; ARENAS];
-        Self { shared, settings, count, secret, heaps, making: FutexLock::FREE }
+        Self {
+            shared,
+            settings,
+            count,
+            secret,
+            heaps,
+            making: FutexLock::FREE,
+            key: core::sync::atomic::AtomicU32::new(0),
+        }
     }
 
     /// The heap with this number, made if need be.
@@ -169,7 +183,138 @@ impl<P: Strategy> Arenas<P> {
         {
             return Ok(Some(object));
         }
+        if align <= GRAIN
+            && let Some(cached) = self.with_cache(|cache| self.take_cached(cache, size, zero))
+            && let Some(object) = cached?
+        {
+            return Ok(Some(object));
+        }
         self.pooled(size, align, zero)
+    }
+
+    /// Puts a cache in front for each thread, if the strategy's objects have headers.
+    pub(super) fn use_caches(&self, key: libc::pthread_key_t) {
+        if P::Core::<PoolSource>::HEADERS {
+            self.key.store(key + 1, Ordering::Release);
+        }
+    }
+
+    /// Runs `act` on this thread's cache, made if need be; `None` where caches are off or memory is
+    /// short.
+    #[inline(always)]
+    fn with_cache<T>(&self, act: impl FnOnce(&mut ThreadCache) -> T) -> Option<T> {
+        let key = self.key.load(Ordering::Acquire).checked_sub(1)?;
+        let mut found = cache::of_thread(key);
+        if found.is_null() {
+            found = cache::fresh(self.secret, core::ptr::from_ref(self.shared).addr());
+            if found.is_null() || !cache::set_for_thread(key, found) {
+                return None;
+            }
+        }
+        // SAFETY: a cache belongs to its thread, and no `act` of ours reaches for it again.
+        Some(act(unsafe { &mut *found }))
+    }
+
+    #[inline(always)]
+    fn take_cached(
+        &self,
+        cache: &mut ThreadCache,
+        size: usize,
+        zero: bool,
+    ) -> Result<Option<usize>, Fault> {
+        let Some((need, bin)) = block_size(size).and_then(|need| Some((need, cache::bin(need)?)))
+        else {
+            return Ok(None);
+        };
+        let object = match cache.pop(bin)? {
+            Some(object) => object,
+            None => match self.fetch(cache, need, bin)? {
+                Some(object) => object,
+                None => return Ok(None),
+            },
+        };
+        if zero {
+            let bytes = core::ptr::with_exposed_provenance_mut::<u8>(object);
+            // SAFETY: the object is ours until it is returned.
+            unsafe { bytes.write_bytes(0, size) };
+        }
+        Ok(Some(object))
+    }
+
+    /// Fills a stack under one lock and returns one object more.
+    #[cold]
+    #[inline(never)]
+    fn fetch(
+        &self,
+        cache: &mut ThreadCache,
+        need: usize,
+        bin: usize,
+    ) -> Result<Option<usize>, Fault> {
+        let Some(arena) = self.arena(self.home() % self.count) else { return Ok(None) };
+        arena.heap.with(|core| {
+            arena.collect(core)?;
+            for _ in 1..cache::FETCH {
+                let Some(object) = core.allocate(need - HEADER, GRAIN, false)? else { break };
+                // SAFETY: just allocated, and handed to nobody. A block that came out larger than
+                // asked serves this size as well.
+                if !unsafe { cache.push(bin, object) } {
+                    core.free(object)?;
+                    break;
+                }
+            }
+            core.allocate(need - HEADER, GRAIN, false)
+        })
+    }
+
+    /// Puts an object into this thread's cache. `false`: it has to go to its heap.
+    #[inline(always)]
+    fn keep_cached(&self, cache: &mut ThreadCache, object: usize) -> Result<bool, Fault> {
+        let Some(bytes) = self.sealed(object) else { return Ok(false) };
+        let Some(bin) = cache::bin(bytes) else { return Ok(false) };
+        // SAFETY: `sealed` found a live block.
+        if unsafe { cache.holds(object) } {
+            return Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER));
+        }
+        // SAFETY: a live block whose user gives it up.
+        if unsafe { cache.push(bin, object) } {
+            return Ok(true);
+        }
+        cache.drain(bin..bin + 1, ThreadCache::HALF, &mut |object| self.free_pooled(object))?;
+        // SAFETY: as above; there is room now.
+        Ok(unsafe { cache.push(bin, object) })
+    }
+
+    /// Bytes of the live block at `object`, read without a lock; `None` if only the lock can tell.
+    #[inline(always)]
+    fn sealed(&self, object: usize) -> Option<usize> {
+        let at = object.checked_sub(HEADER)?;
+        if object & (GRAIN - 1) != 0 || self.shared.registry.arena(at).is_none() {
+            return None;
+        }
+        // SAFETY: the registry says that the header's place lies in a region.
+        unsafe { live_bytes(object, self.secret) }
+    }
+
+    /// A fault if `object` sits in a cache, hence was freed.
+    fn not_cached(&self, object: usize) -> Result<(), Fault> {
+        let freed = self.with_cache(|cache| {
+            // SAFETY: `sealed` found a live block.
+            self.sealed(object).filter(|_| unsafe { cache.holds(object) })
+        });
+        match freed.flatten() {
+            Some(bytes) => Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER)),
+            None => Ok(()),
+        }
+    }
+
+    /// Empties the cache of a thread that ends.
+    pub(super) fn retire(&self, cache: &mut ThreadCache) -> Result<(), Fault> {
+        cache.drain(ThreadCache::every_bin(), 0, &mut |object| self.free_pooled(object))
+    }
+
+    /// Empties the calling thread's cache.
+    pub(super) fn flush_cache(&self) -> Result<(), Fault> {
+        self.with_cache(|cache| self.retire(cache)).unwrap_or(Ok(()))
     }
 
     #[inline]
@@ -205,6 +350,16 @@ impl<P: Strategy> Arenas<P> {
     /// Gives an object back.
     #[inline]
     pub(super) fn free(&self, object: usize) -> Result<(), Fault> {
+        if let Some(kept) = self.with_cache(|cache| self.keep_cached(cache, object))
+            && kept?
+        {
+            return Ok(());
+        }
+        self.free_pooled(object)
+    }
+
+    #[inline]
+    fn free_pooled(&self, object: usize) -> Result<(), Fault> {
         if self.count == 1 {
             let Some(arena) = self.arena(0) else { return self.shared.mapped.free(object) };
             return match arena.heap.with(|core| core.free(object)) {
@@ -224,8 +379,8 @@ impl<P: Strategy> Arenas<P> {
         });
         match freed {
             Some(result) => result,
-            // Only what surely is a payload may carry a link.
-            None if object & (GRAIN - 1) == 0 => {
+            // Only what surely is a live payload may carry a link.
+            None if P::Core::<PoolSource>::HEADERS && self.sealed(object).is_some() => {
                 arena.push(object);
                 Ok(())
             }
@@ -250,6 +405,7 @@ impl<P: Strategy> Arenas<P> {
     }
 
     pub(super) fn usable(&self, object: usize) -> Result<usize, Fault> {
+        self.not_cached(object)?;
         match self.owning(object, |core| core.usable(object))? {
             Some(usable) => Ok(usable),
             None => self.shared.mapped.usable(object),
@@ -262,6 +418,7 @@ impl<P: Strategy> Arenas<P> {
 
     /// Makes the object hold `size` bytes, moving it if need be; `None` out of memory.
     pub(super) fn reallocate(&self, object: usize, size: usize) -> Result<Option<usize>, Fault> {
+        self.not_cached(object)?;
         let pooled = self.owning(object, |core| {
             let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
             if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }

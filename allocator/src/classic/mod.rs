@@ -12,6 +12,7 @@
 )]
 
 mod arenas;
+mod cache;
 mod heap;
 mod kernel;
 mod lock;

@@ -10,6 +10,7 @@
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::arenas::{Arenas, Shared};
+use super::cache::{self, ThreadCache};
 use super::kernel;
 use super::lock::Contention;
 use super::mapped::Mapped;
@@ -38,7 +39,9 @@ enum Heaps {
 
 /// The process heap and what it was made from.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Process {
+    /// First, so that its address is the process heap's.
     shared: Shared,
     settings: Settings,
     heaps: core::mem::MaybeUninit<Heaps>,
@@ -125,7 +128,13 @@ impl Process {
         // SAFETY: as above; the last field to be written.
         unsafe { (&raw mut (*place).heaps).cast::<Heaps>().write(heaps) };
         // SAFETY: every field is initialised, and the mapping stays for good.
-        Some(unsafe { &*place })
+        let made = unsafe { &*place };
+        if settings.cache
+            && let Some(key) = cache::make_key(thread_ends)
+        {
+            each!(made, arenas => arenas.use_caches(key));
+        }
+        Some(made)
     }
 
     #[inline(always)]
@@ -184,6 +193,10 @@ impl Process {
         }
     }
 
+    pub(super) fn flush_cache(&self) -> Result<(), Fault> {
+        each!(self, arenas => arenas.flush_cache())
+    }
+
     pub(super) fn before_fork(&self) {
         each!(self, arenas => arenas.before_fork());
     }
@@ -191,6 +204,21 @@ impl Process {
     pub(super) fn after_fork(&self, child: bool) {
         each!(self, arenas => arenas.after_fork(child));
     }
+}
+
+/// Empties the cache of a thread that ends, and gives its memory back.
+///
+/// # Safety
+/// Called by libc with what the thread kept under the key of its process heap.
+unsafe extern "C" fn thread_ends(kept: *mut libc::c_void) {
+    let kept = kept.cast::<ThreadCache>();
+    // SAFETY: the thread's own cache, whose owner is a process heap; those stay.
+    let process = unsafe { &*core::ptr::with_exposed_provenance::<Process>((*kept).owner) };
+    // SAFETY: the thread has no other use for it: libc has forgotten it before it calls.
+    let cache = unsafe { &mut *kept };
+    or_handle(each!(process, arenas => arenas.retire(cache)), ());
+    // SAFETY: empty now, and unknown to its thread.
+    unsafe { cache::bury(kept) };
 }
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
@@ -322,9 +350,13 @@ pub fn check() -> Result<Totals, Fault> {
     process().map_or(Ok(Totals::default()), Process::check)
 }
 
-/// Gives memory back but for `keep` bytes per region; whether any was given.
+/// Empties the calling thread's cache, then gives memory back but for `keep` bytes per region;
+/// whether any was given.
 pub fn trim(keep: usize) -> bool {
-    process().is_some_and(|process| or_handle(process.trim(keep), 0) > 0)
+    process().is_some_and(|process| {
+        or_handle(process.flush_cache(), ());
+        or_handle(process.trim(keep), 0) > 0
+    })
 }
 
 /// What the process heap holds; `None` before [`configure`].

@@ -203,3 +203,55 @@ fn a_fork_gives_the_locks_back_on_both_sides() {
         assert_eq!(process.check().unwrap().live_blocks, 0);
     }
 }
+
+fn cached(placement: PlacementChoice, lock: LockChoice) -> &'static Process {
+    process(Settings { placement, lock, cache: true, ..Settings::DEFAULT })
+}
+
+#[test]
+fn caches_serve_many_threads_and_are_emptied_when_a_thread_ends() {
+    for placement in [PlacementChoice::FirstFit, PlacementChoice::Segregated, PlacementChoice::Slab]
+    {
+        for lock in [LockChoice::Global, LockChoice::Arena] {
+            let process = cached(placement, lock);
+            let threads: Vec<_> =
+                (0..4).map(|seed| thread::spawn(move || churn(process, seed, 2_000))).collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(process.check().unwrap().live_blocks, 0, "{placement:?} {lock:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cached_object_is_handed_out_again_without_a_lock() {
+    let process = cached(PlacementChoice::FirstFit, LockChoice::Global);
+    let first = process.allocate(100, 16, false).unwrap().unwrap();
+    let before = process.snapshot().contention.acquisitions;
+    for _ in 0..1_000 {
+        process.free(first).unwrap();
+        assert_eq!(process.allocate(100, 16, true), Ok(Some(first)));
+    }
+    assert!(process.snapshot().contention.acquisitions - before < 10);
+    process.free(first).unwrap();
+    process.flush_cache().unwrap();
+    assert_eq!(process.check().unwrap().live_blocks, 0);
+}
+
+#[test]
+fn misuse_of_a_cached_object_is_found() {
+    let process = cached(PlacementChoice::Segregated, LockChoice::Arena);
+    let object = process.allocate(100, 16, false).unwrap().unwrap();
+    process.free(object).unwrap();
+    assert_eq!(process.free(object).unwrap_err().kind, FaultKind::DoubleFree);
+    assert_eq!(process.reallocate(object, 10).unwrap_err().kind, FaultKind::DoubleFree);
+    assert_eq!(process.usable(object).unwrap_err().kind, FaultKind::DoubleFree);
+    let elsewhere = thread::spawn(move || process.free(object).unwrap_err().kind).join().unwrap();
+    assert_eq!(elsewhere, FaultKind::DoubleFree);
+    bytes(object, 1)[0] ^= 1;
+    let found = process.allocate(100, 16, false).unwrap_err().kind;
+    assert_eq!(found, FaultKind::UseAfterFree);
+    // The thread's end empties its cache, and must find it whole.
+    bytes(object, 1)[0] ^= 1;
+}

@@ -238,6 +238,8 @@ impl<S: Source> BuddyHeap<S> {
 }
 
 impl<S: Source> HeapCore<S> for BuddyHeap<S> {
+    const HEADERS: bool = false;
+
     fn new(source: S, policy: Policy, secret: u64, arena: u8) -> Self {
         Self {
             ground: Ground::new(secret, arena),

@@ -395,6 +395,8 @@ impl<S: Source> SlabHeap<S> {
 }
 
 impl<S: Source> HeapCore<S> for SlabHeap<S> {
+    const HEADERS: bool = false;
+
     fn new(source: S, policy: Policy, secret: u64, arena: u8) -> Self {
         Self {
             ground: Ground::new(secret, arena),
