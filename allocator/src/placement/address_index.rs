@@ -102,11 +102,32 @@ impl View {
     /// Which entries of a group reach `grains`, as bits.
     #[inline(always)]
     fn reaching(&self, first: usize, grains: u32) -> u32 {
-        let mut mask = 0;
-        for (bit, bound) in self.group(first).into_iter().enumerate() {
-            mask |= u32::from(bound >= grains) << bit;
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{
+                _mm_cmpgt_epi32, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16,
+                _mm_packs_epi32, _mm_set1_epi32,
+            };
+            // Bounds have 25 bits, so comparing them as signed numbers is right.
+            let group = self.entry(first).cast::<core::arch::x86_64::__m128i>();
+            // SAFETY: every x86_64 has SSE2; groups are whole and aligned to 64 bytes, as `base` and
+            // the bitmap's length are.
+            unsafe {
+                let least = _mm_set1_epi32(grains as i32 - 1);
+                let over = |part| _mm_cmpgt_epi32(_mm_load_si128(group.add(part)), least);
+                let low = _mm_packs_epi32(over(0), over(1));
+                let high = _mm_packs_epi32(over(2), over(3));
+                _mm_movemask_epi8(_mm_packs_epi16(low, high)) as u32
+            }
         }
-        mask
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let mut mask = 0;
+            for (bit, bound) in self.group(first).into_iter().enumerate() {
+                mask |= u32::from(bound >= grains) << bit;
+            }
+            mask
+        }
     }
 
     /// Raises the bounds above leaf `slice` to at least `grains`.
