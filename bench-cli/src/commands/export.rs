@@ -222,7 +222,7 @@ mod tests {
             histogram.record(value).unwrap();
         }
         let text = percentiles(&histogram);
-        let last = text.lines().filter(|line| !line.starts_with('#')).next_back().unwrap();
+        let last = text.lines().rfind(|line| !line.starts_with('#')).unwrap();
         let words: Vec<&str> = last.split_whitespace().collect();
         assert_eq!(words, ["100.000", "1.000000000000", "100"]);
         assert!(text.contains("Total count    =          100"), "{text}");

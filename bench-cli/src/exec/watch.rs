@@ -249,7 +249,7 @@ impl Watch<'_> {
 
     /// Ends whatever the program left running, and reaps it.
     fn end_the_rest(&mut self) {
-        for (&pid, _) in &self.alive {
+        for &pid in self.alive.keys() {
             // SAFETY: a process of this tree that was not reaped yet, so its id is not reused.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }

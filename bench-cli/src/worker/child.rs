@@ -113,7 +113,8 @@ fn options(spec: &CellSpec) -> EngineOptions {
 /// Computes for `share` of `elapsed_ns` and says how long that took: a slowdown that is real, of a
 /// known size, and carries the noise of its run.
 fn spin(elapsed_ns: u64, share: f64) -> u64 {
-    if !(share > 0.0) {
+    // A share that is no number is none.
+    if share.is_nan() || share <= 0.0 {
         return 0;
     }
     let wanted = Duration::from_nanos(elapsed_ns).mul_f64(share);

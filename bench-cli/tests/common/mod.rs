@@ -69,7 +69,7 @@ pub(crate) fn library(home: &Path, name: &str, source: &str, args: &[&str]) -> O
             Some(so)
         }
         Err(error) => {
-            println!("skipped: no C compiler ({error})");
+            eprintln!("skipped: no C compiler ({error})");
             None
         }
     }

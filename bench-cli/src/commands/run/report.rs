@@ -90,11 +90,11 @@ fn faithful(run: &RunRow) -> String {
     if let (Some(own), Some(trace)) = (run.peak_threads, run.trace_peak_threads) {
         text.push_str(&format!(", {own} threads alive at once (trace {trace})"));
     }
-    if let (Some(own), Some(trace)) = (run.peak_live_bytes, run.trace_peak_live_bytes) {
-        if run.pass == "footprint" && trace > 0 {
-            let deviation = (own as f64 / trace as f64 - 1.0) * 100.0;
-            text.push_str(&format!(", peak live {own} bytes ({deviation:+.2} % of the trace's)"));
-        }
+    if let (Some(own), Some(trace), "footprint") =
+        (run.peak_live_bytes, run.trace_peak_live_bytes.filter(|t| *t > 0), run.pass.as_str())
+    {
+        let deviation = (own as f64 / trace as f64 - 1.0) * 100.0;
+        text.push_str(&format!(", peak live {own} bytes ({deviation:+.2} % against the trace)"));
     }
     if let Some(skew) = run.largest_skew_events {
         text.push_str(&format!(", at most {skew} events ahead"));
