@@ -63,6 +63,18 @@ enum Command {
     Trace(commands::trace::TraceArgs),
     /// Make a trace from a profile, at any scale
     Gen(commands::trace::GenArgs),
+    /// Is the head slower than the base? PASS, FAIL or INCONCLUSIVE at a stated error rate
+    Gate(commands::gate::GateArgs),
+    /// Compare two libraries: the engine of `gate`, never its exit code for a regression
+    Compare(commands::compare::CompareArgs),
+    /// Measure how often `gate` is wrong on this machine, and what it can see
+    Calibrate(commands::calibrate::CalibrateArgs),
+    /// Plan a gate for many machines: one cell each
+    Plan(commands::scale::PlanArgs),
+    /// Run one cell of a plan: both libraries, on this machine
+    Cell(commands::scale::CellArgs),
+    /// Judge a gate whose cells were run elsewhere
+    Merge(commands::scale::MergeArgs),
     /// Turn a folder of results into one HTML page that needs nothing else
     Report(commands::report::ReportArgs),
     /// Run a program and record every call of the malloc family as a trace
@@ -103,6 +115,12 @@ pub fn main() -> ExitCode {
         Some(Command::Preload(args)) => commands::preload::run(&args),
         Some(Command::Trace(args)) => commands::trace::run(args, &cli.global),
         Some(Command::Gen(args)) => commands::trace::generate(&args, &cli.global),
+        Some(Command::Gate(args)) => commands::gate::run(&args, &cli.global),
+        Some(Command::Compare(args)) => commands::compare::run(&args, &cli.global),
+        Some(Command::Calibrate(args)) => commands::calibrate::run(&args, &cli.global),
+        Some(Command::Plan(args)) => commands::scale::plan(&args, &cli.global),
+        Some(Command::Cell(args)) => commands::scale::cell(&args, &cli.global),
+        Some(Command::Merge(args)) => commands::scale::merge(&args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
         Some(Command::Export(args)) => commands::export::run(&args, &cli.global),

@@ -58,16 +58,17 @@ pub fn text(thresholds: &Thresholds, cells: &[Cell], today: Date) -> String {
     }
     text.push_str("\nCounted, base against head (cells of one thread; can fail, never pass):\n");
     for (metric, limit) in &thresholds.limits {
+        let when = if *metric == Metric::Instructions { " (with --instructions)" } else { "" };
         let _ = match (limit.share > 0.0, limit.absolute > 0) {
             (true, true) => writeln!(
                 text,
-                "  {}: at most the larger of {} and {} more",
+                "  {}{when}: at most the larger of {} and {} more",
                 metric.name(),
                 percent(limit.share),
                 metric.show(limit.absolute)
             ),
             (true, false) => {
-                writeln!(text, "  {}: at most {} more", metric.name(), percent(limit.share))
+                writeln!(text, "  {}{when}: at most {} more", metric.name(), percent(limit.share))
             }
             (false, true) => {
                 writeln!(text, "  {}: at most {} more", metric.name(), metric.show(limit.absolute))

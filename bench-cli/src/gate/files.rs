@@ -8,31 +8,23 @@ use std::path::Path;
 
 use super::outcome::{CellVerdict, Outcome};
 use crate::error::{CliError, Exit};
+use crate::results::atomic;
 use crate::verdict::block::{log_of, share_of};
 use crate::verdict::location::WalshAverages;
 use crate::verdict::rules::{SHOWN_CONFIDENCE, Verdict};
 use crate::verdict::signed_rank::{p_above, p_below};
 
-/// Writes a file under another name and renames it: a reader sees all of it or nothing.
+/// Writes a file whole or not at all, and its folder where that is missing.
 ///
 /// # Errors
 /// [`Exit::Usage`]: the folder cannot be written, or the disk is full.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let refused = |error: std::io::Error| {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).and_then(|()| atomic::write(path, bytes)).map_err(|error| {
         CliError::new(Exit::Usage, format!("cannot write `{}`", path.display()))
             .because(error)
             .help("choose another folder with --out")
-    };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(refused)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".part-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(refused)?;
-    std::io::Write::write_all(&mut file, bytes).map_err(refused)?;
-    file.persist(path).map_err(|error| refused(error.error))?;
-    Ok(())
+    })
 }
 
 /// The header of `verdicts.csv`.

@@ -5,15 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 use super::quantity;
 
 /// A count that the same work repeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Instructions executed, counted by callgrind.
+    /// Instructions executed, counted by callgrind; only where they are asked for.
     Instructions,
-    /// System calls that change mappings: mmap, munmap, mremap, madvise, mprotect, brk.
-    MappingSyscalls,
     /// Page faults without disk access.
     MinorFaults,
     /// Peak of resident memory above the harness's own.
@@ -41,9 +42,8 @@ impl Limit {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 5] = [
+    pub const ALL: [Metric; 4] = [
         Metric::Instructions,
-        Metric::MappingSyscalls,
         Metric::MinorFaults,
         Metric::PeakRssBytes,
         Metric::FailedAllocations,
@@ -54,7 +54,6 @@ impl Metric {
     pub fn name(self) -> &'static str {
         match self {
             Metric::Instructions => "instructions",
-            Metric::MappingSyscalls => "mapping_syscalls",
             Metric::MinorFaults => "minor_faults",
             Metric::PeakRssBytes => "peak_rss_bytes",
             Metric::FailedAllocations => "failed_allocations",
@@ -78,7 +77,6 @@ impl Metric {
     pub fn default_limit(self) -> Limit {
         match self {
             Metric::Instructions => Limit { share: 0.01, absolute: 0 },
-            Metric::MappingSyscalls => Limit { share: 0.02, absolute: 2 },
             Metric::MinorFaults => Limit { share: 0.05, absolute: 16 },
             Metric::PeakRssBytes => Limit { share: 0.03, absolute: 256 << 10 },
             Metric::FailedAllocations => Limit { share: 0.0, absolute: 0 },

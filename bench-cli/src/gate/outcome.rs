@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::metric::Metric;
 use super::session::Row;
 use super::thresholds::Quarantine;
@@ -13,7 +15,7 @@ use crate::verdict::rules::{Rules, Verdict};
 use crate::verdict::words::{self, Judged};
 
 /// A unit of measuring: one workload with one number of threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     /// `larson-2t`.
     pub name: String,
@@ -37,7 +39,7 @@ pub struct CellVerdict {
 }
 
 /// A deterministic metric of one cell on both sides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// The cell's name.
     pub cell: String,

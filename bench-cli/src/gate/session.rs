@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::error::CliError;
 use crate::verdict::block::{Block, Order, Side};
 use crate::verdict::procedure::{Asked, CellResult, Measure, Stage};
 
 /// What one process measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Time of the run.
     pub elapsed_ns: u64,
@@ -47,7 +48,7 @@ pub trait Runner {
 }
 
 /// One process in the order in which it ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Index of the cell.
     pub cell: usize,
@@ -165,7 +166,7 @@ mod tests {
         let mut session = Session::new(Scripted(run), 1, budget, &mut hear);
         let mut coin = ChaCha8Rng::seed_from_u64(1);
         let rules = [Rules::default(); 2];
-        let results = procedure::run(&rules, &mut coin, &mut session).unwrap();
+        let results = procedure::run(&rules, 0, &mut coin, &mut session).unwrap();
         (results, session.rows, session.interrupted)
     }
 

@@ -36,7 +36,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::date::Date;
 use super::metric::{Limit, Metric};
-use super::quantity;
+use super::{quantity, suite};
 use crate::error::{CliError, Exit};
 use crate::suggest;
 use crate::verdict::rules::Rules;
@@ -134,23 +134,25 @@ impl Thresholds {
         self.quarantine.iter().find(|q| q.cell == cell && today <= q.until)
     }
 
-    /// Refuses names of cells that no gate has ever heard of.
+    /// Refuses thresholds for cells that are neither at hand nor of a known workload.
     ///
     /// # Errors
     /// The first unknown name, with near ones.
-    pub fn check_cells(&self, known: &[String]) -> Result<(), CliError> {
+    pub fn check_cells(&self, at_hand: &[String], workloads: &[String]) -> Result<(), CliError> {
         let named = self.margins.keys().chain(self.quarantine.iter().map(|q| &q.cell));
         for name in named {
-            if !known.contains(name) {
-                let place = self.path.as_deref().unwrap_or(Path::new("thresholds"));
-                let known = known.iter().map(String::as_str);
-                return Err(CliError::new(
-                    Exit::Usage,
-                    format!("{}: there is no cell `{name}`", place.display()),
-                )
-                .because("a threshold for a cell that does not exist would never be applied")
-                .help(suggest::help(name, known, "bench-cli gate --explain")));
+            let workload = suite::workload_of(name);
+            if at_hand.contains(name) || workloads.iter().any(|known| known == workload) {
+                continue;
             }
+            let place = self.path.as_deref().unwrap_or(Path::new("thresholds"));
+            let near = at_hand.iter().chain(workloads).map(String::as_str);
+            return Err(CliError::new(
+                Exit::Usage,
+                format!("{}: there is no cell `{name}`", place.display()),
+            )
+            .because("a threshold for a cell that does not exist would never be applied")
+            .help(suggest::help(name, near, "bench-cli list workloads")));
         }
         Ok(())
     }
@@ -347,6 +349,14 @@ mod tests {
     }
 
     #[test]
+    fn the_thresholds_of_this_repository_are_sound() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/thresholds.toml");
+        let read = Thresholds::read(&path).unwrap();
+        assert_eq!(read.suite, suite::DEFAULT);
+        read.check_cells(&[], &suite::workloads()).unwrap();
+    }
+
+    #[test]
     fn every_setting_is_applied() {
         let read = parse(
             r#"
@@ -434,9 +444,11 @@ mod tests {
     #[test]
     fn a_threshold_for_a_cell_that_does_not_exist_is_refused() {
         let read = parse("[cell.larsen-2t]\nmax_slowdown = \"8%\"").unwrap();
-        let error = read.check_cells(&["larson-2t".to_owned()]).unwrap_err().to_string();
+        let hand = |name: &str| vec![name.to_owned()];
+        let error = read.check_cells(&hand("larson-2t"), &[]).unwrap_err().to_string();
         assert!(error.contains("there is no cell `larsen-2t`"), "{error}");
         assert!(error.contains("did you mean `larson-2t`"), "{error}");
-        assert!(read.check_cells(&["larsen-2t".to_owned()]).is_ok());
+        assert!(read.check_cells(&hand("larsen-2t"), &[]).is_ok());
+        assert!(read.check_cells(&hand("xmalloc-2t"), &hand("larsen")).is_ok());
     }
 }

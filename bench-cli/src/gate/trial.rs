@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use workloads::engine::Touch;
 
 use super::date::Date;
 use super::metric::Metric;
@@ -27,6 +28,10 @@ pub struct Prepared {
     pub cell: Cell,
     /// Its plan file.
     pub plan: PathBuf,
+    /// Which bytes of fresh objects are written.
+    pub touch: Touch,
+    /// Hash of the event stream: the same hash is the same work.
+    pub stream_hash: Option<String>,
 }
 
 /// What is to be judged.
@@ -46,6 +51,8 @@ pub struct Trial {
     pub seed: u64,
     /// How much slower the head is made, for reports.
     pub injected: f64,
+    /// Cells of the same gate that are judged elsewhere: they share the false-alarm budget.
+    pub elsewhere: usize,
 }
 
 impl Trial {
@@ -66,7 +73,7 @@ impl Trial {
         let mut coin = ChaCha8Rng::seed_from_u64(self.seed);
         coin.set_stream(1);
         let mut session = Session::new(runner, self.seed, self.budget, &mut hear);
-        let results = procedure::run(&rules, &mut coin, &mut session)?;
+        let results = procedure::run(&rules, self.elsewhere, &mut coin, &mut session)?;
         let (rows, interrupted) = (session.rows, session.interrupted);
         let today = Date::today();
         let cells: Vec<CellVerdict> = self
@@ -185,6 +192,7 @@ mod tests {
             budget: Duration::from_secs(3600),
             seed: 1,
             injected: 0.0,
+            elsewhere: 0,
         }
     }
 

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use workloads::engine::Touch;
+
 use super::session::{Process, Ran, Runner};
 use crate::allocators::Allocator;
 use crate::error::CliError;
@@ -13,8 +15,8 @@ use crate::worker::{CellOutcome, CellSpec, End, Pass, WorkerError, run_once};
 /// The two libraries and the plans they run.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    /// One plan per cell.
-    pub plans: Vec<PathBuf>,
+    /// One plan per cell, and which bytes of fresh objects are written.
+    pub plans: Vec<(PathBuf, Touch)>,
     /// The reference.
     pub base: Allocator,
     /// What is judged.
@@ -28,17 +30,37 @@ pub struct Workers {
 }
 
 impl Workers {
-    fn spec(&self, cell: usize, side: Side, seed: u64) -> CellSpec {
+    pub(super) fn spec(&self, cell: usize, side: Side, seed: u64) -> CellSpec {
         let (allocator, slowdown) = match side {
             Side::A => (&self.base, 0.0),
             Side::B => (&self.head, self.inject_slowdown),
         };
-        let mut spec = CellSpec::new(self.plans[cell].clone(), allocator.clone(), Pass::Throughput);
+        let (plan, touch) = &self.plans[cell];
+        let mut spec = CellSpec::new(plan.clone(), allocator.clone(), Pass::Throughput);
+        spec.touch = *touch;
         spec.inject_slowdown = slowdown;
         spec.cpus.clone_from(&self.cpus);
         spec.timeout_s = self.timeout_s;
         spec.seed = seed;
         spec
+    }
+}
+
+impl Workers {
+    /// Instructions of one run under callgrind; `None` where they cannot be counted.
+    ///
+    /// # Errors
+    /// As [`run_once`], but for an interruption.
+    pub fn instructions(&self, cell: usize, side: Side) -> Result<Option<u64>, CliError> {
+        let mut spec = self.spec(cell, side, 0);
+        spec.pass = Pass::Instructions;
+        // The injected slowdown is time, spent after the work: it has no place in a count.
+        spec.inject_slowdown = 0.0;
+        match run_once(&spec) {
+            Ok(outcome) => Ok(outcome.report.and_then(|report| report.instructions)),
+            Err(WorkerError::Interrupted) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

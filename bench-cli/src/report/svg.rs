@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 76.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
@@ -275,7 +275,8 @@ fn ticks(axis: Axis<'_>, (low, high): (f64, f64)) -> Vec<(f64, String)> {
                 .map(|v| (v, show(axis.unit, v)))
                 .collect()
         }
-        Scale::Nines => [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999_999]
+        // No mark at 0: it would touch that of the median.
+        Scale::Nines => [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999_999]
             .into_iter()
             .filter(|q| position(Scale::Nines, *q) <= high + 1e-9)
             .map(|q| (q, format!("{}%", (q * 1e6).round() / 1e4)))

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 /// Which of the two libraries a process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The library that is the reference: the base of a change.
     A,
@@ -28,7 +30,8 @@ impl Side {
 }
 
 /// The order of a block's four processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// base, head, head, base
     Abba,

@@ -10,6 +10,7 @@
 //! | [`binomial`] | exact (Clopper–Pearson) bounds for a rate, as `calibrate` states them |
 //! | [`rules`] | the numbers of the two-stage procedure, and what they decide on given differences |
 //! | [`procedure`] | the procedure itself: which block is run next, and when it ends |
+//! | [`changes`] | change points of a series |
 //! | [`words`] | the sentence that a person reads |
 //!
 //! # Why these tests
@@ -24,6 +25,7 @@
 
 pub mod binomial;
 pub mod block;
+pub mod changes;
 pub mod location;
 pub mod procedure;
 pub mod rules;

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 use super::block::{Block, Order};
 use super::rules::{Rules, Verdict};
@@ -42,7 +43,8 @@ pub trait Measure {
 }
 
 /// Which data a block belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Stage 1: every cell, few blocks.
     Screen,
@@ -62,7 +64,7 @@ impl Stage {
 }
 
 /// How one cell ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
     /// The conclusion.
     pub verdict: Verdict,
@@ -88,17 +90,21 @@ impl CellResult {
     }
 }
 
-/// Runs the whole procedure over `rules.len()` cells, each with its own rules.
+/// Runs the whole procedure over `rules.len()` cells, each with its own rules. `elsewhere` cells of
+/// the same gate are judged by others, who cannot tell in time how many they have left: all of them
+/// share the false-alarm budget.
 ///
 /// # Errors
 /// The first error of `measure`.
 pub fn run<M: Measure>(
     rules: &[Rules],
+    elsewhere: usize,
     rng: &mut impl Rng,
     measure: &mut M,
 ) -> Result<Vec<CellResult>, M::Error> {
     let mut trial = Trial {
         rules,
+        elsewhere,
         time_left: true,
         open: vec![true; rules.len()],
         results: rules.iter().map(|_| undecided()).collect(),
@@ -120,6 +126,7 @@ fn undecided() -> CellResult {
 
 struct Trial<'a> {
     rules: &'a [Rules],
+    elsewhere: usize,
     time_left: bool,
     /// The cells that are not decided yet.
     open: Vec<bool>,
@@ -145,7 +152,7 @@ impl Trial<'_> {
     }
 
     fn fresh<M: Measure>(&mut self, rng: &mut impl Rng, measure: &mut M) -> Result<(), M::Error> {
-        let cells_left = self.open.iter().filter(|open| **open).count();
+        let cells_left = self.elsewhere + self.open.iter().filter(|open| **open).count();
         for cell in 0..self.rules.len() {
             if self.open[cell] {
                 self.results[cell].cells_left = cells_left;
@@ -233,6 +240,7 @@ mod tests {
         asked: Vec<(usize, Stage)>,
         blocks_until_timeout: usize,
         faulty: Option<usize>,
+        elsewhere: usize,
     }
 
     impl Scripted {
@@ -243,12 +251,13 @@ mod tests {
                 asked: Vec::new(),
                 blocks_until_timeout: usize::MAX,
                 faulty: None,
+                elsewhere: 0,
             }
         }
 
         fn run(&mut self) -> Vec<CellResult> {
             let rules = vec![Rules::default(); self.slowdown.len()];
-            run(&rules, &mut ChaCha8Rng::seed_from_u64(1), self).unwrap()
+            run(&rules, self.elsewhere, &mut ChaCha8Rng::seed_from_u64(1), self).unwrap()
         }
     }
 
@@ -291,6 +300,13 @@ mod tests {
         assert_eq!(verdicts(&results), [Verdict::Pass, Verdict::Fail]);
         assert_eq!((results[1].screen.len(), results[1].fresh.len()), (12, 24));
         assert_eq!(results[1].cells_left, 1);
+    }
+
+    #[test]
+    fn cells_judged_elsewhere_share_the_false_alarm_budget() {
+        let mut machine = Scripted::new(&[0.0, 0.08]);
+        machine.elsewhere = 18;
+        assert_eq!(machine.run()[1].cells_left, 19);
     }
 
     #[test]

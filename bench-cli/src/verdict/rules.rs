@@ -10,12 +10,15 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 use super::block::log_of;
 use super::location::WalshAverages;
 use super::signed_rank::{p_above, p_below};
 
 /// What is concluded about a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Shown to be slower by less than the margin.
     Pass,

@@ -121,7 +121,7 @@ fn simulate(noise: Noise, gates: u64, slowed: Option<f64>) -> (u64, u64) {
     for seed in 0..gates {
         let mut machine = Machine::new(noise, seed, slowed);
         let mut coin = ChaCha8Rng::seed_from_u64(seed ^ 0xc01);
-        let Ok(results) = run(&rules, &mut coin, &mut machine);
+        let Ok(results) = run(&rules, 0, &mut coin, &mut machine);
         let failed = |slow: bool| {
             results
                 .iter()

@@ -1,0 +1,358 @@
+//! One gate on many machines: a plan of cells, each run whole on one node, merged afterwards.
+//!
+//! A cell holds both libraries, so base and head always meet on one machine; pairs never cross.
+//! A cell cannot know how many others will be left after stage 1, so each shares the false-alarm
+//! budget with all of them: a little less power, never more false alarms.
+//!
+//! # Invariants
+//! 1. A cell's record appears whole or not at all, under its index: nothing is counted twice.
+//! 2. Plan, cells and libraries carry fingerprints; what does not match is refused, never merged.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::calibration;
+use super::date::Date;
+use super::files;
+use super::outcome::{Cell, CellVerdict, Counted, Outcome};
+use super::session::Row;
+use super::thresholds::Thresholds;
+use crate::error::{CliError, Exit};
+use crate::results::Machine;
+use crate::verdict::procedure::CellResult;
+use crate::verdict::rules::Verdict;
+
+/// Version of the plan's and the records' layout.
+pub const SCHEMA: u32 = 1;
+
+/// A library as the plan knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Library {
+    /// As `-a` takes it, with an absolute path.
+    pub spec: String,
+    /// Hash of its content.
+    pub hash: String,
+}
+
+/// A cell as the plan knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// The cell.
+    pub cell: Cell,
+    /// The workload or trace as it was named.
+    pub what: String,
+    /// Hash of its event stream.
+    pub stream_hash: Option<String>,
+}
+
+/// What all cells of a gate share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of the layout.
+    pub schema: u32,
+    /// The reference.
+    pub base: Library,
+    /// What is judged.
+    pub head: Library,
+    /// Text of the threshold file; empty: built-in rules.
+    pub thresholds: String,
+    /// Where that text came from.
+    pub thresholds_path: PathBuf,
+    /// The margin, where the command line gave one.
+    pub max_slowdown: Option<f64>,
+    /// The layout floor that was measured, where one was.
+    pub layout_floor: Option<f64>,
+    /// How long each cell may take.
+    pub budget_s: u64,
+    /// Seed of every random choice; each cell adds its index.
+    pub seed: u64,
+    /// How much slower the head is made on purpose.
+    pub injected: f64,
+    /// Threads asked for.
+    pub threads: Option<u32>,
+    /// The cells.
+    pub cells: Vec<PlannedCell>,
+}
+
+/// What one cell left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of the layout.
+    pub schema: u32,
+    /// Fingerprint of the plan.
+    pub plan: String,
+    /// Its place in the plan.
+    pub index: usize,
+    /// Where it ran.
+    pub machine: Machine,
+    /// How it ended.
+    pub result: CellResult,
+    /// Deterministic metrics.
+    pub counted: Vec<Counted>,
+    /// Every process; `cell` is the index in the plan.
+    pub rows: Vec<Row>,
+    /// How long it took.
+    pub took_s: f64,
+}
+
+impl Plan {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another version.
+    pub fn read(path: &Path) -> Result<Self, CliError> {
+        let plan: Plan = read_json(path, "a plan", "make one with `bench-cli plan`")?;
+        if plan.schema != SCHEMA {
+            return Err(CliError::new(
+                Exit::Usage,
+                format!("`{}` has layout {}, not {SCHEMA}", path.display(), plan.schema),
+            )
+            .help("use one version of bench-cli for plan, cells and merge"));
+        }
+        Ok(plan)
+    }
+
+    /// Writes the plan as `plan.json` into `folder`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, CliError> {
+        let path = folder.join("plan.json");
+        files::write_whole(&path, &to_json(self)?)?;
+        Ok(path)
+    }
+
+    /// What every cell of this plan must agree on.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        calibration::fingerprint(&format!("{self:?}"))
+    }
+
+    /// The rules, as on the machine that made the plan.
+    ///
+    /// # Errors
+    /// Thresholds that make no sense.
+    pub fn rules(&self) -> Result<Thresholds, CliError> {
+        let mut thresholds = if self.thresholds.is_empty() {
+            Thresholds::default()
+        } else {
+            Thresholds::parse(&self.thresholds, &self.thresholds_path)?
+        };
+        if let Some(margin) = self.max_slowdown {
+            thresholds.rules = thresholds.rules.with_margin(margin);
+        }
+        if let Some(floor) = self.layout_floor {
+            thresholds.rules = thresholds.rules.with_layout_floor(floor);
+        }
+        thresholds.budget = Duration::from_secs(self.budget_s);
+        thresholds.rules.check().map_err(|e| CliError::new(Exit::Usage, e.to_string()))?;
+        Ok(thresholds)
+    }
+}
+
+/// Where the record of a cell lies.
+#[must_use]
+pub fn record_path(folder: &Path, index: usize) -> PathBuf {
+    folder.join("cells").join(format!("{index}.json"))
+}
+
+impl Record {
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), CliError> {
+        files::write_whole(&record_path(folder, self.index), &to_json(self)?)
+    }
+
+    /// The record of a cell; `None` where it has not been run.
+    ///
+    /// # Errors
+    /// A damaged record, or one of another plan.
+    pub fn read(folder: &Path, index: usize, plan: &str) -> Result<Option<Self>, CliError> {
+        let path = record_path(folder, index);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let again = format!("remove it and run `bench-cli cell --index {index}` again");
+        let record: Record = read_json(&path, "the record of a cell", &again)?;
+        if record.plan != plan || record.index != index || record.schema != SCHEMA {
+            return Err(CliError::new(
+                Exit::Usage,
+                format!("`{}` belongs to another plan", path.display()),
+            )
+            .because(format!("its fingerprint is {}, the plan's is {plan}", record.plan))
+            .help(again));
+        }
+        Ok(Some(record))
+    }
+}
+
+/// The whole gate from its cells; a cell that was not run is inconclusive.
+///
+/// # Errors
+/// Damaged records, or records of another plan.
+pub fn merge(plan: &Plan, folder: &Path) -> Result<Outcome, CliError> {
+    let (fingerprint, thresholds) = (plan.fingerprint(), plan.rules()?);
+    let today = Date::today();
+    let mut outcome = Outcome {
+        base: plan.base.spec.clone(),
+        head: plan.head.spec.clone(),
+        cells: Vec::new(),
+        counted: Vec::new(),
+        rows: Vec::new(),
+        seed: plan.seed,
+        injected: plan.injected,
+        took: Duration::ZERO,
+        interrupted: false,
+    };
+    for (index, planned) in plan.cells.iter().enumerate() {
+        let name = &planned.cell.name;
+        let result = match Record::read(folder, index, &fingerprint)? {
+            Some(mut record) => {
+                outcome.rows.append(&mut record.rows);
+                outcome.counted.append(&mut record.counted);
+                outcome.took += Duration::try_from_secs_f64(record.took_s).unwrap_or_default();
+                record.result
+            }
+            None => CellResult {
+                verdict: Verdict::Inconclusive,
+                screen: Vec::new(),
+                fresh: Vec::new(),
+                cells_left: 0,
+                fault: None,
+            },
+        };
+        outcome.cells.push(CellVerdict {
+            cell: planned.cell.clone(),
+            rules: thresholds.rules_of(name),
+            result,
+            quarantine: thresholds.quarantine_of(name, today).cloned(),
+        });
+    }
+    Ok(outcome)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, CliError> {
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| CliError::new(Exit::Internal, "a document").because(error))
+}
+
+fn read_json<T: for<'d> Deserialize<'d>>(
+    path: &Path,
+    what: &str,
+    help: &str,
+) -> Result<T, CliError> {
+    let refused = |error: &dyn std::fmt::Display| {
+        CliError::new(Exit::Usage, format!("`{}` is not {what}", path.display()))
+            .because(error)
+            .help(help)
+    };
+    let text = fs::read(path).map_err(|error| refused(&error))?;
+    serde_json::from_slice(&text).map_err(|error| refused(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::session::Process;
+    use crate::verdict::block::{Order, Side};
+    use crate::verdict::procedure::Stage;
+
+    fn plan() -> Plan {
+        let library = |spec: &str| Library { spec: spec.to_owned(), hash: "h".to_owned() };
+        let cell = |name: &str| PlannedCell {
+            cell: Cell { name: format!("{name}-1t"), workload: name.to_owned(), threads: 1 },
+            what: name.to_owned(),
+            stream_hash: None,
+        };
+        Plan {
+            schema: SCHEMA,
+            base: library("a"),
+            head: library("b"),
+            thresholds: String::new(),
+            thresholds_path: PathBuf::new(),
+            max_slowdown: None,
+            layout_floor: None,
+            budget_s: 60,
+            seed: 1,
+            injected: 0.0,
+            threads: None,
+            cells: vec![cell("x"), cell("y")],
+        }
+    }
+
+    fn record(plan: &Plan, index: usize, verdict: Verdict) -> Record {
+        let process = Process { elapsed_ns: 7, ..Process::default() };
+        let row = Row {
+            cell: index,
+            stage: Stage::Screen,
+            block: 0,
+            position: 0,
+            order: Order::Abba,
+            side: Side::A,
+            seed: 1,
+            process,
+        };
+        Record {
+            schema: SCHEMA,
+            plan: plan.fingerprint(),
+            index,
+            machine: Machine::default(),
+            result: CellResult {
+                verdict,
+                screen: vec![0.0; 12],
+                fresh: Vec::new(),
+                cells_left: 2,
+                fault: None,
+            },
+            counted: Vec::new(),
+            rows: vec![row],
+            took_s: 1.5,
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_and_count_once_however_often_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan();
+        plan.write(folder.path()).unwrap();
+        assert_eq!(Plan::read(&folder.path().join("plan.json")).unwrap(), plan);
+        for _ in 0..3 {
+            record(&plan, 0, Verdict::Pass).write(folder.path()).unwrap();
+        }
+        record(&plan, 1, Verdict::Fail).write(folder.path()).unwrap();
+        let merged = merge(&plan, folder.path()).unwrap();
+        assert_eq!((merged.rows.len(), merged.exit(false)), (2, Exit::Regression));
+    }
+
+    #[test]
+    fn a_cell_that_was_never_run_makes_the_gate_inconclusive() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan();
+        record(&plan, 0, Verdict::Pass).write(folder.path()).unwrap();
+        assert_eq!(merge(&plan, folder.path()).unwrap().exit(false), Exit::Inconclusive);
+    }
+
+    #[test]
+    fn a_record_of_another_plan_or_half_a_record_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mine, mut other) = (plan(), plan());
+        other.seed = 2;
+        record(&other, 0, Verdict::Pass).write(folder.path()).unwrap();
+        let error = merge(&mine, folder.path()).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.to_string().contains("belongs to another plan"), "{error}");
+        let path = record_path(folder.path(), 0);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        let error = merge(&mine, folder.path()).unwrap_err();
+        assert!(error.to_string().contains("cells/0.json"), "{error}");
+        assert!(error.to_string().contains("bench-cli cell --index 0"), "{error}");
+    }
+}

@@ -1,0 +1,152 @@
+//! The gate as its users run it: two libraries in, an exit code and files out.
+//!
+//! Times on a busy machine prove little, so what is slowed here is slowed grossly, and equal
+//! libraries are only asked not to fail. How finely the verdict sees is tested by simulation
+//! (`verdict::simulation`) and measured by `bench-cli calibrate`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs `bench-cli` and returns what it said.
+fn bench_cli(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bench-cli")).args(args).output().expect("bench-cli starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Compiles the fixture; `None`, saying so, where there is no C compiler.
+fn library(folder: &Path, name: &str, defines: &[&str]) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/slow-malloc.c");
+    let path = folder.join(name);
+    let status = Command::new("cc")
+        .args(["-O1", "-shared", "-fPIC", "-fno-builtin"])
+        .args(defines)
+        .arg("-o")
+        .arg(&path)
+        .arg(source)
+        .status();
+    match status {
+        Ok(status) if status.success() => Some(path),
+        _ => {
+            eprintln!("skipped: no C compiler that builds the fixture");
+            None
+        }
+    }
+}
+
+fn gate(base: &Path, head: &Path, out: &Path, more: &[&str]) -> Output {
+    let (base, head, out) = (base.to_string_lossy(), head.to_string_lossy(), out.to_string_lossy());
+    let mut args = vec!["gate", "small-churn", "--base", &base, "--head", &head, "--out", &out];
+    args.extend(["--budget", "30m"]);
+    args.extend(more);
+    bench_cli(&args)
+}
+
+#[test]
+fn a_library_slowed_on_purpose_fails_with_every_file_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(base) = library(folder.path(), "base.so", &[]) else { return };
+    let Some(head) = library(folder.path(), "head.so", &["-DSPIN=40"]) else { return };
+    let out = folder.path().join("out");
+    let output = gate(&base, &head, &out, &["--junit", "--github"]);
+    assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("FAIL small-churn-1t: +"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("::error title=performance gate::FAIL small-churn-1t"));
+    for file in ["verdicts.csv", "blocks.csv", "manifest.json", "junit.xml", "comment.md"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    assert!(fs::read_to_string(out.join("junit.xml")).unwrap().contains("<failure"));
+    // 12 blocks of the screen and 24 fresh ones, four processes each, and the header.
+    assert_eq!(fs::read_to_string(out.join("blocks.csv")).unwrap().lines().count(), 1 + 36 * 4);
+    let page = bench_cli(&["report", &out.to_string_lossy()]);
+    assert!(page.status.success(), "{}", stderr(&page));
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("FAIL small-churn-1t"));
+}
+
+#[test]
+fn the_same_slowdown_injected_into_the_worker_fails_and_compare_only_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let system = Path::new("system");
+    let output = gate(system, system, &out, &["--inject-slowdown", "100%"]);
+    assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
+    let out = out.to_string_lossy().into_owned();
+    let args = ["compare", "system", "system", "small-churn", "--inject-slowdown", "100%"];
+    let told = bench_cli(&[&args[..], &["--out", &out, "--budget", "30m"]].concat());
+    assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
+    assert!(stdout(&told).contains("FAIL small-churn-1t"), "{}", stdout(&told));
+}
+
+#[test]
+fn two_copies_of_one_library_never_fail_and_never_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(base) = library(folder.path(), "base.so", &[]) else { return };
+    let head = folder.path().join("head.so");
+    fs::copy(&base, &head).unwrap();
+    let output = gate(&base, &head, &folder.path().join("out"), &["--allow-inconclusive"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn a_head_that_crashes_is_an_allocator_fault_and_says_which_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(base) = library(folder.path(), "base.so", &[]) else { return };
+    let Some(head) = library(folder.path(), "head.so", &["-DCRASH"]) else { return };
+    let out = folder.path().join("out");
+    let output = gate(&base, &head, &out, &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(6), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("head crashed (SIGSEGV)"), "{}", stdout(&output));
+    assert!(out.join("verdicts.csv").is_file());
+}
+
+#[test]
+fn a_budget_too_short_for_a_verdict_is_inconclusive_whatever_the_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let out = out.to_string_lossy();
+    let args = ["gate", "small-churn", "--base", "system", "--head", "system", "--out", &out];
+    let hurried = ["--inject-slowdown", "300%", "--budget", "1s"];
+    let output = bench_cli(&[&args[..], &hurried].concat());
+    assert_eq!(output.status.code(), Some(4), "{}{}", stdout(&output), stderr(&output));
+    let allowed = bench_cli(&[&args[..], &hurried, &["--allow-inconclusive"]].concat());
+    assert_eq!(allowed.status.code(), Some(0), "{}", stderr(&allowed));
+}
+
+#[test]
+fn what_is_misspelt_or_missing_is_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("t.toml");
+    fs::write(&config, "[gate]\nmax_slowdwon = \"5%\"\n").unwrap();
+    let config = config.to_string_lossy();
+    let out = folder.path().join("out");
+    let out = out.to_string_lossy();
+    let check = |args: &[&str], message: &str| {
+        let output = bench_cli(&[&["gate", "--out", &out], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("backtrace"), "{}", stderr(&output));
+    };
+    check(&[], "no base");
+    check(&["--base", "system", "--config", &config], "did you mean `max_slowdown`");
+    check(&["--base", "system", "--config", "nowhere.toml"], "nowhere.toml");
+    check(&["--base", "./nowhere.so"], "nowhere.so");
+    check(&["--base", "system", "--head", "system", "larsen"], "larsen");
+    check(&["--base", "system", "--max-slowdown", "5"], "percent sign");
+    let output = bench_cli(&["gate", "--base", "system", "--out", "/proc/nowhere"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/proc/nowhere"), "{}", stderr(&output));
+}
+
+#[test]
+fn explain_says_what_is_checked_without_measuring() {
+    let output = bench_cli(&["gate", "small-churn", "--explain"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("small-churn-1t: must be shown < 5 % slower"));
+}

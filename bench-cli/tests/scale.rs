@@ -1,0 +1,80 @@
+//! One gate over many machines, with this one as all of them: plan, cells, merge.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn bench_cli(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bench-cli")).args(args).output().expect("bench-cli starts")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn processes(folder: &Path) -> usize {
+    fs::read_to_string(folder.join("blocks.csv")).unwrap().lines().count() - 1
+}
+
+#[test]
+fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_string_lossy().into_owned();
+    let planned = bench_cli(&[
+        "plan",
+        "small-churn",
+        "larson",
+        "--base",
+        "system",
+        "--head",
+        "system",
+        "--out",
+        &out,
+        "--inject-slowdown",
+        "100%",
+    ]);
+    assert!(planned.status.success(), "{}", said(&planned));
+    let plan = folder.path().join("plan.json").to_string_lossy().into_owned();
+    let count = bench_cli(&["plan", "--count", &plan]);
+    assert_eq!(String::from_utf8_lossy(&count.stdout), "2\n");
+
+    let cell = |index: &str| bench_cli(&["cell", "--plan", &plan, "--index", index]);
+    assert!(cell("0").status.success());
+    let half = bench_cli(&["merge", &out]);
+    assert_eq!(half.status.code(), Some(3), "what was run and failed, fails: {}", said(&half));
+    assert!(said(&half).contains("bench-cli cell --plan"), "{}", said(&half));
+    let once = processes(folder.path());
+
+    let again = cell("0");
+    assert!(again.status.success() && said(&again).contains("has its record already"));
+    bench_cli(&["merge", &out]);
+    assert_eq!(processes(folder.path()), once);
+
+    assert!(cell("1").status.success());
+    let whole = bench_cli(&["merge", &out]);
+    assert_eq!(whole.status.code(), Some(3), "{}", said(&whole));
+    assert_eq!(processes(folder.path()), 2 * once, "both cells ran 12 + 24 blocks");
+    assert!(said(&whole).contains("FAIL larson-2t"), "{}", said(&whole));
+    assert_eq!(cell("2").status.code(), Some(2));
+}
+
+#[test]
+fn a_changed_library_or_a_damaged_record_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_string_lossy().into_owned();
+    let args = ["plan", "small-churn", "--base", "system", "--head", "system", "--out", &out];
+    assert!(bench_cli(&args).status.success());
+    let path = folder.path().join("plan.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let hash = plan["head"]["hash"].as_str().unwrap();
+    fs::write(&path, text.replace(hash, "0000000000000000")).unwrap();
+    let refused = bench_cli(&["cell", "--plan", &path.to_string_lossy(), "--index", "0"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("is not the one of the plan"), "{}", said(&refused));
+    fs::create_dir(folder.path().join("cells")).unwrap();
+    fs::write(folder.path().join("cells/0.json"), "{").unwrap();
+    let refused = bench_cli(&["merge", &out]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("cells/0.json"), "{}", said(&refused));
+}
