@@ -15,6 +15,9 @@ struct Raw {
     chunks: u64,
 }
 
+/// Call, stamp and two arguments of a slot, and the continuation behind it.
+type Slot = (RawOp, u64, u64, u64, Option<(u64, u64)>);
+
 impl Raw {
     fn new() -> Raw {
         let mut bytes = vec![0; raw::PAGE];
@@ -31,7 +34,7 @@ impl Raw {
     }
 
     /// Appends a chunk: operation, stamp, address, size, and for long ones stamp before and extra.
-    fn chunk(mut self, slots: &[(RawOp, u64, u64, u64, Option<(u64, u64)>)]) -> Raw {
+    fn chunk(mut self, slots: &[Slot]) -> Raw {
         let start = self.bytes.len();
         self.bytes.extend(raw::chunk_header(UNIT, self.chunks).encode());
         self.chunks += 1;

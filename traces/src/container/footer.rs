@@ -215,7 +215,7 @@ mod tests {
         fn a_damaged_footer_is_an_error_or_another_footer(at: prop::sample::Index, bit in 0..8) {
             let mut bytes = example().encode();
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             let _ = Footer::decode(&bytes);
             prop_assert!(Footer::decode(&bytes[..at]).is_none_or(|footer| footer != example()));
         }

@@ -337,11 +337,11 @@ impl Resolver {
         let object = self.birth(record.address);
         if object.is_none() && record.size > 0 {
             self.census.failed_allocations += 1;
-            if let Some((address, old)) = taken {
-                if *self.live.entry(address).or_insert(old) != old {
-                    // Somebody got the address meanwhile, so the old object is gone after all.
-                    self.orphan = Some(old);
-                }
+            if let Some((address, old)) = taken
+                && *self.live.entry(address).or_insert(old) != old
+            {
+                // Somebody got the address meanwhile, so the old object is gone after all.
+                self.orphan = Some(old);
             }
         }
         Op::Realloc { old: taken.map(|(_, old)| old), object, size: record.size }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
 use std::fmt::Write as _;
 
 use super::profile::{
@@ -91,8 +92,8 @@ const PARTS: [(f64, f64); 8] = [
     (0.0, 0.1335),
     (0.1335, 0.2877),
     (0.2877, 0.4700),
-    (0.4700, 0.6931),
-    (0.6931, 0.9808),
+    (0.4700, LN_2),
+    (LN_2, 0.9808),
     (0.9808, 1.3863),
     (1.3863, 2.0794),
     (2.0794, 4.0794),

@@ -22,6 +22,9 @@ use crate::import::{Census, Format, Source};
 /// The most objects of one phase: their cards are held in memory.
 const MOST_CARDS: f64 = (1_u64 << 28) as f64;
 
+/// When an object dies: call, object, its thread, its size, whether by realloc.
+type Due = (u64, u64, u32, u64, bool);
+
 /// The generated trace, as a source.
 pub struct Generator {
     profile: Profile,
@@ -33,8 +36,7 @@ pub struct Generator {
     reborn: Vec<Card>,
     null_frees: u64,
     calls: u64,
-    /// When objects die: call, object, its thread, its size, whether by realloc.
-    deaths: BinaryHeap<Reverse<(u64, u64, u32, u64, bool)>>,
+    deaths: BinaryHeap<Reverse<Due>>,
     births: u64,
     threads: Vec<Life>,
     /// Per thread of this phase: its number, what it has still to allocate, and how many objects
