@@ -161,7 +161,16 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
         return allocate(class.size());
     }
     if let Some(class) = bitmap::SizeClass::aligned(size, align) {
-        return allocate_medium(class.size());
+        let heap = own_heap(Tls::here());
+        if heap.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: this thread's heap.
+        let block = unsafe { (*heap).allocate_bitmap(class) };
+        if !block.is_null() {
+            return block;
+        }
+        // Without a run of slices: as for every medium object, but the alignment holds.
     }
     allocate_huge(size, align, false)
 }

@@ -4,8 +4,8 @@
 //! waiter spins briefly, then sleeps in the kernel.
 //!
 //! # Invariants
-//! 1. `state` is `FREE` exactly when no [`Guard`] exists.
-//! 2. `holder`, `taken` and `waited` are written by the holder only.
+//! 1. `state` is `FREE` exactly when no [`Guard`] exists; else it names the holder.
+//! 2. `taken` and `waited` are written by the holder only.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -44,17 +44,25 @@ impl SingleThreaded {
 }
 
 const FREE: u32 = 0;
-const HELD: u32 = 1;
-const WAITED_FOR: u32 = 2;
+/// Set in the state while somebody may sleep.
+const WAITED_FOR: u32 = 1;
+
+/// The state of a lock that the calling thread holds and nobody waits for.
+///
+/// Thread descriptors are 64-byte aligned, so their addresses less 6 bits differ; 31 bits of them
+/// repeat only 128 GiB apart.
+#[inline(always)]
+fn held_by_us() -> u32 {
+    (((os::thread_pointer() >> 6) as u32) << 1).max(2)
+}
 
 /// A futex lock around `T` that counts how often it was taken and waited for.
 ///
-/// It knows its holder, so that a `fork` from a signal handler that interrupted the holder
-/// does not wait for itself.
+/// Its state names its holder from the first instruction to the last, so that a `fork` from a
+/// signal handler that interrupted the holder does not wait for itself.
 #[derive(Debug)]
 pub(crate) struct Lock<T> {
     state: AtomicU32,
-    holder: AtomicUsize,
     /// Times taken / times a taker had to wait. Written by the holder only.
     taken: AtomicUsize,
     waited: AtomicUsize,
@@ -68,7 +76,6 @@ impl<T> Lock<T> {
     pub(crate) const fn new(value: T) -> Self {
         Lock {
             state: AtomicU32::new(FREE),
-            holder: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
             waited: AtomicUsize::new(0),
             value: UnsafeCell::new(value),
@@ -85,24 +92,26 @@ impl<T> Lock<T> {
     /// Takes the lock if that needs no waiting.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        self.note_holder(false);
+        self.state
+            .compare_exchange(FREE, held_by_us(), Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        self.count(false);
         Some(Guard { lock: self })
     }
 
     #[inline]
     fn acquire(&self) {
+        let ours = held_by_us();
         let waited =
-            self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err();
+            self.state.compare_exchange(FREE, ours, Ordering::Acquire, Ordering::Relaxed).is_err();
         if waited {
-            self.wait();
+            self.wait(ours);
         }
-        self.note_holder(waited);
+        self.count(waited);
     }
 
     #[inline]
-    fn note_holder(&self, waited: bool) {
-        self.holder.store(os::thread_pointer(), Ordering::Relaxed);
+    fn count(&self, waited: bool) {
         // Only the holder writes, so a plain add is exact.
         self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         if waited {
@@ -111,27 +120,37 @@ impl<T> Lock<T> {
     }
 
     #[cold]
-    fn wait(&self) {
+    fn wait(&self, ours: u32) {
         for _ in 0..100 {
             core::hint::spin_loop();
             if self.state.load(Ordering::Relaxed) == FREE
                 && self
                     .state
-                    .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+                    .compare_exchange(FREE, ours, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
                 return;
             }
         }
-        while self.state.swap(WAITED_FOR, Ordering::Acquire) != FREE {
-            os::futex_wait(&self.state, WAITED_FOR);
+        // Others may sleep beside us: whoever slept takes the lock with the mark.
+        let ours = ours | WAITED_FOR;
+        let mut seen = self.state.load(Ordering::Relaxed);
+        loop {
+            let wanted = if seen == FREE { ours } else { seen | WAITED_FOR };
+            match self.state.compare_exchange(seen, wanted, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(FREE) => return,
+                Ok(_) => {
+                    os::futex_wait(&self.state, wanted);
+                    seen = self.state.load(Ordering::Relaxed);
+                }
+                Err(now) => seen = now,
+            }
         }
     }
 
     #[inline]
     fn release(&self) {
-        self.holder.store(0, Ordering::Relaxed);
-        if self.state.swap(FREE, Ordering::Release) == WAITED_FOR {
+        if self.state.swap(FREE, Ordering::Release) & WAITED_FOR != 0 {
             os::futex_wake(&self.state, 1);
         }
     }
@@ -139,9 +158,7 @@ impl<T> Lock<T> {
     /// Takes the lock for a fork, unless this very thread holds it already. Returns whether
     /// [`Lock::after_fork`] has something to give back.
     pub(crate) fn before_fork(&self) -> bool {
-        if self.state.load(Ordering::Relaxed) != FREE
-            && self.holder.load(Ordering::Relaxed) == os::thread_pointer()
-        {
+        if self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us() {
             return false;
         }
         self.acquire();

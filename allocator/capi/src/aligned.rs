@@ -1,7 +1,7 @@
 //! Alignment by request.
 //!
 //! Who is strict and who is not follows glibc: `aligned_alloc` takes powers of two only (C23), `posix_memalign`
-//! powers of two that hold a pointer (POSIX) and leaves `errno` alone, `memalign` is older than both and rounds up.
+//! powers of two that hold a pointer (POSIX), `memalign` is older than both and rounds up.
 
 use crate::errno;
 use allocator::heap;
@@ -30,7 +30,8 @@ pub(crate) extern "C" fn memalign(alignment: usize, size: usize) -> *mut c_void 
     errno::or_no_memory(heap::allocate_aligned(alignment.next_power_of_two(), size))
 }
 
-/// Stores the object at `*out` and returns 0, or returns `EINVAL` or `ENOMEM` and stores nothing. Keeps `errno`.
+/// Stores the object at `*out` and returns 0, or returns `EINVAL` or `ENOMEM` and stores nothing.
+/// `errno` says `ENOMEM` too, as with glibc, and is untouched otherwise: POSIX leaves it open.
 ///
 /// # Safety
 /// `out` is writable.
@@ -45,6 +46,7 @@ pub(crate) unsafe extern "C" fn posix_memalign(
     }
     let p = heap::allocate_aligned(alignment, size);
     if p.is_null() {
+        errno::set(libc::ENOMEM);
         return libc::ENOMEM;
     }
     // SAFETY: `out` is writable by the caller's contract.

@@ -11,7 +11,6 @@ fn both_sides_of_a_fork_in_a_threaded_process_keep_allocating() {
 }
 
 #[test]
-#[ignore = "open: a lock does not know its holder for the first and last instructions"]
 fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
     holds("fork_signal.c");
 }

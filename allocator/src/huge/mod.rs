@@ -1,8 +1,11 @@
 //! Objects above 1 MiB: each has a mapping of its own, kept for reuse after it is freed.
 //!
 //! An object lies in units of 4 MiB of address space that begin like a segment, so that its
-//! address finds a record. Its first byte is a page behind the start (or further, for an
-//! alignment); an object aligned to 4 MiB or more has its record one segment before it.
+//! address finds a record. Its first byte follows the record, 64 bytes behind the start (or further,
+//! for an alignment); an object aligned to 4 MiB or more has its record one segment before it.
+//!
+//! Record and first byte share a page on purpose: programs that know malloc from glibc take the page
+//! before an object's first for somebody else's and may map over it (gnulib's test-free does).
 //!
 //! # Cost
 //! One lock per call, a binary search among at most 512 free extents. Untouched parts of a mapping
@@ -18,10 +21,12 @@ use crate::lock::Lock;
 use crate::os::{self, Kernel};
 use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::units::{MAX_OBJECT, PAGE, SEGMENT, SLICE_SHIFT, SLICES, round_up};
+use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
 
 /// Bytes that may stay cached beside what is live.
 const CACHE_FLOOR: usize = 64 << 20;
+/// From the start of a mapping to an object without an alignment of its own: the first record.
+const HEAD: usize = size_of::<Span>();
 /// Age in milliseconds after which a cached extent may go; it goes within twice that.
 const EPOCH_MS: u64 = 250;
 
@@ -155,7 +160,7 @@ impl<K: Kernel> Huge<K> {
         if size > MAX_OBJECT - (align + 2 * SEGMENT).min(MAX_OBJECT) {
             return ptr::null_mut();
         }
-        let offset = align.clamp(PAGE, SEGMENT);
+        let offset = align.clamp(HEAD, SEGMENT);
         let used = round_up(offset + size.max(1), os::page_size());
         let mapped = round_up(used, SEGMENT);
         let reused = if align <= SEGMENT {
@@ -309,10 +314,10 @@ impl<K: Kernel> Huge<K> {
     pub(crate) unsafe fn resize(&self, record: *mut Span, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         let old = unsafe { Place::read(record) };
-        if old.offset != PAGE || size > MAX_OBJECT - 4 * SEGMENT {
+        if old.offset != HEAD || size > MAX_OBJECT - 4 * SEGMENT {
             return ptr::null_mut();
         }
-        let used = round_up(PAGE + size, os::page_size());
+        let used = round_up(HEAD + size, os::page_size());
         // Growing objects tend to go on growing.
         let room = if used > old.used { used + size / 8 } else { used };
         let mapped = round_up(room, SEGMENT);
@@ -340,7 +345,7 @@ impl<K: Kernel> Huge<K> {
             state.mapped -= old.mapped;
             state.count(used, mapped);
             drop(state);
-            Place { base, offset: PAGE, mapped, used }.write()
+            Place { base, offset: HEAD, mapped, used }.write()
         }
     }
 

@@ -14,6 +14,9 @@ use crate::sync::{AtomicU32, Ordering};
 /// Which locks this fork took: bit 0 the setup, 1 the registry, 2 the huge objects, from 3 on the
 /// pools. Written and read by the forking thread while it holds them.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
+/// Forks from signal handlers that interrupted a fork which holds every lock: those take nothing
+/// and must give nothing back. Between its store and its release `TAKEN` belongs to the outer one.
+static NESTED: AtomicU32 = AtomicU32::new(0);
 const _: () = assert!(3 + 2 * MAX_NODES <= 32, "a bit for each lock");
 
 /// Registers with libc, once.
@@ -30,7 +33,11 @@ unsafe extern "C" fn before() {
         taken |= u32::from(pool.before_fork()) << (3 + number);
     }
     taken |= u32::from(GLOBAL.huge.before_fork()) << 2;
-    TAKEN.store(taken, Ordering::Relaxed);
+    if taken == 0 {
+        NESTED.store(NESTED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    } else {
+        TAKEN.store(taken, Ordering::Relaxed);
+    }
 }
 
 unsafe extern "C" fn after_in_parent() {
@@ -43,7 +50,12 @@ unsafe extern "C" fn after_in_child() {
 }
 
 fn release() {
-    let taken = TAKEN.load(Ordering::Relaxed);
+    let nested = NESTED.load(Ordering::Relaxed);
+    if nested > 0 {
+        NESTED.store(nested - 1, Ordering::Relaxed);
+        return;
+    }
+    let taken = TAKEN.swap(0, Ordering::Relaxed);
     GLOBAL.huge.after_fork(taken & 4 != 0);
     for (number, pool) in GLOBAL.pools.iter().enumerate() {
         pool.after_fork(taken >> (3 + number) & 1 != 0);
