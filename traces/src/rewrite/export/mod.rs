@@ -1,7 +1,7 @@
 //! Events in foreign formats.
 //!
 //! Objects get addresses that are never used again, threads ids counted from 1. What a format
-//! cannot say is left out and counted ([`Exporter::losses`]); CSV says everything.
+//! cannot say is left out and counted (`Exporter::losses`); CSV says everything.
 #![forbid(unsafe_code)]
 
 mod binary;
