@@ -11,10 +11,10 @@ use crate::bitmap::{self, MAX_BITMAP};
 use crate::huge;
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
-use crate::stats::Stats;
+use crate::stats::{ClassUsage, Stats};
 use crate::sync::Ordering;
 use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
-use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, round_up};
+use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SLICE, round_up};
 
 /// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
 /// called before the first allocation; later it changes nothing.
@@ -360,6 +360,34 @@ pub fn statistics() -> Stats {
     stats.cached += huge.cached;
     GLOBAL.registry().for_each(|_| stats.heaps += 1);
     stats
+}
+
+/// Calls `visit` once for each size class that has a span in use, smallest first.
+pub fn for_each_class(mut visit: impl FnMut(ClassUsage)) {
+    let sizes = slab::SizeClass::all()
+        .map(|class| (Kind::Slab, class.index(), class.size()))
+        .chain(bitmap::SizeClass::all().map(|class| (Kind::Bitmap, class.index(), class.size())));
+    for (kind, index, size) in sizes {
+        let mut usage = ClassUsage { size, ..ClassUsage::default() };
+        for pool in GLOBAL.used_pools() {
+            // SAFETY: as in `statistics`.
+            pool.for_each_span(|span| unsafe {
+                if (*span).kind == kind && (*span).class as usize == index && (*span).back == 0 {
+                    usage.spans += 1;
+                    let (slices, touched) = match kind {
+                        Kind::Slab => (1, (*span).carved as usize),
+                        _ => ((*span).live as usize, (*span).full.count_ones() as usize),
+                    };
+                    usage.committed += slices * SLICE;
+                    usage.touched += touched * size;
+                    usage.live += live_bytes(span);
+                }
+            });
+        }
+        if usage.spans > 0 {
+            visit(usage);
+        }
+    }
 }
 
 /// # Safety

@@ -24,3 +24,18 @@ pub struct Stats {
     /// Times a thread had to wait for a shared lock (a number).
     pub locks_waited: usize,
 }
+
+/// What one size class holds, over all threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassUsage {
+    /// Bytes of one block.
+    pub size: usize,
+    /// Spans in use.
+    pub spans: usize,
+    /// Bytes of those spans.
+    pub committed: usize,
+    /// Bytes of blocks that were handed out at least once, as far as that is known.
+    pub touched: usize,
+    /// Bytes of blocks handed out, bins and stashes included.
+    pub live: usize,
+}

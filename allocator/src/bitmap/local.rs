@@ -332,6 +332,9 @@ impl Bitmaps {
     unsafe fn begin(&mut self, class: SizeClass, supply: &mut impl Supply) -> *mut Span {
         // SAFETY: the run is ours; the class is in range.
         unsafe {
+            for turn in 0..CLASSES as u32 {
+                self.age(turn, supply);
+            }
             let mut slices = class.span_slices(*self.spans.get_unchecked(class.index()));
             let run = loop {
                 if let Some(run) = supply.slices(slices, class.is_large()) {
@@ -397,6 +400,31 @@ impl Bitmaps {
                 (*span).free |= (*span).remote.swap(0, Ordering::AcqRel) & !FULL;
                 self.settle(span, supply);
                 span = next;
+            }
+        }
+    }
+
+    /// Lets go of what one class holds for its next request: the stashed block, and the current span
+    /// if nothing of it is in use. `turn` chooses the class.
+    ///
+    /// A program whose arrays grow passes through all classes once: without this each of them would
+    /// go on holding a block.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn age(&mut self, turn: u32, supply: &mut impl Supply) {
+        let class = turn as usize % CLASSES;
+        // SAFETY: the class is in range; a stashed block and the current span are this heap's.
+        unsafe {
+            let stash = self.stash.get_unchecked_mut(class);
+            let block = core::mem::replace(stash, null_mut());
+            if !block.is_null() {
+                self.put_back(record_of(block), block, supply);
+            }
+            let span = *self.current.get_unchecked(class);
+            if (*span).free == (*span).full && span != no_span() {
+                *self.current.get_unchecked_mut(class) = no_span();
+                self.release(span, supply);
             }
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn register() {
 unsafe extern "C" fn before() {
     let mut taken = u32::from(GLOBAL.registry.before_fork()) << 1;
     taken |= u32::from(GLOBAL.setup.before_fork());
-    for (number, pool) in GLOBAL.pools.iter().enumerate() {
+    for (number, pool) in GLOBAL.used_pools().enumerate() {
         taken |= u32::from(pool.before_fork()) << (3 + number);
     }
     taken |= u32::from(GLOBAL.huge.before_fork()) << 2;
@@ -58,7 +58,7 @@ fn release() {
     let taken = TAKEN.swap(0, Ordering::Relaxed);
     GLOBAL.huge.after_fork(taken & 4 != 0);
     for (number, pool) in GLOBAL.pools.iter().enumerate() {
-        pool.after_fork(taken >> (3 + number) & 1 != 0);
+        pool.after_fork((taken >> (3 + number)) & 1 != 0);
     }
     GLOBAL.setup.after_fork(taken & 1 != 0);
     GLOBAL.registry.after_fork(taken & 2 != 0);

@@ -92,7 +92,8 @@ impl Global {
         let place = (secret as usize & 0xf_ffff) * SEGMENT;
         NEXT_HINT.store(0x1000_0000_0000 + place, Ordering::Relaxed);
         let sbrk = options.sbrk.unwrap_or(self.exported.load(Ordering::Relaxed) != 0);
-        for (number, pool) in self.pools.iter().enumerate() {
+        // The pools of further nodes stay untouched pages until there are such nodes.
+        for (number, pool) in self.pools.iter().enumerate().take(2) {
             let small = number % 2 == 0;
             let origin = if small && sbrk { Origin::Break } else { Origin::Map };
             pool.configure(number as u16, origin, None);

@@ -162,6 +162,10 @@ impl ThreadHeap {
     /// Upkeep that each slow call does its share of.
     fn slow_call(&mut self) {
         self.upkeep.slow_calls = self.upkeep.slow_calls.wrapping_add(1);
+        let turn = self.upkeep.slow_calls;
+        let (_, bitmaps, _, _, mut supply) = self.split();
+        // SAFETY: `self` is the calling thread's heap.
+        unsafe { bitmaps.age(turn, &mut supply) };
         if self.upkeep.slow_calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
             GLOBAL.tick();
