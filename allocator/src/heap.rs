@@ -5,10 +5,15 @@
 //! instructions, 3 branches, no atomics. `cargo ci instructions` counts them; see
 //! `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
+#[cfg(feature = "hardened")]
+mod checks;
+
 use core::ptr;
 
 use crate::bitmap::{self, MAX_BITMAP};
+use crate::fatal;
 use crate::huge;
+use crate::options::Options;
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
 use crate::stats::{ClassUsage, Stats};
@@ -69,7 +74,10 @@ fn pop(tls: Tls, class: usize) -> Option<*mut u8> {
         return None;
     }
     // SAFETY: a bin holds free blocks of this thread's, each with a link to the next.
-    tls.set_bin(class, unsafe { (*block).next });
+    unsafe {
+        tls.set_bin(class, Block::next(block));
+        Block::unmark(block);
+    }
     Some(block.cast())
 }
 
@@ -88,6 +96,7 @@ fn refill(size: usize) -> *mut u8 {
     if heap.is_null() {
         return ptr::null_mut();
     }
+    GLOBAL.start_purger_if_wanted();
     let class = slab::SizeClass::of(size);
     // A thread's first call finds no class map, so the bin it meant may be full by now.
     if let Some(block) = pop(tls, class.index()) {
@@ -188,19 +197,31 @@ pub unsafe fn deallocate(block: *mut u8) {
             return deallocate_multiple_of_segment(block);
         }
         let record = record_of(block);
+        #[cfg(feature = "hardened")]
+        checks::before_free(block, record);
         let heap = Tls::here().heap();
         let tag = (*record).owner.load(Ordering::Relaxed) ^ heap.addr();
         if tag != 0 {
             return deallocate_not_own_slab(block, record, heap, tag);
         }
         let freed = block.cast::<Block>();
-        (*freed).next = (*record).free as usize as *mut Block;
+        let first = (*record).free as usize as *mut Block;
+        if first == freed {
+            freed_twice(block);
+        }
+        Block::set_next(freed, first);
         (*record).free = freed as usize as u64;
         (*record).live = (*record).live.wrapping_sub(1);
         if (*record).live == 0 {
             (*heap).slab_emptied(record);
         }
     }
+}
+
+/// The block freed last is freed again: the one double free that costs nothing to see.
+#[cold]
+fn freed_twice(block: *mut u8) -> ! {
+    fatal::report("double free", block.addr(), 0)
 }
 
 /// # Safety
@@ -232,7 +253,12 @@ unsafe fn deallocate_multiple_of_segment(block: *mut u8) {
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { thread::free_elsewhere(block, huge::huge_record(block), Tls::here().heap()) }
+    unsafe {
+        let record = huge::huge_record(block);
+        #[cfg(feature = "hardened")]
+        checks::before_free(block, record);
+        thread::free_elsewhere(block, record, Tls::here().heap());
+    }
 }
 
 /// The record and kind of a live block.
@@ -300,6 +326,17 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         }
         new
     }
+}
+
+/// Applies one option, `name=value` as in `ALLOCATOR_OPTIONS`, while the process runs; false if it
+/// is not understood. `sbrk` counts only before the first allocation.
+pub fn configure(setting: &[u8]) -> bool {
+    GLOBAL.configure(setting)
+}
+
+/// The options in force.
+pub fn options() -> Options {
+    GLOBAL.options()
 }
 
 /// Gives everything that is free back to the kernel.

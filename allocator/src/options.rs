@@ -25,11 +25,15 @@ pub struct Options {
     /// `sbrk=on|off`: whether small requests grow the program break. Unset: where this library
     /// serves malloc for the whole process.
     pub sbrk: Option<bool>,
+    /// `purge=calls|thread`: whether a thread of the allocator's own gives free memory back while
+    /// the program makes no calls. Without it that happens on the way of slow calls.
+    pub purge_thread: bool,
 }
 
 impl Options {
     /// What holds when nothing is set.
-    pub const DEFAULT: Self = Options { memory: MemoryPolicy::Balanced, sbrk: None };
+    pub const DEFAULT: Self =
+        Options { memory: MemoryPolicy::Balanced, sbrk: None, purge_thread: false };
 
     /// The settings of `ALLOCATOR_OPTIONS`.
     pub(crate) fn from_environment() -> Self {
@@ -61,6 +65,8 @@ impl Options {
         match setting {
             b"memory=balanced" => self.memory = MemoryPolicy::Balanced,
             b"memory=low" => self.memory = MemoryPolicy::Low,
+            b"purge=calls" => self.purge_thread = false,
+            b"purge=thread" => self.purge_thread = true,
             b"sbrk=on" => self.sbrk = Some(true),
             b"sbrk=off" => self.sbrk = Some(false),
             _ => return false,
@@ -93,7 +99,9 @@ mod tests {
         let mut options = Options::DEFAULT;
         assert!(options.set(b"memory=low"));
         assert!(options.set(b"sbrk=off"));
-        assert_eq!(options, Options { memory: MemoryPolicy::Low, sbrk: Some(false) });
+        assert!(options.set(b"purge=thread"));
+        let wanted = Options { memory: MemoryPolicy::Low, sbrk: Some(false), purge_thread: true };
+        assert_eq!(options, wanted);
         for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
             assert!(!options.set(wrong));
         }

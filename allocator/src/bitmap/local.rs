@@ -9,6 +9,7 @@
 use core::ptr::null_mut;
 
 use super::{CLASSES, SizeClass};
+use crate::fatal;
 use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -143,6 +144,9 @@ impl Bitmaps {
                 *stash = block;
                 return;
             }
+            if *stash == block {
+                freed_twice(block);
+            }
             if class > OWN_STASH && self.large_stashed != class {
                 return self.stash_large(block, class, supply);
             }
@@ -182,6 +186,9 @@ impl Bitmaps {
             let free = (*span).free;
             if free == 0 {
                 return self.first_free(span, bit, supply);
+            }
+            if free & bit != 0 {
+                freed_twice(block);
             }
             (*span).free = free | bit;
             if free | bit == (*span).full | LISTED {
@@ -332,10 +339,13 @@ impl Bitmaps {
     unsafe fn begin(&mut self, class: SizeClass, supply: &mut impl Supply) -> *mut Span {
         // SAFETY: the run is ours; the class is in range.
         unsafe {
-            for turn in 0..CLASSES as u32 {
-                self.age(turn, supply);
+            let spans = *self.spans.get_unchecked(class.index());
+            if spans == 0 {
+                for turn in 0..CLASSES as u32 {
+                    self.age(turn, supply);
+                }
             }
-            let mut slices = class.span_slices(*self.spans.get_unchecked(class.index()));
+            let mut slices = class.span_slices(spans);
             let run = loop {
                 if let Some(run) = supply.slices(slices, class.is_large()) {
                     break run;
@@ -519,6 +529,11 @@ impl Bitmaps {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn freed_twice(block: *mut u8) -> ! {
+    fatal::report("double free", block.addr(), 0)
 }
 
 /// The blocks of a span that were never handed out and are still zero: kept in the second record,

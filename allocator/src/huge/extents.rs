@@ -105,6 +105,13 @@ impl Extents {
         true
     }
 
+    /// Marks all as old.
+    pub(super) fn age_all(&mut self) {
+        for extent in self.entries.iter_mut().take(self.count) {
+            extent.old = true;
+        }
+    }
+
     /// Gives `unmap` what survived an epoch, and marks the rest as old.
     pub(super) fn drop_old(&mut self, mut unmap: impl FnMut(usize, usize) -> bool) {
         for index in (0..self.count).rev() {

@@ -122,6 +122,17 @@ pub(crate) unsafe fn huge_record(object: *mut u8) -> *mut Span {
     }
 }
 
+/// Whether `object` is where the record says that its object is.
+///
+/// # Safety
+/// `record` is that of a live huge object.
+#[cfg(feature = "hardened")]
+pub(crate) unsafe fn is_object(record: *mut Span, object: *mut u8) -> bool {
+    // SAFETY: the caller's promise.
+    let place = unsafe { Place::read(record) };
+    place.base + place.offset == object.addr()
+}
+
 /// Bytes usable from the object on.
 ///
 /// # Safety
@@ -267,10 +278,15 @@ impl<K: Kernel> Huge<K> {
 
     fn pass_epoch(&self, state: &mut State) {
         let now = self.kernel.now_ms();
-        if now.wrapping_sub(state.epoch_began) < EPOCH_MS {
+        let elapsed = now.wrapping_sub(state.epoch_began);
+        if elapsed < EPOCH_MS {
             return;
         }
         state.epoch_began = now;
+        if elapsed >= 4 * EPOCH_MS {
+            // An idle second has passed: nothing that is cached was freed recently.
+            state.free.age_all();
+        }
         state.free.drop_old(|base, len| {
             // SAFETY: cached extents are nobody's.
             unsafe { self.kernel.unmap(base, len).is_ok() }

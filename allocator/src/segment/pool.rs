@@ -252,7 +252,8 @@ impl<K: Kernel> Pool<K> {
     /// When an epoch is over: purges what was dirty before it began.
     fn pass_epoch(&self, state: &mut State) {
         let now = self.kernel.now_ms();
-        if now.wrapping_sub(state.epoch_began) < EPOCH_MS {
+        let elapsed = now.wrapping_sub(state.epoch_began);
+        if elapsed < EPOCH_MS {
             return;
         }
         state.epoch_began = now;
@@ -262,7 +263,9 @@ impl<K: Kernel> Pool<K> {
             let segment = state.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
             unsafe {
-                let due = (*segment).old;
+                // After an idle second nothing that is dirty was dirtied recently.
+                let idle = elapsed >= 4 * EPOCH_MS;
+                let due = if idle { (*segment).dirty } else { (*segment).old };
                 self.purge(state, segment, due);
                 (*segment).old = (*segment).dirty;
             }

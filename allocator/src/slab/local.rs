@@ -277,7 +277,7 @@ impl Slabs {
             if !remote::leave_limbo(span, supply.identity(), supply.alone()) {
                 return false;
             }
-            (*block).next = (*span).free as usize as *mut Block;
+            Block::set_next(block, (*span).free as usize as *mut Block);
             (*span).free = block as usize as u64;
             (*span).live -= 1;
             self.settle(span, supply);
@@ -335,10 +335,10 @@ impl Slabs {
         while !block.is_null() {
             // SAFETY: a bin holds blocks of the current span only (invariant 3).
             unsafe {
-                let next = (*block).next;
+                let next = Block::next(block);
                 let span = crate::segment::record_of(block.cast());
                 debug_assert_eq!(span, *self.current(class));
-                (*block).next = (*span).free as usize as *mut Block;
+                Block::set_next(block, (*span).free as usize as *mut Block);
                 (*span).free = block as usize as u64;
                 (*span).live -= 1;
                 block = next;
@@ -459,7 +459,7 @@ unsafe fn check_span(
             if free > u32::from((*span).carved) {
                 return Err(("a block is free twice", block.addr()));
             }
-            block = (*block).next;
+            block = Block::next(block);
         }
         if (*span).live != u32::from((*span).carved) - free + bias {
             return Err(("a span's count of live blocks is wrong", start));
@@ -483,7 +483,7 @@ unsafe fn carve(span: *mut Span, class: SizeClass) -> *mut Block {
         let mut next: *mut Block = null_mut();
         for i in (carved..upto).rev() {
             let block = base.add(i * size).cast::<Block>();
-            (*block).next = next;
+            Block::set_next(block, next);
             next = block;
         }
         (*span).carved = upto as u16;

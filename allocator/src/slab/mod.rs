@@ -11,16 +11,18 @@
 //! once; a new span is carved one page at a time, so that a class used once costs one page.
 
 mod classes;
+mod link;
 mod local;
 mod remote;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};
+pub(crate) use link::set_secret;
 pub(crate) use local::{SlabSupply, Slabs};
 pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};
 
-/// A free block: a link to the next one.
+/// A free block: a link to the next one (see `link`).
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Block {
-    pub(crate) next: *mut Block,
+    next: *mut Block,
 }

@@ -171,11 +171,11 @@ pub(super) unsafe fn collect(span: *mut Span) -> Taken {
             let (next, count) = (words.read() as usize, words.add(1).read() as usize);
             for i in 0..count {
                 let freed = base.add(words.add(2 + i).read() as usize * MIN_ALIGN).cast::<Block>();
-                (*freed).next = head;
+                Block::set_next(freed, head);
                 head = freed;
             }
             let block = block.cast::<Block>();
-            (*block).next = head;
+            Block::set_next(block, head);
             head = block;
             blocks += count as u32 + 1;
             carrier = next;

@@ -31,6 +31,8 @@ const fn host() -> Host {
 
 /// Two pools a node: for requests below the mmap threshold, and for those from there on.
 const POOLS: usize = 2 * MAX_NODES;
+/// Bytes of free memory from which on a purging thread is worth having.
+const PURGER_FLOOR: usize = 1 << 20;
 /// Milliseconds between two looks at what may be given back.
 const TICK_MS: u64 = 125;
 
@@ -44,7 +46,12 @@ pub(crate) static GLOBAL: Global = Global {
     huge: Huge::new(host(), &NEXT_HINT),
     registry: Registry::new(),
     alone: SingleThreaded::new(),
-    setup: Lock::new(Setup { done: false, topology: Topology::single() }),
+    setup: Lock::new(Setup {
+        done: false,
+        topology: Topology::single(),
+        options: Options::DEFAULT,
+    }),
+    wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
     last_tick: AtomicU64::new(0),
     exported: AtomicUsize::new(0),
@@ -60,6 +67,8 @@ pub(crate) struct Global {
     pub(super) setup: Lock<Setup>,
     many_nodes: AtomicBool,
     last_tick: AtomicU64,
+    /// A purging thread is asked for and does not run yet.
+    wants_purger: AtomicBool,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
     exported: AtomicUsize,
 }
@@ -69,6 +78,7 @@ pub(crate) struct Global {
 pub(super) struct Setup {
     done: bool,
     pub(super) topology: Topology,
+    options: Options,
 }
 
 impl Global {
@@ -88,6 +98,7 @@ impl Global {
         self.alone.learn();
         let options = Options::from_environment();
         let secret = crate::options::random_word();
+        crate::slab::set_secret(secret);
         // 2^20 places, as far apart as mappings are aligned: as much as the kernel's own choice.
         let place = (secret as usize & 0xf_ffff) * SEGMENT;
         NEXT_HINT.store(0x1000_0000_0000 + place, Ordering::Relaxed);
@@ -97,16 +108,64 @@ impl Global {
             let small = number % 2 == 0;
             let origin = if small && sbrk { Origin::Break } else { Origin::Map };
             pool.configure(number as u16, origin, None);
-            if options.memory == MemoryPolicy::Low {
-                pool.configure_purge(1 << 20, 2);
-            }
         }
-        if options.memory == MemoryPolicy::Low {
-            self.huge.configure(8 << 20);
-        }
+        setup.options = options;
+        self.apply(&options);
         drop(setup);
         super::lifecycle::register();
         super::fork::register();
+    }
+
+    /// What can change while the process runs.
+    fn apply(&self, options: &Options) {
+        let (floor, sixteenths, cache) = match options.memory {
+            MemoryPolicy::Balanced => (4 << 20, 20, 64 << 20),
+            MemoryPolicy::Low => (1 << 20, 2, 8 << 20),
+        };
+        for pool in self.used_pools() {
+            pool.configure_purge(floor, sixteenths);
+        }
+        self.huge.configure(cache);
+        if options.purge_thread {
+            self.wants_purger.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Applies one `name=value`; false if it is not understood. `sbrk` counts only before the
+    /// first allocation.
+    pub(crate) fn configure(&self, setting: &[u8]) -> bool {
+        self.ensure_ready();
+        let mut setup = self.setup.lock();
+        let understood = setup.options.set(setting);
+        let options = setup.options;
+        drop(setup);
+        self.apply(&options);
+        understood
+    }
+
+    /// The options in force.
+    pub(crate) fn options(&self) -> Options {
+        self.setup.lock().options
+    }
+
+    /// Starts the purging thread if it was asked for. To be called where no state is in the middle
+    /// of a change: creating a thread allocates.
+    #[inline]
+    pub(crate) fn start_purger_if_wanted(&self) {
+        if self.wants_purger.load(Ordering::Relaxed) {
+            self.start_purger();
+        }
+    }
+
+    #[cold]
+    fn start_purger(&self) {
+        // Nothing worth purging yet: programs that stay small get no thread.
+        let dirty = self.used_pools().map(|pool| pool.usage().dirty).sum::<usize>();
+        if dirty + self.huge.usage().cached >= PURGER_FLOOR
+            && self.wants_purger.swap(false, Ordering::Relaxed)
+        {
+            super::purger::start();
+        }
     }
 
     /// The node of the calling thread. On one node no system call is made.

@@ -7,7 +7,7 @@ use super::global::GLOBAL;
 use super::tls::Tls;
 use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
 use crate::segment::{Kind, Run, Span, Supply};
-use crate::slab::{LimboQueue, RemoteBatches, SlabSupply, Slabs};
+use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
 use crate::sync::Ordering;
 use crate::{fatal, huge, slab};
 
@@ -166,10 +166,10 @@ impl ThreadHeap {
         let (_, bitmaps, _, _, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap.
         unsafe { bitmaps.age(turn, &mut supply) };
-        if self.upkeep.slow_calls.is_multiple_of(FLUSH_EVERY) {
+        if turn.is_multiple_of(FLUSH_EVERY) {
             self.flush();
-            GLOBAL.tick();
         }
+        GLOBAL.tick();
     }
 
     /// Sends what this thread freed for others.
@@ -190,7 +190,8 @@ impl ThreadHeap {
             if list.is_null() {
                 return null_mut();
             }
-            tls.set_bin(class.index(), (*list).next);
+            tls.set_bin(class.index(), Block::next(list));
+            Block::unmark(list);
             list.cast()
         }
     }

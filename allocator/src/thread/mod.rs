@@ -14,6 +14,7 @@ mod fork;
 mod global;
 mod lifecycle;
 mod local;
+mod purger;
 mod registry;
 mod tls;
 
