@@ -11,9 +11,9 @@ mod checks;
 use core::ptr;
 
 use crate::bitmap::{self, MAX_BITMAP};
-use crate::fatal;
+use crate::classic;
 use crate::huge;
-use crate::options::Options;
+use crate::options::{self, Mode, Options};
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
 use crate::stats::{ClassUsage, Stats};
@@ -85,7 +85,53 @@ fn pop(tls: Tls, class: usize) -> Option<*mut u8> {
 #[inline(always)]
 fn own_heap(tls: Tls) -> *mut ThreadHeap {
     let heap = tls.heap();
-    if heap.is_null() { thread::attach(tls) } else { heap }
+    if heap.is_null() { attach(tls) } else { heap }
+}
+
+/// Gives this thread a heap, unless classic mode serves the process: then no thread ever has one,
+/// every bin stays empty, and every call takes the slow path, which is classic mode's only path.
+#[cold]
+#[inline(never)]
+fn attach(tls: Tls) -> *mut ThreadHeap {
+    if classic::is_configured() {
+        return ptr::null_mut();
+    }
+    GLOBAL.ensure_ready();
+    let options = GLOBAL.options();
+    if options.mode == Mode::Classic && start_classic(&options) {
+        return ptr::null_mut();
+    }
+    thread::attach(tls)
+}
+
+/// Makes the process heap of classic mode; false when there is no memory for it.
+fn start_classic(options: &Options) -> bool {
+    let mut settings = classic::Settings::DEFAULT;
+    settings.sbrk = options.sbrk.unwrap_or(GLOBAL.owns_the_break());
+    options::for_each_setting(|setting| {
+        !options::is_of_classic_mode(setting) || settings.set(setting)
+    });
+    if !classic::configure(&settings, crate::os::processors()) {
+        return classic::is_configured();
+    }
+    extern "C" fn before() {
+        classic::before_fork();
+    }
+    extern "C" fn in_parent() {
+        classic::after_fork(false);
+    }
+    extern "C" fn in_child() {
+        classic::after_fork(true);
+    }
+    // SAFETY: the handlers live in a library that is never unloaded.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    true
+}
+
+/// What is left when a thread has no heap: classic mode, or no memory.
+#[cold]
+fn allocate_without_heap(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    classic::allocate_aligned(size, align, zeroed)
 }
 
 #[cold]
@@ -94,7 +140,7 @@ fn refill(size: usize) -> *mut u8 {
     let tls = Tls::here();
     let heap = own_heap(tls);
     if heap.is_null() {
-        return ptr::null_mut();
+        return allocate_without_heap(size, MIN_ALIGN, false);
     }
     GLOBAL.start_purger_if_wanted();
     let class = slab::SizeClass::of(size);
@@ -113,7 +159,7 @@ fn allocate_medium(size: usize) -> *mut u8 {
     }
     let heap = own_heap(Tls::here());
     if heap.is_null() {
-        return ptr::null_mut();
+        return allocate_without_heap(size, MIN_ALIGN, false);
     }
     // SAFETY: this thread's heap.
     let block = unsafe { (*heap).allocate_bitmap(bitmap::SizeClass::of(size)) };
@@ -126,7 +172,7 @@ fn allocate_medium(size: usize) -> *mut u8 {
 fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     // The first call of a process may be a huge one.
     if own_heap(Tls::here()).is_null() {
-        return ptr::null_mut();
+        return allocate_without_heap(size, align, zeroed);
     }
     GLOBAL.huge.allocate(size, align, zeroed)
 }
@@ -166,6 +212,9 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
     if size > MAX_OBJECT || align > MAX_OBJECT {
         return ptr::null_mut();
     }
+    if classic::is_configured() {
+        return allocate_without_heap(size, align, false);
+    }
     if let Some(class) = slab::SizeClass::aligned(size, align) {
         return allocate(class.size());
     }
@@ -193,23 +242,22 @@ pub unsafe fn deallocate(block: *mut u8) {
     // SAFETY: the caller's promise. A live block's record is mapped; if this thread's heap owns
     // the span, its fields and the block are this thread's.
     unsafe {
+        let heap = Tls::here().heap();
+        if heap.is_null() {
+            return deallocate_without_heap(block);
+        }
         if block.addr() as u32 & (SEGMENT - 1) as u32 == 0 {
             return deallocate_multiple_of_segment(block);
         }
         let record = record_of(block);
         #[cfg(feature = "hardened")]
         checks::before_free(block, record);
-        let heap = Tls::here().heap();
         let tag = (*record).owner.load(Ordering::Relaxed) ^ heap.addr();
         if tag != 0 {
             return deallocate_not_own_slab(block, record, heap, tag);
         }
         let freed = block.cast::<Block>();
-        let first = (*record).free as usize as *mut Block;
-        if first == freed {
-            freed_twice(block);
-        }
-        Block::set_next(freed, first);
+        Block::set_next(freed, (*record).free as usize as *mut Block);
         (*record).free = freed as usize as u64;
         (*record).live = (*record).live.wrapping_sub(1);
         if (*record).live == 0 {
@@ -218,10 +266,26 @@ pub unsafe fn deallocate(block: *mut u8) {
     }
 }
 
-/// The block freed last is freed again: the one double free that costs nothing to see.
+/// Classic mode, or a thread that has not allocated yet.
+///
+/// # Safety
+/// As [`deallocate`].
 #[cold]
-fn freed_twice(block: *mut u8) -> ! {
-    fatal::report("double free", block.addr(), 0)
+#[inline(never)]
+unsafe fn deallocate_without_heap(block: *mut u8) {
+    // SAFETY: the caller's promise; outside classic mode every live block has a record.
+    unsafe {
+        if block.is_null() {
+            return;
+        }
+        if classic::is_configured() {
+            return classic::deallocate(block);
+        }
+        let (record, _) = describe(block);
+        #[cfg(feature = "hardened")]
+        checks::before_free(block, record);
+        thread::free_elsewhere(block, record, ptr::null_mut());
+    }
 }
 
 /// # Safety
@@ -282,6 +346,9 @@ unsafe fn describe(block: *mut u8) -> (*mut Span, Kind) {
 /// # Safety
 /// `block` is live.
 pub unsafe fn usable_size(block: *mut u8) -> usize {
+    if classic::is_configured() {
+        return classic::usable_size(block);
+    }
     // SAFETY: the caller's promise; the record of a live block holds its class.
     unsafe {
         let (record, kind) = describe(block);
@@ -302,6 +369,9 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
 pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
+        if classic::is_configured() {
+            return classic::reallocate(block, size);
+        }
         let usable = usable_size(block);
         // Shrinking below half is worth a move, unless there is nothing to gain.
         if size <= usable && (size >= usable / 2 || usable <= 64) {
@@ -341,6 +411,10 @@ pub fn options() -> Options {
 
 /// Gives everything that is free back to the kernel.
 pub fn trim() {
+    if classic::is_configured() {
+        classic::trim(0);
+        return;
+    }
     let heap = Tls::here().heap();
     if !heap.is_null() {
         // SAFETY: this thread's heap.
@@ -354,6 +428,9 @@ pub fn trim() {
 /// # Errors
 /// The first broken invariant, and the address where it shows (0 where there is none).
 pub fn check() -> Result<(), (&'static str, usize)> {
+    if classic::is_configured() {
+        return classic::check().map(drop).map_err(|fault| (fault.kind.what(), fault.address));
+    }
     for pool in GLOBAL.used_pools() {
         pool.check().map_err(|what| (what, 0))?;
     }
@@ -369,6 +446,13 @@ pub fn check() -> Result<(), (&'static str, usize)> {
 /// What the allocator holds now.
 pub fn statistics() -> Stats {
     let mut stats = Stats::default();
+    if let Some(snapshot) = classic::snapshot() {
+        stats.live = snapshot.counters.live_bytes + snapshot.mapped_bytes;
+        stats.committed = snapshot.counters.committed + snapshot.mapped_bytes;
+        stats.mapped = stats.committed;
+        stats.huge = snapshot.mapped_bytes;
+        return stats;
+    }
     let mut note = |lock: (usize, usize)| {
         stats.locks_taken += lock.0;
         stats.locks_waited += lock.1;

@@ -17,9 +17,31 @@ pub enum MemoryPolicy {
     Low,
 }
 
+/// Who serves requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Thread heaps over slabs, bitmap spans and mappings.
+    Production,
+    /// One boundary-tag heap, or arenas of them, as `placement`, `lock` and their like choose.
+    Classic,
+}
+
+/// Options that classic mode reads itself (`classic::Settings`).
+const OF_CLASSIC_MODE: [&[u8]; 7] = [
+    b"placement",
+    b"lock",
+    b"cache",
+    b"coalesce",
+    b"mmap_threshold",
+    b"trim_threshold",
+    b"top_pad",
+];
+
 /// Everything that can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// `mode=production|classic`; counts only before the first allocation.
+    pub mode: Mode,
     /// `memory=balanced|low`
     pub memory: MemoryPolicy,
     /// `sbrk=on|off`: whether small requests grow the program break. Unset: where this library
@@ -32,37 +54,25 @@ pub struct Options {
 
 impl Options {
     /// What holds when nothing is set.
-    pub const DEFAULT: Self =
-        Options { memory: MemoryPolicy::Balanced, sbrk: None, purge_thread: false };
+    pub const DEFAULT: Self = Options {
+        mode: Mode::Production,
+        memory: MemoryPolicy::Balanced,
+        sbrk: None,
+        purge_thread: false,
+    };
 
     /// The settings of `ALLOCATOR_OPTIONS`.
     pub(crate) fn from_environment() -> Self {
         let mut options = Self::DEFAULT;
-        if os::secure_process() {
-            return options;
-        }
-        // SAFETY: libc's environment; a concurrent setenv is the program's own race, as with any
-        // getenv in a library.
-        let value = unsafe {
-            let value = libc::getenv(c"ALLOCATOR_OPTIONS".as_ptr());
-            if value.is_null() {
-                return options;
-            }
-            CStr::from_ptr(value)
-        };
-        for setting in value.to_bytes().split(|&byte| byte == b',') {
-            if !setting.is_empty() && !options.set(setting) {
-                os::write_stderr(b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ");
-                os::write_stderr(setting);
-                os::write_stderr(b"\n");
-            }
-        }
+        for_each_setting(|setting| options.set(setting) || is_of_classic_mode(setting));
         options
     }
 
     /// Applies one `name=value`; false if it is not understood.
     pub(crate) fn set(&mut self, setting: &[u8]) -> bool {
         match setting {
+            b"mode=production" => self.mode = Mode::Production,
+            b"mode=classic" => self.mode = Mode::Classic,
             b"memory=balanced" => self.memory = MemoryPolicy::Balanced,
             b"memory=low" => self.memory = MemoryPolicy::Low,
             b"purge=calls" => self.purge_thread = false,
@@ -72,6 +82,36 @@ impl Options {
             _ => return false,
         }
         true
+    }
+}
+
+/// Whether a setting's name is one of classic mode's own.
+pub(crate) fn is_of_classic_mode(setting: &[u8]) -> bool {
+    let name = setting.split(|&byte| byte == b'=').next().unwrap_or(setting);
+    OF_CLASSIC_MODE.contains(&name)
+}
+
+/// Calls `apply` with each `name=value` of `ALLOCATOR_OPTIONS`; what it does not understand
+/// (false) is reported in one line.
+pub(crate) fn for_each_setting(mut apply: impl FnMut(&[u8]) -> bool) {
+    if os::secure_process() {
+        return;
+    }
+    // SAFETY: libc's environment; a concurrent setenv is the program's own race, as with any
+    // getenv in a library.
+    let value = unsafe {
+        let value = libc::getenv(c"ALLOCATOR_OPTIONS".as_ptr());
+        if value.is_null() {
+            return;
+        }
+        CStr::from_ptr(value)
+    };
+    for setting in value.to_bytes().split(|&byte| byte == b',') {
+        if !setting.is_empty() && !apply(setting) {
+            os::write_stderr(b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ");
+            os::write_stderr(setting);
+            os::write_stderr(b"\n");
+        }
     }
 }
 
@@ -100,7 +140,12 @@ mod tests {
         assert!(options.set(b"memory=low"));
         assert!(options.set(b"sbrk=off"));
         assert!(options.set(b"purge=thread"));
-        let wanted = Options { memory: MemoryPolicy::Low, sbrk: Some(false), purge_thread: true };
+        let wanted = Options {
+            memory: MemoryPolicy::Low,
+            sbrk: Some(false),
+            purge_thread: true,
+            ..Options::DEFAULT
+        };
         assert_eq!(options, wanted);
         for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
             assert!(!options.set(wrong));

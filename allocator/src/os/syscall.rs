@@ -18,6 +18,7 @@ mod number {
     pub(super) const PRCTL: usize = 157;
     pub(super) const GETTID: usize = 186;
     pub(super) const FUTEX: usize = 202;
+    pub(super) const SCHED_GETAFFINITY: usize = 204;
     pub(super) const TGKILL: usize = 234;
     pub(super) const MBIND: usize = 237;
     pub(super) const OPENAT: usize = 257;
@@ -31,6 +32,7 @@ mod number {
     pub(super) const READ: usize = 63;
     pub(super) const WRITE: usize = 64;
     pub(super) const FUTEX: usize = 98;
+    pub(super) const SCHED_GETAFFINITY: usize = 123;
     pub(super) const TGKILL: usize = 131;
     pub(super) const PRCTL: usize = 167;
     pub(super) const GETCPU: usize = 168;
@@ -205,6 +207,15 @@ pub(crate) fn resident_bytes() -> Option<usize> {
         digit.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add((digit - b'0') as usize))
     })?;
     Some(pages.wrapping_mul(page_size()))
+}
+
+/// Processors this thread may run on; at least 1.
+pub(crate) fn processors() -> usize {
+    let mut set = [0u64; 16];
+    let args = [0, size_of_val(&set), (&raw mut set) as usize, 0, 0, 0];
+    // SAFETY: the kernel writes at most as many bytes as it is told there are.
+    let written = unsafe { raw(number::SCHED_GETAFFINITY, args) };
+    if written <= 0 { 1 } else { set.iter().map(|word| word.count_ones() as usize).sum() }
 }
 
 /// The kernel's page size in bytes.

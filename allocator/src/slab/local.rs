@@ -72,6 +72,10 @@ impl Slabs {
                 if !span.is_null() {
                     if (*span).free != 0 {
                         let list = (*span).free as usize as *mut Block;
+                        if Block::next(list) == list {
+                            // Freed twice in a row; seen here because here it costs nothing.
+                            crate::fatal::report("double free", list.addr(), class.size());
+                        }
                         (*span).free = 0;
                         (*span).live = u32::from((*span).carved) + 1;
                         return list;

@@ -88,8 +88,13 @@ impl Global {
         self.exported.store(1, Ordering::Relaxed);
     }
 
+    /// Whether [`Global::own_the_break`] was said.
+    pub(crate) fn owns_the_break(&self) -> bool {
+        self.exported.load(Ordering::Relaxed) != 0
+    }
+
     /// Reads the options and registers with libc, once.
-    pub(super) fn ensure_ready(&self) {
+    pub(crate) fn ensure_ready(&self) {
         let mut setup = self.setup.lock();
         if setup.done {
             return;
