@@ -281,6 +281,10 @@ impl Bitmaps {
         unsafe {
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_sub(1);
+            for_each_record(span, |record, _| {
+                (*record).owner.store(NOBODY, Ordering::Relaxed);
+                (*record).kind = Kind::Free;
+            });
             supply.give_back(span, (*span).live as usize);
         }
     }
@@ -359,16 +363,16 @@ impl Bitmaps {
             };
             let span = run.head;
             let full = u64::MAX >> (64 - class.blocks(slices));
-            for i in 0..slices {
-                let record = &mut *span.add(i);
-                record.kind = Kind::Bitmap;
-                record.class = class.index() as u8;
-                record.back = i as u8;
-                record.inverse = class.inverse();
-                record.listed = false;
-            }
             (*span).free = full;
             (*span).full = full;
+            (*span).class = class.index() as u8;
+            (*span).listed = false;
+            for_each_record(span, |record, back| {
+                (*record).kind = Kind::Bitmap;
+                (*record).class = class.index() as u8;
+                (*record).back = back;
+                (*record).inverse = class.inverse();
+            });
             (*span).live = slices as u32;
             if class.knows_zero() {
                 *zero_mask(span) = if run.zeroed { full } else { 0 };
@@ -386,9 +390,9 @@ impl Bitmaps {
     unsafe fn adopt(&mut self, span: *mut Span, identity: usize) {
         // SAFETY: the caller's promise; `live` holds the number of slices.
         unsafe {
-            for i in 0..(*span).live as usize {
-                (*span.add(i)).owner.store(identity | OWNED, Ordering::Relaxed);
-            }
+            for_each_record(span, |record, _| {
+                (*record).owner.store(identity | OWNED, Ordering::Relaxed);
+            });
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_add(1);
         }
@@ -557,6 +561,28 @@ unsafe fn take_lowest(span: *mut Span, free: u64, class: SizeClass) -> *mut u8 {
             *zero_mask(span) &= !(free & free.wrapping_neg());
         }
         slice_of(span).add(free.trailing_zeros() as usize * class.size())
+    }
+}
+
+/// Calls `visit` with each record of a span in whose slice a block begins, and its distance from
+/// the first. No address handed out leads to the others.
+///
+/// # Safety
+/// The caller owns the span, whose class and mask of blocks are set.
+#[inline]
+unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut Span, u8)) {
+    // SAFETY: blocks lie inside the span, so their slices' records do too.
+    unsafe {
+        let size = SizeClass::from_index((*span).class).size();
+        let blocks = (*span).full.count_ones() as usize;
+        let mut next = 0;
+        for block in 0..blocks {
+            let back = (block * size) >> SLICE_SHIFT;
+            if back >= next {
+                visit(span.add(back), back as u8);
+                next = back + 1;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use super::{Kernel, Linux, OsError};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
 #[cfg(target_arch = "x86_64")]
 mod number {
@@ -219,11 +219,21 @@ pub(crate) fn processors() -> usize {
 }
 
 /// The kernel's page size in bytes.
+#[inline]
 pub(crate) fn page_size() -> usize {
-    // SAFETY: reads the auxiliary vector, which glibc holds from the start on.
-    match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
-        0 => crate::units::PAGE,
-        size => size as usize,
+    /// 0 until asked for.
+    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    match SIZE.load(Ordering::Relaxed) {
+        0 => {
+            // SAFETY: reads the auxiliary vector, which glibc holds from the start on.
+            let size = match unsafe { libc::getauxval(libc::AT_PAGESZ) } {
+                0 => crate::units::PAGE,
+                size => size as usize,
+            };
+            SIZE.store(size, Ordering::Relaxed);
+            size
+        }
+        size => size,
     }
 }
 

@@ -8,8 +8,8 @@
 //! # Invariants
 //! 1. A segment starts at a multiple of [`SEGMENT`]; huge objects keep this shape, so that every
 //!    address handed out by any floor has a record.
-//! 2. The `owner` of a record is never 0 and, unless the slice belongs to a thread's heap,
-//!    [`NOBODY`]: a thread without a heap holds 0 and would match.
+//! 2. The `owner` of a record names a heap only while its slice belongs to that heap; else it is
+//!    [`NOBODY`], or 0 in a slice that was never used.
 
 mod pool;
 mod span;

@@ -34,7 +34,7 @@ pub(crate) enum Origin {
 /// A run of slices just handed out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// Record of the first slice. All records of the run say [`NOBODY`].
+    /// Record of the first slice. No record of the run names a heap.
     pub(crate) head: *mut Span,
     /// Whether every byte of the run is still zero.
     pub(crate) zeroed: bool,
@@ -215,7 +215,8 @@ impl<K: Kernel> Pool<K> {
     /// Takes a run back.
     ///
     /// # Safety
-    /// The run came from this pool and nobody uses it any more.
+    /// The run came from this pool, nobody uses it any more, and its records say so: their kind is
+    /// free and their owner [`NOBODY`].
     pub(crate) unsafe fn release(&self, head: *mut Span, len: usize) {
         let mut state = self.state.lock();
         // SAFETY: the caller's promise.
@@ -377,14 +378,24 @@ impl<K: Kernel> Pool<K> {
         }
     }
 
-    /// Calls `visit` with the record of each slice in use; the pool is locked meanwhile.
+    /// Calls `visit` with the first record of each span in use; the pool is locked meanwhile.
     pub(crate) fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
         let state = self.state.lock();
         for segment in state.segments() {
             // SAFETY: headers belong to the pool, and its lock is held.
             let (free, slices) = unsafe { ((*segment).free, (*segment).slices as usize) };
-            for slice in (1..slices).filter(|slice| free >> slice & 1 == 0) {
-                visit(segment.cast::<Span>().wrapping_add(slice));
+            let mut slice = 1;
+            while slice < slices {
+                let head = segment.cast::<Span>().wrapping_add(slice);
+                slice += 1;
+                if (free >> (slice - 1)) & 1 == 0 {
+                    visit(head);
+                    // SAFETY: as above; a racing change only makes the walk look once more.
+                    let (kind, length) = unsafe { ((*head).kind, (*head).live as usize) };
+                    if kind == Kind::Bitmap {
+                        slice += length.clamp(1, SLICES) - 1;
+                    }
+                }
             }
         }
     }
@@ -464,11 +475,7 @@ impl State {
             self.dirty_slices -= dirty;
             self.used += len;
             self.peak = self.peak.max(self.used);
-            let head = segment.cast::<Span>().add(start);
-            for i in 0..len {
-                (*head.add(i)).owner.store(NOBODY, Ordering::Relaxed);
-            }
-            Run { head, zeroed: dirty == 0 }
+            Run { head: segment.cast::<Span>().add(start), zeroed: dirty == 0 }
         }
     }
 
@@ -478,11 +485,6 @@ impl State {
         let segment = super::header_of(slice_of(head));
         // SAFETY: the run is free from here on, so its records are the pool's.
         unsafe {
-            for i in 0..len {
-                let record = &mut *head.add(i);
-                record.kind = Kind::Free;
-                record.owner.store(NOBODY, Ordering::Relaxed);
-            }
             let header = &mut *segment;
             let start = head.offset_from(segment.cast::<Span>()) as usize;
             let bits = low_bits(len) << start;

@@ -20,6 +20,8 @@ const RICH: usize = 8;
 const POOR: usize = 16;
 /// Passing over poor spans may cost at most one extra span in this many.
 const EXTRA: u16 = 16;
+/// Spans of fewer blocks may have twice as many extra ones: a refill gives so little.
+const FEW: usize = 64;
 
 /// What slabs need from the floors above.
 pub(crate) trait SlabSupply: Supply {
@@ -203,7 +205,7 @@ impl Slabs {
             let extra = self.extra.get_unchecked_mut(class.index());
             if free * POOR >= (*span).capacity as usize
                 || (*span).remote.load(Ordering::Relaxed) != 0
-                || *extra >= spans / EXTRA
+                || *extra >= spans / (if class.capacity() < FEW { EXTRA / 2 } else { EXTRA })
             {
                 return false;
             }

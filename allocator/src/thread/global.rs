@@ -4,7 +4,7 @@ use core::ptr;
 
 use super::registry::Registry;
 use crate::huge::Huge;
-use crate::lock::{Lock, SingleThreaded};
+use crate::lock::{ALONE, Lock};
 use crate::options::{MemoryPolicy, Options};
 #[cfg(test)]
 use crate::os::Failing;
@@ -45,7 +45,6 @@ pub(crate) static GLOBAL: Global = Global {
     pools: [const { Pool::new(host(), &NEXT_HINT) }; POOLS],
     huge: Huge::new(host(), &NEXT_HINT),
     registry: Registry::new(),
-    alone: SingleThreaded::new(),
     setup: Lock::new(Setup {
         done: false,
         topology: Topology::single(),
@@ -63,7 +62,6 @@ pub(crate) struct Global {
     pub(super) pools: [Pool<Host>; POOLS],
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
-    pub(super) alone: SingleThreaded,
     pub(super) setup: Lock<Setup>,
     many_nodes: AtomicBool,
     last_tick: AtomicU64,
@@ -100,7 +98,7 @@ impl Global {
             return;
         }
         setup.done = true;
-        self.alone.learn();
+        ALONE.learn();
         let options = Options::from_environment();
         let secret = crate::options::random_word();
         crate::slab::set_secret(secret);
@@ -266,7 +264,7 @@ impl Global {
     /// Whether no second thread exists.
     #[inline(always)]
     pub(crate) fn alone(&self) -> bool {
-        self.alone.now()
+        ALONE.now()
     }
 
     /// All heaps there ever were.

@@ -15,6 +15,8 @@ use crate::{fatal, huge, slab};
 const SPARES: usize = 8;
 /// Slow calls between two sendings of what was freed for others.
 const FLUSH_EVERY: u32 = 16;
+/// Slow calls between two looks at the clock.
+const LOOK_EVERY: u32 = 4;
 /// Remote frees that a thread makes one by one before it is given a heap to batch them in.
 const FREES_WITHOUT_HEAP: u32 = 64;
 
@@ -71,11 +73,11 @@ impl Supply for Supplies<'_> {
         // SAFETY: the caller's promise; a spare's record says that nobody owns it, so that a stray
         // free cannot match this heap.
         unsafe {
+            (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
+            (*span).kind = Kind::Free;
             if len == 1
                 && let Some(slot) = self.upkeep.spares.get_mut(self.upkeep.spare_count)
             {
-                (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
-                (*span).kind = Kind::Free;
                 *slot = span;
                 self.upkeep.spare_count += 1;
                 return;
@@ -169,7 +171,9 @@ impl ThreadHeap {
         if turn.is_multiple_of(FLUSH_EVERY) {
             self.flush();
         }
-        GLOBAL.tick();
+        if turn.is_multiple_of(LOOK_EVERY) {
+            GLOBAL.tick();
+        }
     }
 
     /// Sends what this thread freed for others.
