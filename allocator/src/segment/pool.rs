@@ -242,7 +242,8 @@ impl<K: Kernel> Pool<K> {
             self.pass_epoch(state);
         }
         let peak = state.peak.max(state.peak_before);
-        let cap = (peak * state.sixteenths / 16).max(state.floor);
+        // What is in use counts too: the whole stays a quarter above what was needed recently.
+        let cap = (peak * state.sixteenths / 16).saturating_sub(state.used).max(state.floor);
         if state.dirty_slices > cap {
             let goal = cap - cap / 8;
             self.purge_down_to(state, goal, true);
