@@ -177,16 +177,27 @@ impl Regions {
         let index = self.position(region.base);
         self.len += 1;
         let tail = self.entries.get_mut(index..self.len)?;
-        tail.rotate_right(1);
+        // By pairs: `rotate_right` has a panic that the optimiser cannot see past.
+        for i in (1..tail.len()).rev() {
+            swap_with_previous(tail, i);
+        }
         *tail.first_mut()? = region;
         Some(index)
     }
 
     pub(crate) fn remove(&mut self, index: usize) {
         if let Some(tail) = self.entries.get_mut(index..self.len) {
-            tail.rotate_left(1);
+            for i in 1..tail.len() {
+                swap_with_previous(tail, i);
+            }
             self.len -= 1;
         }
+    }
+}
+
+fn swap_with_previous(regions: &mut [Region], index: usize) {
+    if let Some([previous, this]) = regions.get_mut(index - 1..=index) {
+        core::mem::swap(previous, this);
     }
 }
 

@@ -250,7 +250,7 @@ impl<P: Strategy> Arenas<P> {
         need: usize,
         bin: usize,
     ) -> Result<Option<usize>, Fault> {
-        let Some(arena) = self.arena(self.home() % self.count) else { return Ok(None) };
+        let Some(arena) = self.arena(self.home() % self.count.max(1)) else { return Ok(None) };
         arena.heap.with(|core| {
             arena.collect(core)?;
             for _ in 1..cache::FETCH {
@@ -322,7 +322,7 @@ impl<P: Strategy> Arenas<P> {
         let home = self.home();
         if self.count > 1 {
             for number in 0..self.count {
-                let Some(arena) = self.arena((home + number) % self.count) else { continue };
+                let Some(arena) = self.arena((home + number) % self.count.max(1)) else { continue };
                 let found = arena.heap.try_with(|core| {
                     arena.collect(core)?;
                     core.allocate(size, align, zero)
@@ -335,7 +335,7 @@ impl<P: Strategy> Arenas<P> {
         }
         // Every lock was taken, or memory is short: wait, and ask every heap before giving up.
         for number in 0..self.count {
-            let Some(arena) = self.arena((home + number) % self.count) else { continue };
+            let Some(arena) = self.arena((home + number) % self.count.max(1)) else { continue };
             let found = arena.heap.with(|core| {
                 arena.collect(core)?;
                 core.allocate(size, align, zero)

@@ -82,5 +82,5 @@ pub(crate) fn thread_word() -> usize {
 
 /// Bytes of a page.
 pub(crate) fn page() -> usize {
-    os::page_size()
+    os::page_size().max(1)
 }

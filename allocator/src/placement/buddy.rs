@@ -132,7 +132,7 @@ impl<S: Source> BuddyHeap<S> {
         let mut at = from;
         while at + UNIT <= to {
             let aligned = (at / UNIT).trailing_zeros() as usize;
-            let fits = ((to - at) / UNIT).ilog2() as usize;
+            let fits = (((to - at) / UNIT) | 1).ilog2() as usize;
             let order = aligned.min(fits).min(ORDERS - 1);
             self.give(region, at, order)?;
             at += bytes_of(order);

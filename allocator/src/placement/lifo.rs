@@ -32,7 +32,7 @@ pub struct FirstFitLifo {
 
 #[inline(always)]
 const fn band(size: usize) -> usize {
-    (size / GRAIN).ilog2() as usize
+    ((size / GRAIN) | 1).ilog2() as usize
 }
 
 /// The stamp of the listed block at `at`.

@@ -42,7 +42,7 @@ const fn class(size: usize) -> usize {
     if grains < 32 {
         return grains;
     }
-    let log = grains.ilog2() as usize;
+    let log = (grains | 1).ilog2() as usize;
     (log - 3) * 16 + ((grains >> (log - 4)) & 15)
 }
 
@@ -53,7 +53,7 @@ const fn class_above(size: usize) -> usize {
     if grains < 32 {
         return grains;
     }
-    let log = grains.ilog2() as usize;
+    let log = (grains | 1).ilog2() as usize;
     class((grains + (1 << (log - 4)) - 1) * GRAIN)
 }
 

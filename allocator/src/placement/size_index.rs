@@ -207,7 +207,7 @@ impl SizeIndex {
         }
         if best == 0 && self.bits != 0 {
             self.examined += 1;
-            best = self.heads.get(self.bits.ilog2() as usize).copied().unwrap_or(0);
+            best = self.heads.get((self.bits | 1).ilog2() as usize).copied().unwrap_or(0);
         }
         self.found(ground, best)
     }

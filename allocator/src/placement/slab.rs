@@ -115,7 +115,7 @@ const fn pages_of(size: usize) -> usize {
 }
 
 const fn slots_of(size: usize) -> usize {
-    let slots = pages_of(size) * PAGE / size;
+    let slots = if size == 0 { 0 } else { pages_of(size) * PAGE / size };
     if slots > SLOTS { SLOTS } else { slots }
 }
 
@@ -380,7 +380,7 @@ impl<S: Source> SlabHeap<S> {
             Kind::Large => Err(Fault::new(FaultKind::InteriorFree, at, head.pages as usize * PAGE)),
             Kind::Slab => {
                 let size = SIZES.get(head.class as usize).copied().unwrap_or(LARGEST);
-                let slot = (at - start) / size;
+                let slot = (at - start) / size.max(1);
                 if !(at - start).is_multiple_of(size) {
                     return Err(Fault::new(FaultKind::InteriorFree, at, size));
                 }
