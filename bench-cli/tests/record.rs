@@ -1,0 +1,162 @@
+//! `bench-cli record` as its user meets it: the trace, the exit status, and what it says when
+//! there is nothing to record.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use traces::container::Reader;
+use traces::{EventSource, Op, Source};
+
+fn bench_cli(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    command.current_dir(folder).env("XDG_CACHE_HOME", folder.join("cache"));
+    command.env_remove("LD_PRELOAD").env("RUST_BACKTRACE", "1");
+    command
+}
+
+fn record(folder: &Path, program: &[&str]) -> Output {
+    let mut command = bench_cli(folder);
+    command.args(["record", "-o", "t.atrace", "--"]).args(program).output().expect("it runs")
+}
+
+/// Events of a trace that must be whole and need no repair.
+fn events(path: &Path) -> Vec<traces::Event> {
+    let mut reader = Reader::open(path).expect("a sound trace");
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event().expect("a sound trace") {
+        events.push(event);
+    }
+    assert_eq!(reader.loss(), None);
+    assert_eq!(reader.census().anomalies(), []);
+    events
+}
+
+/// What lies in the folder besides the cache.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("readable");
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<_> = entries.map(|e| name(e.expect("readable"))).collect();
+    names.retain(|name| name != "cache");
+    names.sort();
+    names
+}
+
+fn compile(folder: &Path, source: &str, flags: &[&str]) -> bool {
+    fs::write(folder.join("p.c"), source).expect("a writable folder");
+    let mut cc = Command::new("cc");
+    cc.current_dir(folder).args(["-O0", "-fno-builtin", "-w", "-o", "p", "p.c"]).args(flags);
+    let compiled = cc.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    fs::remove_file(folder.join("p.c")).expect("just written");
+    compiled
+}
+
+#[test]
+fn a_trace_appears_beside_nothing_else_and_the_status_is_the_programs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\nint main() { free(malloc(123457)); return 3; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    let output = record(folder.path(), &["./p"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(names(folder.path()), ["p", "t.atrace"]);
+    let events = events(&folder.path().join("t.atrace"));
+    let found = events.iter().filter(|e| matches!(e.op, Op::Malloc { size: 123_457, .. }));
+    assert_eq!(found.count(), 1);
+    let summary = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(summary.contains("dropped: 0 events"), "{summary}");
+    assert!(summary.contains("an estimate"), "{summary}");
+}
+
+#[test]
+fn real_programs_are_recorded_without_a_loss_or_a_repair() {
+    let programs: [&[&str]; 4] = [
+        &["perl", "-e", "my %h; $h{$_} = [1..5] for 1..500; print scalar(keys %h)"],
+        &["sqlite3", ":memory:", "create table t(a); insert into t values(1); select * from t"],
+        &["git", "--version"],
+        &["python3", "-c", "import json; print(json.dumps({'a': 1}))"],
+    ];
+    for program in programs {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let Ok(plain) = Command::new(program[0]).args(&program[1..]).output() else {
+            eprintln!("skipped: {} is not installed", program[0]);
+            continue;
+        };
+        let output = record(folder.path(), program);
+        assert_eq!(output.stdout, plain.stdout, "{} says the same", program[0]);
+        assert_eq!(output.status.code(), plain.status.code());
+        let events = events(&folder.path().join("t.atrace"));
+        assert!(events.len() > 10, "{} made {} calls", program[0], events.len());
+    }
+}
+
+#[test]
+fn a_static_program_cannot_be_recorded_and_the_reason_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\nint main() { free(malloc(5)); return 0; }";
+    if !compile(folder.path(), source, &["-static"]) {
+        eprintln!("skipped: no static libc");
+        return;
+    }
+    let output = record(folder.path(), &["./p"]);
+    assert_eq!(output.status.code(), Some(5));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("0 events") && message.contains("statically linked"), "{message}");
+    assert_eq!(names(folder.path()), ["p"]);
+}
+
+#[test]
+fn a_program_that_is_missing_and_a_place_that_cannot_be_written_are_usage_errors() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = record(folder.path(), &["./no-such-program"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(names(folder.path()).is_empty());
+    let mut command = bench_cli(folder.path());
+    command.args(["record", "-o", "no/such/folder/t.atrace", "--", "true"]);
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("help:") && !message.contains("backtrace"), "{message}");
+}
+
+#[test]
+fn an_interrupted_recording_keeps_what_was_recorded() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n\
+        int main() { free(malloc(123457)); close(creat(\"ready\", 0600)); for (;;) pause(); }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    let mut command = bench_cli(folder.path());
+    let mut child = command
+        .args(["record", "-o", "t.atrace", "--", "./p"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    while !folder.path().join("ready").exists() {
+        assert!(child.try_wait().expect("our child").is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    // As `kill -INT` does: the signal is passed on to the program.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our child");
+    assert_eq!(child.wait().expect("our child").code(), Some(130));
+    let events = events(&folder.path().join("t.atrace"));
+    assert!(events.iter().any(|e| matches!(e.op, Op::Malloc { size: 123_457, .. })));
+}
+
+#[test]
+fn a_child_has_a_trace_of_its_own_and_its_fork_stands_in_the_parents() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n\
+        int main() { void *p = malloc(1); if (fork() == 0) { free(p); free(malloc(123457)); \
+        _exit(0); } wait(0); return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let parent = events(&folder.path().join("t.atrace"));
+    let fork = parent.iter().find_map(|e| match e.op {
+        Op::Fork { child } => Some(child),
+        _ => None,
+    });
+    let name = format!("t.{}.atrace", fork.expect("the fork is recorded"));
+    assert_eq!(names(folder.path()), ["p", &name, "t.atrace"]);
+    let child = events(&folder.path().join(name));
+    assert!(child.iter().any(|e| matches!(e.op, Op::Malloc { size: 123_457, .. })));
+}
