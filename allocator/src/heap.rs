@@ -7,6 +7,9 @@
 
 #[cfg(feature = "hardened")]
 mod checks;
+mod report;
+
+pub use report::{for_each_class, statistics};
 
 use core::ptr;
 
@@ -16,10 +19,9 @@ use crate::huge;
 use crate::options::{self, Mode, Options};
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
-use crate::stats::{ClassUsage, Stats};
 use crate::sync::Ordering;
 use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
-use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SLICE, round_up};
+use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, round_up};
 
 /// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
 /// called before the first allocation; later it changes nothing.
@@ -441,95 +443,6 @@ pub fn check() -> Result<(), (&'static str, usize)> {
     }
     // SAFETY: this thread's heap.
     unsafe { (*heap).check() }
-}
-
-/// What the allocator holds now.
-pub fn statistics() -> Stats {
-    let mut stats = Stats::default();
-    if let Some(snapshot) = classic::snapshot() {
-        stats.live = snapshot.counters.live_bytes + snapshot.mapped_bytes;
-        stats.committed = snapshot.counters.committed + snapshot.mapped_bytes;
-        stats.mapped = stats.committed;
-        stats.huge = snapshot.mapped_bytes;
-        return stats;
-    }
-    let mut note = |lock: (usize, usize)| {
-        stats.locks_taken += lock.0;
-        stats.locks_waited += lock.1;
-    };
-    note(GLOBAL.registry().contention());
-    let huge = GLOBAL.huge.usage();
-    note(huge.lock);
-    let pools = GLOBAL.used_pools().map(|pool| (pool, pool.usage()));
-    let mut live = 0;
-    for (pool, usage) in pools {
-        note(usage.lock);
-        stats.committed += usage.used;
-        stats.mapped += usage.mapped;
-        stats.cached += usage.dirty;
-        stats.purged += usage.purged;
-        pool.for_each_span(|span| {
-            // SAFETY: records of used slices stay mapped while the pool is locked; their counts may
-            // be a moment old.
-            live += unsafe { live_bytes(span) };
-        });
-    }
-    stats.live = live + huge.live;
-    stats.huge = huge.live;
-    stats.committed += huge.live;
-    stats.mapped += huge.mapped + huge.cached;
-    stats.cached += huge.cached;
-    GLOBAL.registry().for_each(|_| stats.heaps += 1);
-    stats
-}
-
-/// Calls `visit` once for each size class that has a span in use, smallest first.
-pub fn for_each_class(mut visit: impl FnMut(ClassUsage)) {
-    let sizes = slab::SizeClass::all()
-        .map(|class| (Kind::Slab, class.index(), class.size()))
-        .chain(bitmap::SizeClass::all().map(|class| (Kind::Bitmap, class.index(), class.size())));
-    for (kind, index, size) in sizes {
-        let mut usage = ClassUsage { size, ..ClassUsage::default() };
-        for pool in GLOBAL.used_pools() {
-            // SAFETY: as in `statistics`.
-            pool.for_each_span(|span| unsafe {
-                if (*span).kind == kind && (*span).class as usize == index && (*span).back == 0 {
-                    usage.spans += 1;
-                    let (slices, touched) = match kind {
-                        Kind::Slab => (1, (*span).carved as usize),
-                        _ => ((*span).live as usize, (*span).full.count_ones() as usize),
-                    };
-                    usage.committed += slices * SLICE;
-                    usage.touched += touched * size;
-                    usage.live += live_bytes(span);
-                }
-            });
-        }
-        if usage.spans > 0 {
-            visit(usage);
-        }
-    }
-}
-
-/// # Safety
-/// The record is mapped.
-unsafe fn live_bytes(span: *mut Span) -> usize {
-    // SAFETY: the caller's promise; racing reads give an old or a new count.
-    unsafe {
-        match (*span).kind {
-            Kind::Slab => {
-                // A current span counts one more than it has.
-                let live = (*span).live.min(u32::from((*span).carved));
-                live as usize * slab::SizeClass::from_index((*span).class).size()
-            }
-            Kind::Bitmap if (*span).back == 0 => {
-                let free = (*span).free | (*span).remote.load(Ordering::Relaxed);
-                let live = ((*span).full & !free).count_ones() as usize;
-                live * bitmap::SizeClass::from_index((*span).class).size()
-            }
-            _ => 0,
-        }
-    }
 }
 
 /// The size the kernel's page makes of `size`, for `pvalloc`; `None` if that overflows.

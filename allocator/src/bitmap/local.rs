@@ -4,51 +4,23 @@
 //! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
 //! 2. A stashed block is neither free in its span nor anybody's.
-//! 3. `current` is never null: [`NO_SPAN`], which has no free block, stands for none.
+//! 3. `current` is never null: `no_span`, which has no free block, stands for none.
 
 use core::ptr::null_mut;
 
+use super::span::{
+    FULL, LISTED, OWNED, check_span, for_each_record, freed_twice, locate, mark_full, no_span,
+    take_lowest, zero_mask,
+};
 use super::{CLASSES, SizeClass};
-use crate::fatal;
-use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, record_of, slice_of};
+use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, record_of};
 use crate::slab::LimboQueue;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use crate::units::{SLICE, SLICE_SHIFT};
+use crate::sync::Ordering;
+use crate::units::SLICE;
 
-/// Tag in `owner` that tells a bitmap span of a heap from its slabs.
-pub(crate) const OWNED: usize = 2;
-/// In `free`: the span is listed as partly free.
-const LISTED: u64 = 1 << 63;
-/// In `remote`: the span has no free block and stands in no queue.
-pub(super) const FULL: u64 = 1 << 63;
 /// Classes up to 128 KiB have a stash of their own.
 const OWN_STASH: u8 = 55;
 const _: () = assert!(SizeClass::from_index(OWN_STASH).size() == 128 << 10);
-
-struct NoSpan(Span);
-// SAFETY: nobody writes to it: it has no free block and is never listed, full or released.
-unsafe impl Sync for NoSpan {}
-static NO_SPAN: NoSpan = NoSpan(Span {
-    owner: AtomicUsize::new(NOBODY),
-    free: 0,
-    live: 0,
-    class: 0,
-    kind: Kind::Free,
-    back: 0,
-    listed: false,
-    remote: AtomicU64::new(0),
-    next: null_mut(),
-    prev: null_mut(),
-    full: 0,
-    inverse: 0,
-    carved: 0,
-    capacity: 0,
-});
-
-#[inline(always)]
-fn no_span() -> *mut Span {
-    (&raw const NO_SPAN.0).cast_mut()
-}
 
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
@@ -67,21 +39,6 @@ pub(crate) struct Bitmaps {
     spans: [u16; CLASSES],
     /// The one class above 128 KiB whose stash is in use, or 0.
     large_stashed: u8,
-}
-
-/// The first record of the span that `record` belongs to, and the bit of `block` in it.
-///
-/// # Safety
-/// `record` is the record of `block`'s slice, in a bitmap span in use.
-#[inline(always)]
-pub(crate) unsafe fn locate(record: *mut Span, block: *mut u8) -> (*mut Span, u64) {
-    // SAFETY: `back` leads from any record of a span to its first, in the same segment.
-    unsafe {
-        let back = (*record).back as usize;
-        let offset = (block.addr() & (SLICE - 1)) + (back << SLICE_SHIFT);
-        let number = (offset as u64 * u64::from((*record).inverse)) >> 32;
-        (record.sub(back), 1 << (number & 63))
-    }
 }
 
 impl Bitmaps {
@@ -532,90 +489,5 @@ impl Bitmaps {
             }
         }
         Ok(())
-    }
-}
-
-#[cold]
-fn freed_twice(block: *mut u8) -> ! {
-    fatal::report("double free", block.addr(), 0)
-}
-
-/// The blocks of a span that were never handed out and are still zero: kept in the second record,
-/// which spans of classes that know it have.
-#[inline(always)]
-fn zero_mask(span: *mut Span) -> *mut u64 {
-    // SAFETY: only the address is computed; a span of such a class has two slices at least.
-    unsafe { &raw mut (*span.add(1)).full }
-}
-
-/// Hands out the lowest block of `free`, which is the span's mask and not 0.
-///
-/// # Safety
-/// The caller owns the span, of that class.
-#[inline(always)]
-unsafe fn take_lowest(span: *mut Span, free: u64, class: SizeClass) -> *mut u8 {
-    // SAFETY: the caller's promise; bit i stands for the block at i times the class's size.
-    unsafe {
-        (*span).free = free & (free - 1);
-        if class.knows_zero() {
-            *zero_mask(span) &= !(free & free.wrapping_neg());
-        }
-        slice_of(span).add(free.trailing_zeros() as usize * class.size())
-    }
-}
-
-/// Calls `visit` with each record of a span in whose slice a block begins, and its distance from
-/// the first. No address handed out leads to the others.
-///
-/// # Safety
-/// The caller owns the span, whose class and mask of blocks are set.
-#[inline]
-unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut Span, u8)) {
-    // SAFETY: blocks lie inside the span, so their slices' records do too.
-    unsafe {
-        let size = SizeClass::from_index((*span).class).size();
-        let blocks = (*span).full.count_ones() as usize;
-        let mut next = 0;
-        for block in 0..blocks {
-            let back = (block * size) >> SLICE_SHIFT;
-            if back >= next {
-                visit(span.add(back), back as u8);
-                next = back + 1;
-            }
-        }
-    }
-}
-
-/// Marks the current span as having no free block; false if blocks arrived meanwhile.
-///
-/// # Safety
-/// The caller owns the span, whose local mask is 0.
-unsafe fn mark_full(span: *mut Span, alone: bool) -> bool {
-    // SAFETY: the caller's promise.
-    let remote = unsafe { &(*span).remote };
-    if alone {
-        let none = remote.load(Ordering::Relaxed) == 0;
-        if none {
-            remote.store(FULL, Ordering::Relaxed);
-        }
-        return none;
-    }
-    remote.compare_exchange(0, FULL, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-}
-
-/// # Safety
-/// The caller owns the span.
-unsafe fn check_span(
-    span: *mut Span,
-    class: SizeClass,
-    listed: u64,
-) -> Result<(), (&'static str, usize)> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let sound = (*span).kind == Kind::Bitmap
-            && (*span).class as usize == class.index()
-            && (*span).free & LISTED == listed
-            && (*span).free & !LISTED & !(*span).full == 0;
-        if sound { Ok(()) } else { Err(("a span record was overwritten", slice_of(span).addr())) }
     }
 }

@@ -17,7 +17,9 @@
 mod classes;
 mod local;
 mod remote;
+mod span;
 
 pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
-pub(crate) use local::{BitmapSupply, Bitmaps, OWNED, locate};
+pub(crate) use local::{BitmapSupply, Bitmaps};
 pub(crate) use remote::{MaskBatches, send};
+pub(crate) use span::{OWNED, locate};

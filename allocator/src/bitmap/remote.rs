@@ -3,7 +3,7 @@
 use core::ptr::null_mut;
 
 use super::SizeClass;
-use super::local::FULL;
+use super::span::FULL;
 use crate::segment::Span;
 use crate::sync::Ordering;
 

@@ -115,7 +115,7 @@ const fn pages_of(size: usize) -> usize {
 }
 
 const fn slots_of(size: usize) -> usize {
-    let slots = if size == 0 { 0 } else { pages_of(size) * PAGE / size };
+    let Some(slots) = (pages_of(size) * PAGE).checked_div(size) else { return 0 };
     if slots > SLOTS { SLOTS } else { slots }
 }
 

@@ -1,0 +1,147 @@
+//! One bitmap span: its word of free blocks, its records, and the way from a block to its bit.
+//!
+//! # Invariants
+//! 1. A record in whose slice a block begins holds the span's class, reciprocal and owner, and its
+//!    own distance from the first record.
+//! 2. Bit i of `free` and `remote` stands for the block at i times the class's size; the highest
+//!    bit of either is a mark.
+
+use core::ptr::null_mut;
+
+use super::SizeClass;
+use crate::fatal;
+use crate::segment::{Kind, NOBODY, Span, slice_of};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::units::{SLICE, SLICE_SHIFT};
+
+/// Tag in `owner` that tells a bitmap span of a heap from its slabs.
+pub(crate) const OWNED: usize = 2;
+/// In `free`: the span is listed as partly free.
+pub(super) const LISTED: u64 = 1 << 63;
+/// In `remote`: the span has no free block and stands in no queue.
+pub(super) const FULL: u64 = 1 << 63;
+
+struct NoSpan(Span);
+// SAFETY: nobody writes to it: it has no free block and is never listed, full or released.
+unsafe impl Sync for NoSpan {}
+static NO_SPAN: NoSpan = NoSpan(Span {
+    owner: AtomicUsize::new(NOBODY),
+    free: 0,
+    live: 0,
+    class: 0,
+    kind: Kind::Free,
+    back: 0,
+    listed: false,
+    remote: AtomicU64::new(0),
+    next: null_mut(),
+    prev: null_mut(),
+    full: 0,
+    inverse: 0,
+    carved: 0,
+    capacity: 0,
+});
+
+#[inline(always)]
+pub(super) fn no_span() -> *mut Span {
+    (&raw const NO_SPAN.0).cast_mut()
+}
+
+/// The first record of the span that `record` belongs to, and the bit of `block` in it.
+///
+/// # Safety
+/// `record` is the record of `block`'s slice, in a bitmap span in use.
+#[inline(always)]
+pub(crate) unsafe fn locate(record: *mut Span, block: *mut u8) -> (*mut Span, u64) {
+    // SAFETY: `back` leads from any record of a span to its first, in the same segment.
+    unsafe {
+        let back = (*record).back as usize;
+        let offset = (block.addr() & (SLICE - 1)) + (back << SLICE_SHIFT);
+        let number = (offset as u64 * u64::from((*record).inverse)) >> 32;
+        (record.sub(back), 1 << (number & 63))
+    }
+}
+
+#[cold]
+pub(super) fn freed_twice(block: *mut u8) -> ! {
+    fatal::report("double free", block.addr(), 0)
+}
+
+/// The blocks of a span that were never handed out and are still zero: kept in the second record,
+/// which spans of classes that know it have.
+#[inline(always)]
+pub(super) fn zero_mask(span: *mut Span) -> *mut u64 {
+    // SAFETY: only the address is computed; a span of such a class has two slices at least.
+    unsafe { &raw mut (*span.add(1)).full }
+}
+
+/// Hands out the lowest block of `free`, which is the span's mask and not 0.
+///
+/// # Safety
+/// The caller owns the span, of that class.
+#[inline(always)]
+pub(super) unsafe fn take_lowest(span: *mut Span, free: u64, class: SizeClass) -> *mut u8 {
+    // SAFETY: the caller's promise; bit i stands for the block at i times the class's size.
+    unsafe {
+        (*span).free = free & (free - 1);
+        if class.knows_zero() {
+            *zero_mask(span) &= !(free & free.wrapping_neg());
+        }
+        slice_of(span).add(free.trailing_zeros() as usize * class.size())
+    }
+}
+
+/// Calls `visit` with each record of a span in whose slice a block begins, and its distance from
+/// the first. No address handed out leads to the others.
+///
+/// # Safety
+/// The caller owns the span, whose class and mask of blocks are set.
+#[inline]
+pub(super) unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut Span, u8)) {
+    // SAFETY: blocks lie inside the span, so their slices' records do too.
+    unsafe {
+        let size = SizeClass::from_index((*span).class).size();
+        let blocks = (*span).full.count_ones() as usize;
+        let mut next = 0;
+        for block in 0..blocks {
+            let back = (block * size) >> SLICE_SHIFT;
+            if back >= next {
+                visit(span.add(back), back as u8);
+                next = back + 1;
+            }
+        }
+    }
+}
+
+/// Marks the current span as having no free block; false if blocks arrived meanwhile.
+///
+/// # Safety
+/// The caller owns the span, whose local mask is 0.
+pub(super) unsafe fn mark_full(span: *mut Span, alone: bool) -> bool {
+    // SAFETY: the caller's promise.
+    let remote = unsafe { &(*span).remote };
+    if alone {
+        let none = remote.load(Ordering::Relaxed) == 0;
+        if none {
+            remote.store(FULL, Ordering::Relaxed);
+        }
+        return none;
+    }
+    remote.compare_exchange(0, FULL, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// # Safety
+/// The caller owns the span.
+pub(super) unsafe fn check_span(
+    span: *mut Span,
+    class: SizeClass,
+    listed: u64,
+) -> Result<(), (&'static str, usize)> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sound = (*span).kind == Kind::Bitmap
+            && (*span).class as usize == class.index()
+            && (*span).free & LISTED == listed
+            && (*span).free & !LISTED & !(*span).full == 0;
+        if sound { Ok(()) } else { Err(("a span record was overwritten", slice_of(span).addr())) }
+    }
+}
