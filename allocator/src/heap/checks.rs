@@ -26,8 +26,8 @@ pub(super) unsafe fn before_free(block: *mut u8, record: *mut Span) {
             Kind::Slab => {
                 let size = slab::SizeClass::from_index((*record).class).size();
                 let offset = block.addr() - slice_of(record).addr();
-                let number = offset.checked_div(size).unwrap_or(usize::MAX);
-                if !offset.is_multiple_of(size) || number >= (*record).carved as usize {
+                let carved = (*record).carved as usize * size;
+                if !offset.is_multiple_of(size) || offset >= carved {
                     fatal::report("free of an address inside an object", block.addr(), size);
                 }
                 if Block::is_marked(block.cast()) {

@@ -457,7 +457,7 @@ unsafe fn check_span(
         while !block.is_null() {
             let offset = block.addr().wrapping_sub(start);
             if !offset.is_multiple_of(class.size())
-                || offset / class.size() >= (*span).carved as usize
+                || offset >= (*span).carved as usize * class.size()
             {
                 return Err(("a free block's link was overwritten", block.addr()));
             }
