@@ -189,7 +189,7 @@ mod tests {
         assert!(text.contains("0.50 (0.45–0.55)") && text.contains("faster"), "{text}");
         assert_eq!(text.matches("larson").count(), 1, "{text}");
         let at = |needle: &str| {
-            let line = text.lines().find(|l| l.contains(needle)).unwrap();
+            let line = text.lines().find(|l| l.contains(needle) && l.contains("12.3")).unwrap();
             line.find("12.3").map(|byte| line[..byte].chars().count())
         };
         assert_eq!(at("ours"), at("system"), "{text}");
