@@ -1,8 +1,8 @@
 //! Routing: which floor serves a request. No policy lives here.
 //!
 //! # Cost, as compiled into liballocator.so (x86_64)
-//! malloc up to 1 KiB: 12 instructions, 2 branches, no atomics. free of an own slab block: 20
-//! instructions, 3 branches, no atomics. `cargo ci instructions` counts them; see
+//! malloc up to 1 KiB: 12 instructions, 2 branches, no atomics. free of an own slab block: 21
+//! instructions, 4 branches, no atomics. `cargo ci instructions` counts them; see
 //! `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
 #[cfg(feature = "hardened")]
