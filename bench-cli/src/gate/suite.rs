@@ -13,7 +13,8 @@ use crate::subjects::{self, Amount, Settings, Subject};
 
 /// What a gate runs where neither the command line nor the thresholds say. Each runs its short
 /// form: fixed work of at most 0.2 s, so that a verdict takes minutes.
-pub const DEFAULT: [&str; 5] = ["small-churn", "realloc-growth", "profile", "larson", "mstress"];
+pub const DEFAULT: [&str; 6] =
+    ["small-churn", "realloc-growth", "profile", "larson", "xmalloc", "mstress"];
 
 /// Resolves and prepares every name; plans are written to `folder`.
 ///
