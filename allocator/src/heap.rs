@@ -150,8 +150,25 @@ fn refill(size: usize) -> *mut u8 {
     if let Some(block) = pop(tls, class.index()) {
         return block;
     }
-    // SAFETY: this thread's heap.
-    unsafe { (*heap).allocate_slab(class, tls) }
+    let mut relieved = false;
+    loop {
+        // SAFETY: this thread's heap; the bin is empty.
+        let block = unsafe { (*heap).allocate_slab(class, tls) };
+        if !block.is_null() || relieved {
+            return block;
+        }
+        relieve(heap, tls);
+        relieved = true;
+    }
+}
+
+/// Memory is exhausted: gives back what this thread keeps and what is free anywhere.
+#[cold]
+#[inline(never)]
+fn relieve(heap: *mut ThreadHeap, tls: Tls) {
+    // SAFETY: this thread's heap, with nothing in the middle of a change.
+    unsafe { (*heap).rest(tls) };
+    GLOBAL.relieve();
 }
 
 #[inline(never)]
@@ -173,9 +190,16 @@ fn allocate_medium(size: usize) -> *mut u8 {
 #[inline(never)]
 fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     // The first call of a process may be a huge one.
-    if own_heap(Tls::here()).is_null() {
+    let heap = own_heap(Tls::here());
+    if heap.is_null() {
         return allocate_without_heap(size, align, zeroed);
     }
+    let block = GLOBAL.huge.allocate(size, align, zeroed);
+    // More than there is cannot be given back either.
+    if !block.is_null() || size > GLOBAL.mapped() {
+        return block;
+    }
+    relieve(heap, Tls::here());
     GLOBAL.huge.allocate(size, align, zeroed)
 }
 

@@ -7,12 +7,18 @@
 //! 1. `state` is `FREE` exactly when no [`Guard`] exists; else it names the holder.
 //! 2. `taken` and `waited` are written by the holder only.
 
+mod lineage;
+
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
 
 use crate::os;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use lineage::Lineage;
+
+/// What all locks ask before they are taken.
+pub(crate) static LINEAGE: Lineage = Lineage::new();
 
 /// Tells whether the process has only ever had one thread, as glibc knows it.
 #[derive(Debug)]
@@ -95,6 +101,7 @@ impl<T> Lock<T> {
     /// Takes the lock if that needs no waiting.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        LINEAGE.look();
         self.state
             .compare_exchange(FREE, held_by_us(), Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
@@ -104,6 +111,7 @@ impl<T> Lock<T> {
 
     #[inline]
     fn acquire(&self) {
+        LINEAGE.look();
         let ours = held_by_us();
         if ALONE.now() && self.state.load(Ordering::Relaxed) == FREE {
             self.state.store(ours, Ordering::Relaxed);
@@ -180,6 +188,21 @@ impl<T> Lock<T> {
         if taken {
             self.release();
         }
+    }
+
+    /// In a child that was not told of its fork: frees the lock from a holder that does not exist
+    /// here, after `mend` made whole what that thread was changing.
+    ///
+    /// To be called before anybody in the child takes a lock, so that every holder but the calling
+    /// thread is of the parent.
+    pub(crate) fn mend(&self, mend: impl FnOnce(&mut T)) {
+        let held = self.state.load(Ordering::Relaxed) & !WAITED_FOR;
+        if held == FREE || held == held_by_us() {
+            return;
+        }
+        // SAFETY: the holder does not exist in this process, and nobody else holds it.
+        mend(unsafe { &mut *self.value.get() });
+        self.state.store(FREE, Ordering::Release);
     }
 
     /// Times taken and times waited for since the process began.

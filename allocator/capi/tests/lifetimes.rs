@@ -16,7 +16,6 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 }
 
 #[test]
-#[ignore = "open: a child without fork handlers finds locks held by threads it does not have"]
 fn the_child_of_a_fork_without_fork_handlers_allocates() {
     holds("fork_raw.c");
 }
@@ -59,7 +58,6 @@ fn a_break_that_others_move_harms_nobody_without_address_randomisation() {
 }
 
 #[test]
-#[ignore = "open: segments that are wholly free are not released when the kernel refuses a mapping"]
 fn a_limit_on_data_makes_allocations_fail_and_nothing_else() {
     holds_with("data_limit.c", &[], &[]);
 }

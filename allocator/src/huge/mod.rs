@@ -210,7 +210,8 @@ impl<K: Kernel> Huge<K> {
         let lead = if align > SEGMENT { align } else { 0 };
         let hint = self.next_hint.fetch_add(round_up(mapped, SEGMENT), Ordering::Relaxed);
         // When memory is short, whole units are a luxury; what is cached, too.
-        for bytes in [mapped, used] {
+        let first = if os::address_space_is_scarce() { used } else { mapped };
+        for bytes in [first, used] {
             if lead == 0 {
                 if let Ok(base) = os::map_aligned(&self.kernel, hint, bytes, SEGMENT) {
                     return Some(Place { base, offset, mapped: bytes, used });
@@ -387,6 +388,12 @@ impl<K: Kernel> Huge<K> {
 
     pub(crate) fn after_fork(&self, taken: bool) {
         self.state.after_fork(taken);
+    }
+
+    /// In a child that was not told of its fork: forgets what is cached if that was in the middle
+    /// of a change. Its address space is lost to this child.
+    pub(crate) fn mend(&self) {
+        self.state.mend(|state| state.free = Extents::EMPTY);
     }
 }
 

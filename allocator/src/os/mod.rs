@@ -18,8 +18,9 @@ use crate::sync::AtomicU32;
 pub(crate) use brk::extend_break;
 pub(crate) use numa::{MAX_NODES, Topology};
 pub(crate) use syscall::{
-    futex_wait, futex_wake, page_size, process_id, processors, resident_bytes, secure_process,
-    single_threaded_flag, thread_alive, thread_id, thread_pointer, write_stderr,
+    address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children, page_size, process_id,
+    processors, resident_bytes, secure_process, single_threaded_flag, thread_alive, thread_id,
+    thread_pointer, write_stderr,
 };
 
 /// A system call that failed.

@@ -22,6 +22,7 @@ mod number {
     pub(super) const TGKILL: usize = 234;
     pub(super) const MBIND: usize = 237;
     pub(super) const OPENAT: usize = 257;
+    pub(super) const PRLIMIT64: usize = 302;
     pub(super) const GETCPU: usize = 309;
 }
 
@@ -43,6 +44,7 @@ mod number {
     pub(super) const MMAP: usize = 222;
     pub(super) const MADVISE: usize = 233;
     pub(super) const MBIND: usize = 235;
+    pub(super) const PRLIMIT64: usize = 261;
 }
 
 /// One system call; returns what the kernel does (`-errno` on failure).
@@ -153,6 +155,49 @@ unsafe impl Kernel for Linux {
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
+}
+
+/// A page whose first word reads 0 in every child that is forked; null where the kernel cannot.
+pub(crate) fn map_wiped_in_children() -> *mut AtomicU32 {
+    let len = page_size();
+    let Ok(page) = Linux.map(0, len) else { return core::ptr::null_mut() };
+    let advice = libc::MADV_WIPEONFORK as usize;
+    // SAFETY: the page is new and nobody else's.
+    unsafe {
+        if checked("madvise", number::MADVISE, [page, len, advice, 0, 0, 0]).is_err() {
+            let _ = Linux.unmap(page, len);
+            return core::ptr::null_mut();
+        }
+    }
+    Linux.label(page, len);
+    core::ptr::with_exposed_provenance_mut(page)
+}
+
+/// Whether this process can have so little memory that address space which is only reserved would
+/// be missed: below a limit on it, or where the kernel promises no more than it has.
+pub(crate) fn address_space_is_scarce() -> bool {
+    /// Limits from here on leave room enough.
+    const AMPLE: u64 = 4 << 30;
+    /// 0 not asked, 1 the kernel promises freely, 2 it does not.
+    static PROMISES: AtomicU32 = AtomicU32::new(0);
+    for what in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
+        let mut limit = [u64::MAX; 2];
+        let args = [0, what as usize, 0, (&raw mut limit) as usize, 0, 0];
+        // SAFETY: the kernel writes two words into the local.
+        if unsafe { raw(number::PRLIMIT64, args) } == 0 && limit.iter().any(|&limit| limit < AMPLE)
+        {
+            return true;
+        }
+    }
+    let mut promises = PROMISES.load(Ordering::Relaxed);
+    if promises == 0 {
+        let mut buffer = [0u8; 4];
+        let strict = read_file(c"/proc/sys/vm/overcommit_memory", &mut buffer)
+            .is_some_and(|text| text.starts_with(b"2"));
+        promises = if strict { 2 } else { 1 };
+        PROMISES.store(promises, Ordering::Relaxed);
+    }
+    promises == 2
 }
 
 /// Sleeps while `word` holds `value`; may return early.

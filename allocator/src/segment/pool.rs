@@ -14,6 +14,8 @@
 //! 2. `dirty_slices` is the number of dirty bits, `used` the number of slices handed out.
 //! 3. No segment below `hint[k]` has a free run of `k` slices.
 
+mod scarce;
+
 use core::ptr::{self, null_mut};
 
 use super::{Header, Kind, NOBODY, Span, slice_of};
@@ -421,14 +423,6 @@ impl<K: Kernel> Pool<K> {
             return Err("the slice counters disagree with the bitmaps");
         }
         Ok(())
-    }
-
-    pub(crate) fn before_fork(&self) -> bool {
-        self.state.before_fork()
-    }
-
-    pub(crate) fn after_fork(&self, taken: bool) {
-        self.state.after_fork(taken);
     }
 }
 

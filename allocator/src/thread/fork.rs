@@ -5,11 +5,15 @@
 //! pools, huge), so that the child gets consistent state. A heap whose thread did not survive may have
 //! been in the middle of a change: nobody adopts it. Blocks in it can still be freed, since a
 //! remote free touches atomics only.
+//!
+//! A child of `_Fork` or a bare `clone` learns of its birth when it first takes a lock (see
+//! `lock::lineage`) and mends what the locks of threads that it does not have protect.
 
 use super::global::GLOBAL;
 use super::tls::Tls;
-use crate::os::MAX_NODES;
-use crate::sync::{AtomicU32, Ordering};
+use crate::lock::LINEAGE;
+use crate::os::{self, MAX_NODES};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
 /// Which locks this fork took: bit 0 the setup, 1 the registry, 2 the huge objects, from 3 on the
 /// pools. Written and read by the forking thread while it holds them.
@@ -17,6 +21,8 @@ static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// Forks from signal handlers that interrupted a fork which holds every lock: those take nothing
 /// and must give nothing back. Between its store and its release `TAKEN` belongs to the outer one.
 static NESTED: AtomicU32 = AtomicU32::new(0);
+/// The thread that holds what `TAKEN` says, 0 for none. A thread sees its own store.
+static FORKER: AtomicUsize = AtomicUsize::new(0);
 const _: () = assert!(3 + 2 * MAX_NODES <= 32, "a bit for each lock");
 
 /// Registers with libc, once.
@@ -37,6 +43,7 @@ unsafe extern "C" fn before() {
         NESTED.store(NESTED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     } else {
         TAKEN.store(taken, Ordering::Relaxed);
+        FORKER.store(os::thread_pointer(), Ordering::Relaxed);
     }
 }
 
@@ -45,8 +52,32 @@ unsafe extern "C" fn after_in_parent() {
 }
 
 unsafe extern "C" fn after_in_child() {
+    LINEAGE.tell();
     release();
     GLOBAL.registry.freeze_others(Tls::here().heap());
+}
+
+/// From the second heap on: lets a child without handlers find out about itself.
+pub(super) fn watch() {
+    LINEAGE.watch(mend);
+}
+
+/// Called in a child that was not told, by the thread that first wants a lock.
+fn mend() {
+    if FORKER.load(Ordering::Relaxed) == os::thread_pointer() {
+        // The fork did run our first handler, and another library's handler allocates in the child
+        // before ours ran: the locks are this thread's own.
+        release();
+    } else {
+        TAKEN.store(0, Ordering::Relaxed);
+        NESTED.store(0, Ordering::Relaxed);
+        GLOBAL.setup.mend(|_| ());
+        for pool in &GLOBAL.pools {
+            pool.mend();
+        }
+        GLOBAL.huge.mend();
+    }
+    GLOBAL.registry.mend(Tls::here().heap());
 }
 
 fn release() {
@@ -55,6 +86,7 @@ fn release() {
         NESTED.store(nested - 1, Ordering::Relaxed);
         return;
     }
+    FORKER.store(0, Ordering::Relaxed);
     let taken = TAKEN.swap(0, Ordering::Relaxed);
     GLOBAL.huge.after_fork(taken & 4 != 0);
     for (number, pool) in GLOBAL.pools.iter().enumerate() {

@@ -205,9 +205,17 @@ impl Global {
         if run.is_some() {
             return run;
         }
-        // Out of memory: give back what is cached anywhere, then try again.
-        self.purge_all();
+        self.relieve();
         self.pools.get(number)?.allocate(len)
+    }
+
+    /// Out of memory: gives back all that is free, with its addresses.
+    #[cold]
+    pub(crate) fn relieve(&self) {
+        self.huge.purge_all();
+        for pool in self.used_pools() {
+            pool.release_free();
+        }
     }
 
     /// Takes a run back into the pool of its segment.
@@ -254,6 +262,13 @@ impl Global {
     pub(crate) fn used_pools(&self) -> impl Iterator<Item = &Pool<Host>> {
         let nodes = if self.many_nodes.load(Ordering::Relaxed) { MAX_NODES } else { 1 };
         self.pools.iter().take(2 * nodes)
+    }
+
+    /// Bytes mapped in all: what giving back could free at most.
+    #[cold]
+    pub(crate) fn mapped(&self) -> usize {
+        let huge = self.huge.usage();
+        self.used_pools().map(|pool| pool.usage().mapped).sum::<usize>() + huge.cached
     }
 
     /// Bytes of slices in use, which is what is live outside the huge objects.

@@ -34,6 +34,7 @@ pub(crate) fn attach(tls: Tls) -> *mut ThreadHeap {
         return null_mut();
     }
     if GLOBAL.registry().created() == 2 {
+        super::fork::watch();
         GLOBAL.discover_nodes();
     }
     // SAFETY: the heap is this thread's now.

@@ -12,7 +12,7 @@ use crate::lock::Lock;
 use crate::os;
 use crate::segment::Span;
 use crate::slab::{self, LimboQueue};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// Parked heaps looked at in one search.
 const PARKED_TRIES: usize = 4;
@@ -32,6 +32,8 @@ pub(crate) struct Registry {
     all: AtomicPtr<ThreadHeap>,
     /// Number of parked heaps, to look before locking.
     parked: AtomicUsize,
+    /// The process that created the heaps, or was told of its fork.
+    process: AtomicU32,
     state: Lock<State>,
 }
 
@@ -39,8 +41,6 @@ pub(crate) struct Registry {
 struct State {
     parked: *mut ThreadHeap,
     created: usize,
-    /// The process that created the heaps, or was told of its fork.
-    process: u32,
     /// Where the search for vanished threads goes on.
     looked_at: *mut ThreadHeap,
     /// Unused metadata: next byte and end.
@@ -56,10 +56,10 @@ impl Registry {
         Registry {
             all: AtomicPtr::new(null_mut()),
             parked: AtomicUsize::new(0),
+            process: AtomicU32::new(0),
             state: Lock::new(State {
                 parked: null_mut(),
                 created: 0,
-                process: 0,
                 looked_at: null_mut(),
                 free: null_mut(),
                 left: 0,
@@ -110,7 +110,7 @@ impl Registry {
             state.looked_at = (*heap).next;
             let gone = (*heap).thread != FROZEN
                 && !(*heap).slab_queue.is_parked()
-                && state.process == os::process_id()
+                && self.process.load(Ordering::Relaxed) == os::process_id()
                 && !os::thread_alive((*heap).thread);
             if gone { heap } else { null_mut() }
         }
@@ -127,7 +127,7 @@ impl Registry {
             (state.free, state.left) = (memory, METADATA);
         }
         if state.created == 0 {
-            state.process = os::process_id();
+            self.process.store(os::process_id(), Ordering::Relaxed);
         }
         let heap = state.free.cast::<ThreadHeap>();
         state.free = state.free.wrapping_add(size);
@@ -149,9 +149,7 @@ impl Registry {
 
     /// In a forked child: freezes all heaps but `mine`.
     pub(super) fn freeze_others(&self, mine: *mut ThreadHeap) {
-        let mut state = self.state.lock();
-        state.process = os::process_id();
-        drop(state);
+        self.process.store(os::process_id(), Ordering::Relaxed);
         self.for_each(|heap| {
             // SAFETY: the child has one thread, so nobody else looks at the field.
             unsafe {
@@ -162,6 +160,20 @@ impl Registry {
                 }
             }
         });
+    }
+
+    /// In a child that was not told of its fork: freezes all heaps but `mine`, and the parked ones
+    /// too if one of those was in the middle of a change.
+    pub(super) fn mend(&self, mine: *mut ThreadHeap) {
+        self.state.mend(|state| {
+            state.parked = null_mut();
+            self.parked.store(0, Ordering::Relaxed);
+            state.looked_at = null_mut();
+            (state.free, state.left) = (null_mut(), 0);
+            // SAFETY: heap records are never freed; nobody else in the child changes the flag.
+            self.for_each(|heap| unsafe { (*heap).slab_queue.set_parked(false) });
+        });
+        self.freeze_others(mine);
     }
 
     /// Keeps the heap of a thread that ends for a later one.

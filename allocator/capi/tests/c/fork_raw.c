@@ -29,7 +29,7 @@ int main(void)
         CHECK(pthread_create(&threads[i], NULL, work, (void *)(i + 1)) == 0);
     }
     static struct churn inherited = {.state = 99};
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 60; i++) {
         churn_steps(&inherited, 40);
         pid_t child = i % 2 == 0 && _Fork != NULL ? _Fork() : raw();
         CHECK(child >= 0);

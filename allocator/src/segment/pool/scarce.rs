@@ -1,0 +1,137 @@
+//! When memory is short, what is free goes back to the kernel, address and all; and what a fork
+//! does to a pool.
+
+use super::{CHUNK, Directory, INLINE, Pool, State, low_bits};
+use crate::os::Kernel;
+use crate::segment::{Header, NOBODY};
+use crate::sync::Ordering;
+use crate::units::{SLICE, SLICES};
+
+impl<K: Kernel> Pool<K> {
+    /// Unmaps segments that are wholly free and the free end of the others.
+    ///
+    /// An address limit counts what is mapped, used or not, and so does a kernel that promises no
+    /// more than it has. Segments of the break go the same way: the break itself stays where it is.
+    pub(crate) fn release_free(&self) {
+        let mut state = self.state.lock();
+        for index in (0..state.directory.count).rev() {
+            let segment = state.directory.get(index);
+            // SAFETY: headers belong to the pool, and its lock is held; nobody uses free slices.
+            unsafe {
+                let slices = (*segment).slices as usize;
+                let end = (*segment).free << (SLICES - slices);
+                match (end.leading_ones() as usize).min(slices - 1) {
+                    0 => {}
+                    free if free == slices - 1 => self.release_whole(&mut state, segment, index),
+                    free => self.release_end(&mut state, segment, free),
+                }
+            }
+        }
+        // Segments may have moved down in the directory.
+        state.hint = [0; SLICES + 1];
+    }
+
+    /// # Safety
+    /// `segment` is the pool's, at `index`, and all its slices are free.
+    unsafe fn release_whole(&self, state: &mut State, segment: *mut Header, index: u32) {
+        // SAFETY: the caller's promise. Nothing names the segment any more when it is unmapped, so
+        // that a fork at any point finds a directory of mapped segments.
+        unsafe {
+            let dirty = (*segment).dirty.count_ones() as usize;
+            let len = (*segment).slices as usize * SLICE;
+            state.dirty_slices -= dirty;
+            state.directory.remove(index);
+            if self.kernel.unmap(segment.addr(), len).is_ok() {
+                state.purged += dirty * SLICE;
+            } else if state.directory.push(&self.kernel, segment) {
+                (*segment).index = state.directory.count - 1;
+                state.dirty_slices += dirty;
+            }
+        }
+    }
+
+    /// # Safety
+    /// `segment` is the pool's, and its last `free` slices, fewer than all, are free.
+    unsafe fn release_end(&self, state: &mut State, segment: *mut Header, free: usize) {
+        // SAFETY: the caller's promise; as in `release_whole` the books come first.
+        unsafe {
+            let header = &mut *segment;
+            let slices = header.slices as usize;
+            let keep = slices - free;
+            let gone = low_bits(free) << keep;
+            let dirty = header.dirty & gone;
+            let dirty_count = dirty.count_ones() as usize;
+            header.free &= !gone;
+            header.dirty &= !gone;
+            header.old &= !gone;
+            header.slices = keep as u16;
+            state.dirty_slices -= dirty_count;
+            if self.kernel.unmap(segment.addr() + keep * SLICE, free * SLICE).is_ok() {
+                state.purged += dirty_count * SLICE;
+            } else {
+                header.free |= gone;
+                header.dirty |= dirty;
+                header.slices = slices as u16;
+                state.dirty_slices += dirty_count;
+            }
+        }
+    }
+
+    pub(crate) fn before_fork(&self) -> bool {
+        self.state.before_fork()
+    }
+
+    pub(crate) fn after_fork(&self, taken: bool) {
+        self.state.after_fork(taken);
+    }
+
+    /// In a child that was not told of its fork: if a thread that does not exist here was changing
+    /// the pool, counts everything anew.
+    pub(crate) fn mend(&self) {
+        self.state.mend(|state| {
+            state.directory.forget_unset();
+            (state.used, state.dirty_slices) = (0, 0);
+            for index in 0..state.directory.count {
+                // SAFETY: segments in the directory are mapped, and nobody else changes them.
+                let header = unsafe { &mut *state.directory.get(index) };
+                header.index = index;
+                header.owner.store(NOBODY, Ordering::Relaxed);
+                // Which free slices hold pages may not have been noted yet: all may.
+                header.dirty = header.free;
+                header.old = 0;
+                let free = header.free.count_ones() as usize;
+                state.dirty_slices += free;
+                state.used += (header.slices as usize).saturating_sub(1 + free);
+            }
+            state.hint = [0; SLICES + 1];
+        });
+    }
+}
+
+impl Directory {
+    fn set(&mut self, index: u32, segment: *mut Header) {
+        let i = index as usize;
+        if let Some(slot) = self.first.get_mut(i) {
+            *slot = segment;
+        } else if let Some(chunk) = self.chunks.get((i - INLINE) / CHUNK) {
+            // SAFETY: `push` filled this slot once, so its chunk exists.
+            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
+        }
+    }
+
+    /// Takes a segment out; the last one takes its place.
+    fn remove(&mut self, index: u32) {
+        let last = self.get(self.count - 1);
+        self.set(index, last);
+        // SAFETY: the last segment is the pool's.
+        unsafe { (*last).index = index };
+        self.count -= 1;
+    }
+
+    /// Drops a last entry that was counted before it was written.
+    fn forget_unset(&mut self) {
+        while self.count > 0 && self.get(self.count - 1).is_null() {
+            self.count -= 1;
+        }
+    }
+}
