@@ -7,9 +7,11 @@
 
 #[cfg(feature = "hardened")]
 mod checks;
+mod map;
 mod report;
 
-pub use report::{for_each_class, statistics};
+pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
+pub use report::{can_report, for_each_class, for_each_thread, statistics};
 
 use core::ptr;
 
@@ -428,6 +430,11 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
 /// is not understood. `sbrk` counts only before the first allocation.
 pub fn configure(setting: &[u8]) -> bool {
     GLOBAL.configure(setting)
+}
+
+/// Lets `hook`, which may not allocate, see the options when the first allocation has read them.
+pub fn call_when_ready(hook: fn(&Options)) {
+    GLOBAL.call_when_ready(hook);
 }
 
 /// The options in force.

@@ -176,7 +176,7 @@ impl<T> Lock<T> {
     /// Takes the lock for a fork, unless this very thread holds it already. Returns whether
     /// [`Lock::after_fork`] has something to give back.
     pub(crate) fn before_fork(&self) -> bool {
-        if self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us() {
+        if self.is_held_by_us() {
             return false;
         }
         self.acquire();
@@ -188,6 +188,11 @@ impl<T> Lock<T> {
         if taken {
             self.release();
         }
+    }
+
+    /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us()
     }
 
     /// In a child that was not told of its fork: frees the lock from a holder that does not exist

@@ -26,6 +26,19 @@ pub enum Mode {
     Classic,
 }
 
+/// When the library writes a report of itself to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Only when a function asks for it.
+    Never,
+    /// When the process ends by `exit` or by returning from `main`.
+    Exit,
+    /// When the process gets SIGUSR1.
+    Usr1,
+    /// When the process gets SIGUSR2.
+    Usr2,
+}
+
 /// Options that classic mode reads itself (`classic::Settings`).
 const OF_CLASSIC_MODE: [&[u8]; 7] = [
     b"placement",
@@ -50,6 +63,8 @@ pub struct Options {
     /// `purge=calls|thread`: whether a thread of the allocator's own gives free memory back while
     /// the program makes no calls. Without it that happens on the way of slow calls.
     pub purge_thread: bool,
+    /// `report=never|exit|usr1|usr2`; counts before the first allocation, in the C face.
+    pub report: Report,
 }
 
 impl Options {
@@ -59,6 +74,7 @@ impl Options {
         memory: MemoryPolicy::Balanced,
         sbrk: None,
         purge_thread: false,
+        report: Report::Never,
     };
 
     /// The settings of `ALLOCATOR_OPTIONS`.
@@ -77,6 +93,10 @@ impl Options {
             b"memory=low" => self.memory = MemoryPolicy::Low,
             b"purge=calls" => self.purge_thread = false,
             b"purge=thread" => self.purge_thread = true,
+            b"report=never" => self.report = Report::Never,
+            b"report=exit" => self.report = Report::Exit,
+            b"report=usr1" => self.report = Report::Usr1,
+            b"report=usr2" => self.report = Report::Usr2,
             b"sbrk=on" => self.sbrk = Some(true),
             b"sbrk=off" => self.sbrk = Some(false),
             _ => return false,

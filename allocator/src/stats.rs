@@ -39,3 +39,17 @@ pub struct ClassUsage {
     /// Bytes of blocks handed out, bins and stashes included.
     pub live: usize,
 }
+
+/// What one thread's heap holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadUsage {
+    /// The kernel's id of the thread, 0 where there is none: the thread ended, or did not survive
+    /// a fork.
+    pub thread: u32,
+    /// Spans it owns.
+    pub spans: usize,
+    /// Bytes of those spans.
+    pub committed: usize,
+    /// Bytes of their blocks handed out, to whichever thread they went since.
+    pub live: usize,
+}

@@ -46,6 +46,20 @@ struct allocator_statistics {
  * Returns 0, or -1 with errno = EINVAL when out is null or size holds no field. */
 int allocator_get_stats(struct allocator_statistics *out, size_t size);
 
+/* Applies one setting, "name=value" as in the environment variable ALLOCATOR_OPTIONS (docs/options.md lists them), to
+ * the running process. Settings of which the list says so count only before the first allocation.
+ * Returns 0, or -1 with errno = EINVAL when the setting is not understood. */
+int allocator_configure(const char *setting);
+
+/* Writes a report for people to a file descriptor: the counters of struct allocator_statistics, then a row per size
+ * class and one per thread. Allocates nothing. Returns 0, or -1 when not all of it could be written. */
+int allocator_report(int descriptor);
+
+/* Writes a map of the heap to a file descriptor: one JSON object a line, one line a segment (docs/heap-map.md says
+ * what is in it). Allocates nothing; other threads may go on meanwhile, so the map is of many moments.
+ * Returns 0, or -1 when not all of it could be written. */
+int allocator_heap_map(int descriptor);
+
 /* The version of the library at hand, "major.minor.patch". Static storage. */
 const char *allocator_version(void);
 

@@ -3,7 +3,7 @@
 use crate::errno;
 use crate::text::{Sink, Text};
 use allocator::heap;
-use core::ffi::{c_char, c_int};
+use core::ffi::{CStr, c_char, c_int};
 
 /// The heap's counters at one moment, in bytes.
 #[derive(Clone, Copy)]
@@ -69,6 +69,23 @@ extern "C" fn allocator_init() -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn allocator_cleanup() {
     heap::trim();
+}
+
+/// Applies one setting, `name=value` as in `ALLOCATOR_OPTIONS`; 0, or -1 with `EINVAL`.
+///
+/// # Safety
+/// `setting` is null or a terminated string.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn allocator_configure(setting: *const c_char) -> c_int {
+    if !setting.is_null() {
+        // SAFETY: a terminated string by the caller's contract.
+        let setting = unsafe { CStr::from_ptr(setting) };
+        if heap::configure(setting.to_bytes()) {
+            return 0;
+        }
+    }
+    errno::set(libc::EINVAL);
+    -1
 }
 
 /// Walks the heap; 0 when it is sound, else -1 with the first fault in one line on standard error.

@@ -147,12 +147,22 @@ unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_i
     if options != 0 || stream.is_null() {
         return libc::EINVAL;
     }
-    let heap = Picture::take();
+    let picture = Picture::take();
     let mut xml = Text::new(Sink::Stream(stream));
-    xml.put("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n</sizes>\n");
-    totals(&mut xml, &heap);
+    xml.put("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n");
+    // As glibc counts them: free blocks, by size. The stream may allocate meanwhile.
+    heap::for_each_class(|class| {
+        let free = class.touched.saturating_sub(class.live);
+        if free > 0 {
+            let count = free.checked_div(class.size).unwrap_or(0);
+            xml.put("<size from=\"").number(class.size).put("\" to=\"").number(class.size);
+            xml.put("\" total=\"").number(free).put("\" count=\"").number(count).put("\"/>\n");
+        }
+    });
+    xml.put("</sizes>\n");
+    totals(&mut xml, &picture);
     xml.put("</heap>\n");
-    totals(&mut xml, &heap);
+    totals(&mut xml, &picture);
     xml.put("</malloc>\n");
     if xml.finish() { 0 } else { -1 }
 }

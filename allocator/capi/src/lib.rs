@@ -11,6 +11,7 @@
 //! | `cxx`, `cxx_throw` | the 8 `operator new` and 12 `operator delete`; the way to the C++ runtime that throws |
 //! | `introspection` | mallopt malloc_trim mallinfo mallinfo2 malloc_stats malloc_info |
 //! | `loading` | none: runs when the library is loaded |
+//! | `report` | allocator_report allocator_heap_map; reports at exit and on a signal |
 //! | `control` | the `allocator_…` functions of `include/allocator.h` |
 //!
 //! # Cost
@@ -34,5 +35,6 @@ mod introspection;
 mod libc_names;
 mod loading;
 mod panic;
+mod report;
 mod standard;
 mod text;

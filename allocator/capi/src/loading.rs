@@ -17,4 +17,5 @@ extern "C" fn when_loaded() {
     if served_by.cast_const() == crate::standard::malloc as *const c_void {
         allocator::heap::own_the_break();
     }
+    allocator::heap::call_when_ready(crate::report::when_ready);
 }

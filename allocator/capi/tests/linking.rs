@@ -64,6 +64,9 @@ const EXPORTS: &[&str] = &[
     "allocator_check",
     "allocator_get_stats",
     "allocator_version",
+    "allocator_configure",
+    "allocator_report",
+    "allocator_heap_map",
 ];
 
 #[test]

@@ -44,12 +44,39 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
         "<heap nr=\"0\">",
         "<system type=\"current\" size=\"",
         "<aspace type=\"total\"",
+        "<size from=\"5120\" to=\"5120\" total=\"",
     ] {
         assert!(outcome.stdout.contains(word), "malloc_info says {word}:\n{}", outcome.stdout);
     }
     for word in ["live", "committed", "mapped"] {
         assert!(outcome.stderr.contains(word), "malloc_stats says {word}:\n{}", outcome.stderr);
     }
+}
+
+#[test]
+fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() {
+    let library = common::shared_library().display().to_string();
+    let Some(program) = compile("reports.c", &[&library]) else { return };
+    let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", "report=usr2"));
+    outcome.expect_success("reports.c");
+    let mut segments = 0;
+    for line in outcome.stdout.lines().filter(|line| line.starts_with("{\"address\"")) {
+        let slices: u64 = line
+            .split("\"slices\":")
+            .skip(1)
+            .filter_map(|rest| rest.split([',', '}']).next()?.parse::<u64>().ok())
+            .sum();
+        let bytes = line.split("\"bytes\":").nth(1).and_then(|rest| rest.split(',').next());
+        assert_eq!(bytes, Some(&*(slices * 32768).to_string()), "spans cover it: {line}");
+        segments += 1;
+    }
+    assert!(segments > 0, "a segment:\n{}", outcome.stdout);
+    let end = format!("{{\"end\":true,\"segments\":{segments}}}");
+    assert!(outcome.stdout.contains(&end), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("\"block\":5120,\"capacity\":6"), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("class bytes"), "on a signal:\n{}", outcome.stderr);
+    let outcome = run(preloaded("ls").env("ALLOCATOR_OPTIONS", "report=exit"));
+    assert!(outcome.stderr.contains("class bytes"), "at exit:\n{}", outcome.stderr);
 }
 
 /// Every element that opens also closes, in order.

@@ -4,7 +4,7 @@ use crate::bitmap;
 use crate::classic;
 use crate::segment::{Kind, Span};
 use crate::slab;
-use crate::stats::{ClassUsage, Stats};
+use crate::stats::{ClassUsage, Stats, ThreadUsage};
 use crate::sync::Ordering;
 use crate::thread::GLOBAL;
 use crate::units::SLICE;
@@ -75,6 +75,35 @@ pub fn for_each_class(mut visit: impl FnMut(ClassUsage)) {
             visit(usage);
         }
     }
+}
+
+/// Calls `visit` once for each thread's heap that owns a span, and holds no lock meanwhile.
+pub fn for_each_thread(mut visit: impl FnMut(ThreadUsage)) {
+    GLOBAL.registry().for_each(|heap| {
+        let mut usage =
+            ThreadUsage { thread: GLOBAL.registry().thread_of(heap), ..Default::default() };
+        for pool in GLOBAL.used_pools() {
+            // SAFETY: as in `statistics`.
+            pool.for_each_span(|span| unsafe {
+                let owner = (*span).owner.load(Ordering::Relaxed);
+                if owner & !7 == heap.addr() && (*span).back == 0 {
+                    usage.spans += 1;
+                    let slices =
+                        if (*span).kind == Kind::Bitmap { (*span).live as usize } else { 1 };
+                    usage.committed += slices * SLICE;
+                    usage.live += live_bytes(span);
+                }
+            });
+        }
+        if usage.spans > 0 {
+            visit(usage);
+        }
+    });
+}
+
+/// Whether a report can be made in a signal handler: not if that interrupted a change.
+pub fn can_report() -> bool {
+    !GLOBAL.is_held_by_us()
 }
 
 /// # Safety

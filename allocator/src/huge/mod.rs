@@ -382,6 +382,11 @@ impl<K: Kernel> Huge<K> {
         self.state.lock().free.check()
     }
 
+    /// Whether the calling thread was interrupted while it held this floor's lock.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.state.is_held_by_us()
+    }
+
     pub(crate) fn before_fork(&self) -> bool {
         self.state.before_fork()
     }

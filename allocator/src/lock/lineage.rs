@@ -62,9 +62,14 @@ impl Lineage {
         unsafe { &*self.word.load(Ordering::Relaxed) }
     }
 
-    /// To be called before a lock is taken.
+    /// Whether children find out about themselves.
+    pub(crate) fn is_watched(&self) -> bool {
+        !ptr::eq(self.word(), &ALWAYS_TOLD)
+    }
+
+    /// To be called before a lock is taken, and in the child of a fork.
     #[inline(always)]
-    pub(super) fn look(&self) {
+    pub(crate) fn look(&self) {
         if self.word().load(Ordering::Relaxed) != TOLD {
             self.learn();
         }
@@ -80,15 +85,10 @@ impl Lineage {
                 // SAFETY: `watch` stored a `fn()` before it stored the page.
                 unsafe { core::mem::transmute::<*mut (), fn()>(mend)() };
             }
-            return self.tell();
+            return word.store(TOLD, Ordering::Release);
         }
         while word.load(Ordering::Acquire) == MENDING {
             core::hint::spin_loop();
         }
-    }
-
-    /// Says that this process was told of its fork.
-    pub(crate) fn tell(&self) {
-        self.word().store(TOLD, Ordering::Release);
     }
 }

@@ -15,6 +15,7 @@
 //! 3. No segment below `hint[k]` has a free run of `k` slices.
 
 mod scarce;
+mod view;
 
 use core::ptr::{self, null_mut};
 

@@ -1,13 +1,17 @@
 //! What a fork does: the child is one thread with every lock free and the other threads' heaps
 //! frozen.
 //!
-//! Locks are taken before the fork in the order in which nested code takes them (registry, setup,
-//! pools, huge), so that the child gets consistent state. A heap whose thread did not survive may have
-//! been in the middle of a change: nobody adopts it. Blocks in it can still be freed, since a
-//! remote free touches atomics only.
+//! From the second heap on a fork takes no lock. libc runs our handler before it takes its own locks,
+//! so a fork that held ours while it waits for those of stdio would wait for a thread that holds one
+//! and allocates. Instead the child mends what the threads that it does not have were changing (see
+//! `lock::lineage`), in our handler, or, as the child of `_Fork` or a bare `clone`, when it first
+//! takes a lock.
 //!
-//! A child of `_Fork` or a bare `clone` learns of its birth when it first takes a lock (see
-//! `lock::lineage`) and mends what the locks of threads that it does not have protect.
+//! Before there is a second heap, and where the kernel wipes no pages, locks are taken before the fork
+//! in the order in which nested code takes them (registry, setup, pools, huge).
+//!
+//! A heap whose thread did not survive may have been in the middle of a change: nobody adopts it.
+//! Blocks in it can still be freed, since a remote free touches atomics only.
 
 use super::global::GLOBAL;
 use super::tls::Tls;
@@ -33,6 +37,9 @@ pub(super) fn register() {
 }
 
 unsafe extern "C" fn before() {
+    if LINEAGE.is_watched() {
+        return;
+    }
     let mut taken = u32::from(GLOBAL.registry.before_fork()) << 1;
     taken |= u32::from(GLOBAL.setup.before_fork());
     for (number, pool) in GLOBAL.used_pools().enumerate() {
@@ -43,8 +50,8 @@ unsafe extern "C" fn before() {
         NESTED.store(NESTED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     } else {
         TAKEN.store(taken, Ordering::Relaxed);
-        FORKER.store(os::thread_pointer(), Ordering::Relaxed);
     }
+    FORKER.store(os::thread_pointer(), Ordering::Relaxed);
 }
 
 unsafe extern "C" fn after_in_parent() {
@@ -52,7 +59,7 @@ unsafe extern "C" fn after_in_parent() {
 }
 
 unsafe extern "C" fn after_in_child() {
-    LINEAGE.tell();
+    LINEAGE.look();
     release();
     GLOBAL.registry.freeze_others(Tls::here().heap());
 }
@@ -80,7 +87,11 @@ fn mend() {
     GLOBAL.registry.mend(Tls::here().heap());
 }
 
+/// Gives back what this thread's `before` took, if it took anything.
 fn release() {
+    if FORKER.load(Ordering::Relaxed) != os::thread_pointer() {
+        return;
+    }
     let nested = NESTED.load(Ordering::Relaxed);
     if nested > 0 {
         NESTED.store(nested - 1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::options::{MemoryPolicy, Options};
 use crate::os::Failing;
 use crate::os::{Kernel, Linux, MAX_NODES, Topology};
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::units::SEGMENT;
 
 /// The kernel as this build sees it; tests can make it fail.
@@ -53,6 +53,7 @@ pub(crate) static GLOBAL: Global = Global {
     wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
     last_tick: AtomicU64::new(0),
+    when_ready: AtomicPtr::new(ptr::null_mut()),
     exported: AtomicUsize::new(0),
 };
 
@@ -65,6 +66,8 @@ pub(crate) struct Global {
     pub(super) setup: Lock<Setup>,
     many_nodes: AtomicBool,
     last_tick: AtomicU64,
+    /// A `fn(&Options)` of the C face's, or null.
+    when_ready: AtomicPtr<()>,
     /// A purging thread is asked for and does not run yet.
     wants_purger: AtomicBool,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
@@ -117,6 +120,16 @@ impl Global {
         drop(setup);
         super::lifecycle::register();
         super::fork::register();
+        let hook = self.when_ready.load(Ordering::Relaxed);
+        if !hook.is_null() {
+            // SAFETY: only `call_when_ready` stores here, and it stores such a function.
+            unsafe { core::mem::transmute::<*mut (), fn(&Options)>(hook)(&options) };
+        }
+    }
+
+    /// Lets `hook` see the options once they are read. It may not allocate.
+    pub(crate) fn call_when_ready(&self, hook: fn(&Options)) {
+        self.when_ready.store(hook as *mut (), Ordering::Relaxed);
     }
 
     /// What can change while the process runs.
@@ -269,6 +282,15 @@ impl Global {
     pub(crate) fn mapped(&self) -> usize {
         let huge = self.huge.usage();
         self.used_pools().map(|pool| pool.usage().mapped).sum::<usize>() + huge.cached
+    }
+
+    /// Whether the calling thread holds any of the locks: then, in a signal handler, nothing that
+    /// takes one may be called.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.setup.is_held_by_us()
+            || self.registry.is_held_by_us()
+            || self.huge.is_held_by_us()
+            || self.used_pools().any(Pool::is_held_by_us)
     }
 
     /// Bytes of slices in use, which is what is live outside the huge objects.

@@ -273,6 +273,12 @@ impl Registry {
         None
     }
 
+    /// The kernel's id of the thread that uses `heap`; 0 if it is parked or frozen.
+    pub(crate) fn thread_of(&self, heap: *mut ThreadHeap) -> u32 {
+        // SAFETY: heap records are never freed; a racing change gives the old or the new thread.
+        unsafe { if (*heap).slab_queue.is_parked() { FROZEN } else { (*heap).thread } }
+    }
+
     /// Calls `visit` for every heap there is.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(*mut ThreadHeap)) {
         let mut heap = self.all.load(Ordering::Acquire);
@@ -285,6 +291,11 @@ impl Registry {
 
     pub(crate) fn contention(&self) -> (usize, usize) {
         self.state.contention()
+    }
+
+    /// Whether the calling thread was interrupted while it held the registry.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.state.is_held_by_us()
     }
 
     pub(super) fn before_fork(&self) -> bool {

@@ -47,12 +47,22 @@ int main(void)
     CHECK(status_kib("VmRSS:") < resident - 5000);
     CHECK(mallinfo2().uordblks < before.uordblks + 100000ul);
 
+    CHECK(allocator_configure("memory=low") == 0 && allocator_configure("memory=balanced") == 0);
+    errno = 0;
+    CHECK(allocator_configure("memory=lower") == -1 && errno == EINVAL);
+    errno = 0;
+    CHECK(allocator_configure(NULL) == -1 && errno == EINVAL);
+    CHECK(allocator_report(-1) == -1 && errno == EBADF);
+    void *one_of_six = malloc(5000); /* its span has free blocks for malloc_info to list */
+
     errno = 4711;
     malloc_stats();
     allocator_stats();
     CHECK(errno == 4711);
     CHECK(malloc_info(1, stdout) == EINVAL);
     CHECK(malloc_info(0, stdout) == 0);
+
+    free(one_of_six);
 
     /* the other names reach the same heap */
     void *p = __libc_malloc(10);

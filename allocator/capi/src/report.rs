@@ -1,0 +1,152 @@
+//! Reports for people and for tools: counters by class and thread, the map of the heap; on request, at the end of the
+//! process, or on a signal.
+//!
+//! Cost: walks over all span records when asked, nothing otherwise. Nothing allocates, and no lock of the heap is held
+//! while text is written.
+//!
+//! # Invariants
+//! 1. A signal handler that interrupted a change of the heap's writes one line instead of its report: it could only
+//!    wait for itself.
+
+use crate::control::{Picture, describe};
+use crate::errno;
+use crate::text::{Sink, Text};
+use allocator::heap::{self, Use};
+use allocator::options::{Options, Report};
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicI32, Ordering};
+
+/// Where `report=exit` writes, -1 where it is not set: a duplicate of standard error, which many programs close before
+/// they end.
+static AT_EXIT: AtomicI32 = AtomicI32::new(-1);
+
+/// Run by the loader when the process ends, after the destructors of every other library.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static WHEN_ENDED: extern "C" fn() = when_ended;
+
+extern "C" fn when_ended() {
+    let descriptor = AT_EXIT.load(Ordering::Relaxed);
+    if descriptor >= 0 {
+        write_report(descriptor);
+    }
+}
+
+/// Sets up what the option `report` asks for, once the options are read: when the library is loaded, libc does not know
+/// its environment yet.
+pub(crate) fn when_ready(options: &Options) {
+    let signal = match options.report {
+        Report::Never => return,
+        Report::Exit => {
+            // SAFETY: duplicates a descriptor to a number above those that programs count on.
+            let copy = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
+            return AT_EXIT.store(if copy < 0 { 2 } else { copy }, Ordering::Relaxed);
+        }
+        Report::Usr1 => libc::SIGUSR1,
+        Report::Usr2 => libc::SIGUSR2,
+    };
+    // SAFETY: zeroed is a valid sigaction; the handler has the type that SA_SIGINFO's absence asks for, and lives in
+    // a library that is never unloaded.
+    unsafe {
+        let mut action: libc::sigaction = core::mem::zeroed();
+        action.sa_sigaction = on_signal as *const c_void as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(signal, &raw const action, core::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_signal(_: c_int) {
+    let kept = errno::get();
+    if heap::can_report() {
+        write_report(2);
+    } else {
+        let mut text = Text::new(Sink::Descriptor(2));
+        text.put("allocator: in the middle of a change; send the signal again\n");
+        text.finish();
+    }
+    errno::set(kept);
+}
+
+/// Writes counters, classes and threads to a descriptor; 0, or -1 when something was lost.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_report(descriptor: c_int) -> c_int {
+    let kept = errno::get();
+    let whole = write_report(descriptor);
+    if whole {
+        errno::set(kept);
+        return 0;
+    }
+    -1
+}
+
+/// False when something was lost.
+fn write_report(descriptor: c_int) -> bool {
+    let mut text = Text::new(Sink::Descriptor(descriptor));
+    describe(&mut text, &Picture::take());
+    text.put("  class bytes      spans  committed bytes    touched bytes       live bytes\n");
+    heap::for_each_class(|class| {
+        text.put("  ").padded(class.size, 11).put(" ").padded(class.spans, 10);
+        text.put(" ").padded(class.committed, 16).put(" ").padded(class.touched, 16);
+        text.put(" ").padded(class.live, 16).put("\n");
+    });
+    text.put("       thread      spans  committed bytes                         live bytes\n");
+    heap::for_each_thread(|thread| {
+        text.put("  ");
+        if thread.thread == 0 {
+            text.put("      ended");
+        } else {
+            text.padded(thread.thread as usize, 11);
+        }
+        text.put(" ").padded(thread.spans, 10).put(" ").padded(thread.committed, 16);
+        text.put("                  ").padded(thread.live, 16).put("\n");
+    });
+    text.finish()
+}
+
+/// Writes the map of the heap to a descriptor as JSON, one object a line; 0, or -1 when something was lost.
+#[unsafe(no_mangle)]
+extern "C" fn allocator_heap_map(descriptor: c_int) -> c_int {
+    let kept = errno::get();
+    let mut json = Text::new(Sink::Descriptor(descriptor));
+    let now = Picture::take();
+    json.put("{\"heap_map\":1,\"version\":\"").put(env!("CARGO_PKG_VERSION"));
+    json.put("\",\"slice_bytes\":").number(heap::SLICE_BYTES);
+    json.put(",\"live\":").number(now.live).put(",\"committed\":").number(now.committed);
+    json.put(",\"mapped\":").number(now.mapped).put(",\"cached\":").number(now.cached);
+    json.put(",\"huge\":").number(heap::statistics().huge).put("}\n");
+    let mut segments = 0;
+    heap::for_each_segment(|segment| {
+        segments += 1;
+        json.put("{\"address\":").number(segment.address);
+        json.put(",\"bytes\":").number(segment.bytes).put(",\"spans\":[");
+        let mut comma = "";
+        for span in segment.spans() {
+            let used = match span.used {
+                Use::Records => "records",
+                Use::Clean => "clean",
+                Use::Dirty => "dirty",
+                Use::Slab => "slab",
+                Use::Bitmap => "bitmap",
+                Use::Spare => "spare",
+            };
+            json.put(comma).put("{\"slice\":").number(span.first as usize);
+            json.put(",\"slices\":").number(span.slices as usize).put(",\"use\":\"").put(used);
+            if span.block != 0 {
+                json.put("\",\"block\":").number(span.block as usize);
+                json.put(",\"capacity\":").number(span.capacity as usize);
+                json.put(",\"live\":").number(span.live as usize).put("}");
+            } else {
+                json.put("\"}");
+            }
+            comma = ",";
+        }
+        json.put("]}\n");
+    });
+    json.put("{\"end\":true,\"segments\":").number(segments).put("}\n");
+    if json.finish() {
+        errno::set(kept);
+        return 0;
+    }
+    -1
+}
