@@ -30,27 +30,46 @@
     deny(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
 )]
 
-#[cfg(test)]
+#[cfg(any(test, loom))]
 extern crate std;
 
+#[cfg(not(loom))]
 mod bitmap;
+#[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]
 pub mod classic;
+#[cfg(not(loom))]
 pub mod fatal;
+#[cfg(not(loom))]
 mod global_alloc;
+#[cfg(not(loom))]
 pub mod heap;
+#[cfg(not(loom))]
 mod huge;
 #[cfg(not(loom))]
 mod lock;
+#[cfg(not(loom))]
 pub mod options;
+#[cfg(not(loom))]
 mod os;
+#[cfg(not(loom))]
 pub mod placement;
+#[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
 mod slab;
+#[cfg(not(loom))]
 pub mod stats;
+// Under loom the crate is its lock-free protocol and the models of it.
+#[cfg(loom)]
+#[path = "slab/protocol.rs"]
+mod protocol;
 mod sync;
+#[cfg(not(loom))]
 mod thread;
+#[cfg(not(loom))]
 mod units;
 
+#[cfg(not(loom))]
 pub use global_alloc::Allocator;

@@ -13,6 +13,7 @@
 mod classes;
 mod link;
 mod local;
+mod protocol;
 mod remote;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};

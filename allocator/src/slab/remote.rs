@@ -20,75 +20,30 @@
 //! Linking each freed block into a list would move its cache line to the freeing thread and back.
 //! Their 16-bit numbers (offset / 16) wait in the freeing thread's [`RemoteBatches`] and are then
 //! written into one of the blocks, the *carrier*; carriers are chained, and one CAS publishes them.
-//! `remote` holds `(number of the first carrier + 1) << 16`, or [`FULL`], or 0.
+//! `remote` holds `(number of the first carrier + 1) << 16`, or `FULL`, or 0.
 //!
 //! Cost: a compare, a store and a count per block; a CAS per batch of up to 4 KiB of blocks.
 
 use core::ptr::null_mut;
 
+use super::protocol::{self, Queue};
 use super::{Block, MAX_SLAB, SizeClass};
 use crate::segment::{Span, slice_of};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use crate::units::{MIN_ALIGN, SLICE};
-
-/// The span has no free block and stands in no queue.
-pub(super) const FULL: u64 = 1;
-/// Low bit of `owner` in limbo.
-const LIMBO: usize = 1;
 
 const _: () = assert!(SLICE / MIN_ALIGN < 1 << 16, "a block's number plus one fits 16 bits");
 
 /// Spans on their way from limbo to whoever takes the queue.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct LimboQueue {
-    head: AtomicPtr<Span>,
-    /// Spans pushed since the queue was last taken, about.
-    len: AtomicU32,
-    /// Whether the heap's thread has ended.
-    parked: AtomicBool,
-}
+pub(crate) type LimboQueue = Queue<Span>;
 
 impl LimboQueue {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head.load(Ordering::Relaxed).is_null()
-    }
-
-    /// Spans in the queue, about.
-    pub(crate) fn len(&self) -> u32 {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_parked(&self, parked: bool) {
-        self.parked.store(parked, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_parked(&self) -> bool {
-        self.parked.load(Ordering::Relaxed)
-    }
-
     /// Links a span whose FULL the caller cleared.
     ///
     /// # Safety
     /// The caller's own CAS cleared the span's FULL, and it pushes the span once.
     pub(crate) unsafe fn push(&self, span: *mut Span) {
-        self.len.fetch_add(1, Ordering::Relaxed);
-        let mut head = self.head.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: between clearing FULL and the exchange below the link is the caller's.
-            unsafe { (*span).next = head };
-            match self.head.compare_exchange_weak(head, span, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    /// Takes all queued spans, linked by `next`; the caller owns them.
-    pub(crate) fn take_all(&self) -> *mut Span {
-        self.len.store(0, Ordering::Relaxed);
-        self.head.swap(null_mut(), Ordering::Acquire)
+        // SAFETY: between clearing FULL and the exchange that publishes it the link is the caller's.
+        self.link(span, |next| unsafe { (*span).next = next });
     }
 }
 
@@ -104,25 +59,8 @@ pub(crate) struct Taken {
 /// # Safety
 /// The caller owns the span, whose local list is empty, and forgets it if this returns true.
 pub(super) unsafe fn enter_limbo(span: *mut Span, heap: usize, alone: bool) -> bool {
-    // SAFETY: the caller owns the span. `owner` changes first: once FULL is set another thread may
-    // own the span at any moment.
-    unsafe {
-        (*span).owner.store(heap | LIMBO, Ordering::Relaxed);
-        if alone {
-            if (*span).remote.load(Ordering::Relaxed) == 0 {
-                (*span).remote.store(FULL, Ordering::Relaxed);
-                return true;
-            }
-        } else if (*span)
-            .remote
-            .compare_exchange(0, FULL, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-        {
-            return true;
-        }
-        (*span).owner.store(heap, Ordering::Relaxed);
-        false
-    }
+    // SAFETY: records of used spans stay mapped.
+    unsafe { protocol::enter(&(*span).owner, &(*span).remote, heap, alone) }
 }
 
 /// Takes a span of the caller's heap back out of limbo, if nobody else did before.
@@ -130,26 +68,8 @@ pub(super) unsafe fn enter_limbo(span: *mut Span, heap: usize, alone: bool) -> b
 /// # Safety
 /// The caller's thread owns `heap` and holds a block of the span, so the span is in use.
 pub(super) unsafe fn leave_limbo(span: *mut Span, heap: usize, alone: bool) -> bool {
-    // SAFETY: records of used spans stay mapped; winning the exchange makes the span the caller's.
-    unsafe {
-        if (*span).owner.load(Ordering::Relaxed) != heap | LIMBO {
-            return false;
-        }
-        if alone {
-            if (*span).remote.load(Ordering::Relaxed) != FULL {
-                return false;
-            }
-            (*span).remote.store(0, Ordering::Relaxed);
-        } else if (*span)
-            .remote
-            .compare_exchange(FULL, 0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-        {
-            return false;
-        }
-        (*span).owner.store(heap, Ordering::Relaxed);
-        true
-    }
+    // SAFETY: records of used spans stay mapped.
+    unsafe { protocol::leave(&(*span).owner, &(*span).remote, heap, alone) }
 }
 
 /// Moves what others freed onto the span's local list.
@@ -160,9 +80,8 @@ pub(super) unsafe fn collect(span: *mut Span) -> Taken {
     // SAFETY: the acquire pairs with the release in `send`, so the carriers' contents and the
     // freed blocks are the caller's. Numbers were taken from blocks of this very slice.
     unsafe {
-        let word = (*span).remote.swap(0, Ordering::AcqRel);
         let base = slice_of(span);
-        let mut carrier = (word >> 16) as usize;
+        let mut carrier = protocol::take(&(*span).remote) as usize;
         let mut head = (*span).free as usize as *mut Block;
         let mut blocks = 0;
         while carrier != 0 {
@@ -215,20 +134,7 @@ pub(super) unsafe fn send(span: *mut Span, numbers: &[u16]) -> bool {
         if tail.is_null() {
             return false;
         }
-        let mut old = (*span).remote.load(Ordering::Relaxed);
-        loop {
-            tail.write((old >> 16) as u16);
-            let new = u64::from(head) << 16;
-            match (*span).remote.compare_exchange_weak(
-                old,
-                new,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return old == FULL,
-                Err(now) => old = now,
-            }
-        }
+        protocol::publish(&(*span).remote, head, |before| tail.write(before))
     }
 }
 
