@@ -35,11 +35,11 @@ pub fn own_the_break() {
 #[inline(always)]
 pub fn allocate(size: usize) -> *mut u8 {
     if size > MAX_SLAB {
-        return allocate_medium(size);
+        return allocate_unready(size);
     }
     let tls = Tls::here();
     let class = tls.class((size + MIN_ALIGN - 1) >> MIN_ALIGN.ilog2());
-    pop(tls, class).unwrap_or_else(|| refill(size))
+    pop(tls, class).unwrap_or_else(|| allocate_unready(size))
 }
 
 /// The fast path of [`allocate`] alone: null when no block lies ready, whatever the reason.
@@ -56,19 +56,49 @@ pub fn allocate_ready(size: usize) -> *mut u8 {
     pop(tls, class).unwrap_or(ptr::null_mut())
 }
 
-/// What [`allocate`] does when [`allocate_ready`] gave null.
+/// What [`allocate`] does when [`allocate_ready`] gave null, as far as it takes neither a lock nor
+/// upkeep: a medium block that is stashed or free in the current span, or what was freed in the
+/// current slab since the bin was filled. Null when there is none.
+#[inline(always)]
+pub fn allocate_at_hand(size: usize) -> *mut u8 {
+    let tls = Tls::here();
+    let heap = tls.heap();
+    if heap.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: this thread's heap. Whoever has one has a class map too, so a bin found empty was the
+    // right one.
+    unsafe {
+        if size <= MAX_SLAB {
+            (*heap).slab_at_hand(slab::SizeClass::of(size), tls)
+        } else if size <= MAX_BITMAP {
+            (*heap).bitmap_at_hand(bitmap::SizeClass::of(size))
+        } else {
+            ptr::null_mut()
+        }
+    }
+}
+
+/// What [`allocate`] does when [`allocate_at_hand`] gave null too.
 #[inline]
 pub fn allocate_slowly(size: usize) -> *mut u8 {
-    if size > MAX_SLAB { allocate_medium(size) } else { refill(size) }
+    if size > MAX_SLAB { allocate_medium(size) } else { refill_slowly(size) }
+}
+
+/// What [`allocate`] does when [`allocate_ready`] gave null.
+#[inline(never)]
+pub fn allocate_unready(size: usize) -> *mut u8 {
+    let block = allocate_at_hand(size);
+    if block.is_null() { allocate_slowly(size) } else { block }
 }
 
 /// As [`allocate`], for sizes the compiler knows: the class is computed at compile time.
 #[inline(always)]
 pub(crate) fn allocate_known(size: usize) -> *mut u8 {
     if size > MAX_SLAB {
-        return allocate_medium(size);
+        return allocate_unready(size);
     }
-    pop(Tls::here(), slab::SizeClass::of(size).index()).unwrap_or_else(|| refill(size))
+    pop(Tls::here(), slab::SizeClass::of(size).index()).unwrap_or_else(|| allocate_unready(size))
 }
 
 #[inline(always)]
@@ -140,7 +170,7 @@ fn allocate_without_heap(size: usize, align: usize, zeroed: bool) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-fn refill(size: usize) -> *mut u8 {
+fn refill_slowly(size: usize) -> *mut u8 {
     let tls = Tls::here();
     let heap = own_heap(tls);
     if heap.is_null() {
@@ -173,6 +203,7 @@ fn relieve(heap: *mut ThreadHeap, tls: Tls) {
     GLOBAL.relieve();
 }
 
+#[cold]
 #[inline(never)]
 fn allocate_medium(size: usize) -> *mut u8 {
     if size > MAX_BITMAP {

@@ -38,7 +38,7 @@ extern "C" fn _Znwm(size: usize) -> *mut c_void {
 /// The rest of `_Znwm`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
 extern "C" fn slow_new(size: usize) -> *mut c_void {
-    let p = heap::allocate_slowly(size);
+    let p = heap::allocate_unready(size);
     if p.is_null() { runtime::new(size) } else { p.cast() }
 }
 
@@ -52,7 +52,7 @@ extern "C" fn _Znam(size: usize) -> *mut c_void {
 /// The rest of `_Znam`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
 extern "C" fn slow_new_array(size: usize) -> *mut c_void {
-    let p = heap::allocate_slowly(size);
+    let p = heap::allocate_unready(size);
     if p.is_null() { runtime::new_array(size) } else { p.cast() }
 }
 
@@ -66,7 +66,7 @@ extern "C" fn _ZnwmRKSt9nothrow_t(size: usize, nothrow: Nothrow) -> *mut c_void 
 /// The rest of `_ZnwmRKSt9nothrow_t`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
 extern "C" fn slow_new_nothrow(size: usize, nothrow: Nothrow) -> *mut c_void {
-    let p = heap::allocate_slowly(size);
+    let p = heap::allocate_unready(size);
     if p.is_null() { runtime::new_nothrow(size, nothrow) } else { p.cast() }
 }
 
@@ -80,7 +80,7 @@ extern "C" fn _ZnamRKSt9nothrow_t(size: usize, nothrow: Nothrow) -> *mut c_void 
 /// The rest of `_ZnamRKSt9nothrow_t`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
 extern "C" fn slow_new_array_nothrow(size: usize, nothrow: Nothrow) -> *mut c_void {
-    let p = heap::allocate_slowly(size);
+    let p = heap::allocate_unready(size);
     if p.is_null() { runtime::new_array_nothrow(size, nothrow) } else { p.cast() }
 }
 

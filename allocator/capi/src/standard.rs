@@ -17,6 +17,14 @@ pub(crate) extern "C" fn malloc(size: usize) -> *mut c_void {
 /// The rest of `malloc`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
 pub(crate) extern "C" fn allocate(size: usize) -> *mut c_void {
+    let p = heap::allocate_at_hand(size);
+    if p.is_null() { allocate_slowly(size) } else { p.cast() }
+}
+
+/// The rest of `allocate`, apart for the same reason.
+#[cold]
+#[inline(never)]
+fn allocate_slowly(size: usize) -> *mut c_void {
     errno::or_no_memory(heap::allocate_slowly(size))
 }
 

@@ -17,6 +17,8 @@ const SPARES: usize = 8;
 const FLUSH_EVERY: u32 = 16;
 /// Slow calls between two looks at the clock.
 const LOOK_EVERY: u32 = 4;
+/// Refills from the current span after which one goes the long way, upkeep included.
+const QUICK_CALLS: u32 = 64;
 /// Remote frees that a thread makes one by one before it is given a heap to batch them in.
 const FREES_WITHOUT_HEAP: u32 = 64;
 
@@ -46,6 +48,7 @@ pub(super) struct Upkeep {
     spare_count: usize,
     pub(super) node: u32,
     slow_calls: u32,
+    quick_calls: u32,
     /// Where the last search for an idle heap's queue ended.
     pub(super) cursor: *mut ThreadHeap,
 }
@@ -184,6 +187,26 @@ impl ThreadHeap {
         self.masks.flush(|span| unsafe { queue(span) });
     }
 
+    /// A block of a slab class that was freed in the current span, when the bin is empty; null if
+    /// there is none, or if upkeep is due.
+    #[inline(always)]
+    pub(crate) fn slab_at_hand(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
+        self.upkeep.quick_calls = self.upkeep.quick_calls.wrapping_add(1);
+        if self.upkeep.quick_calls.is_multiple_of(QUICK_CALLS) {
+            return null_mut();
+        }
+        // SAFETY: `self` is the calling thread's heap, and the bin is empty.
+        unsafe {
+            let list = self.slabs.take_freed(class);
+            if list.is_null() {
+                return null_mut();
+            }
+            tls.set_bin(class.index(), Block::next(list));
+            Block::unmark(list);
+            list.cast()
+        }
+    }
+
     /// A block of a slab class, when the bin is empty; null when memory is exhausted.
     pub(crate) fn allocate_slab(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
         self.slow_call();
@@ -200,11 +223,16 @@ impl ThreadHeap {
         }
     }
 
-    /// A block of a bitmap class; null when memory is exhausted.
+    /// A block of a bitmap class that is stashed or free in the current span; null if there is none.
     #[inline(always)]
-    pub(crate) fn allocate_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+    pub(crate) fn bitmap_at_hand(&mut self, class: bitmap::SizeClass) -> *mut u8 {
         // SAFETY: `self` is the calling thread's heap.
-        let block = unsafe { self.bitmaps.pop(class) };
+        unsafe { self.bitmaps.pop(class) }
+    }
+
+    /// A block of a bitmap class; null when memory is exhausted.
+    pub(crate) fn allocate_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+        let block = self.bitmap_at_hand(class);
         if block.is_null() { self.refill_bitmap(class) } else { block }
     }
 
