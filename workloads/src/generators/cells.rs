@@ -24,6 +24,11 @@ pub struct Cells {
     /// The main thread allocates the first objects of all workers.
     #[serde(default)]
     pub filled_by_main: bool,
+    /// Half-way through a body each worker hands its objects to a successor, which goes on, and at
+    /// its end gets them back: most objects are then released by a thread that did not allocate
+    /// them. Successors live as long as the workers, since threads do not come and go in a body.
+    #[serde(default)]
+    pub successors: bool,
     /// Releases state their size.
     #[serde(default)]
     pub sized: bool,
@@ -46,7 +51,10 @@ pub struct Cells {
 
 #[derive(Debug)]
 struct Worker {
+    /// Who has the objects now.
     thread: u32,
+    /// The worker, and its successor if there are any: each has the objects in turn.
+    turns: Vec<u32>,
     random: Random,
     cells: Vec<Option<(ObjectId, u64)>>,
 }
@@ -120,9 +128,14 @@ impl Workload for CellsWorkload {
         let cells = spec.most_bytes.map_or(spec.cells, |most| {
             (most as f64 / mean).clamp(1.0, f64::from(spec.cells)) as u32
         });
-        for (n, thread) in out.workers(self.threads).into_iter().enumerate() {
+        let mut turns: Vec<Vec<u32>> = out.workers(self.threads).iter().map(|t| vec![*t]).collect();
+        if spec.successors {
+            turns.iter_mut().for_each(|turns| turns.push(out.birth(Some(0))));
+        }
+        for (n, turns) in turns.into_iter().enumerate() {
             let random = Random::new(self.seed, n as u64);
-            let mut worker = Worker { thread, random, cells: vec![None; cells as usize] };
+            let thread = turns[0];
+            let mut worker = Worker { thread, turns, random, cells: vec![None; cells as usize] };
             if !spec.toggles {
                 let by = if spec.filled_by_main { 0 } else { thread };
                 for i in 0..worker.cells.len() {
@@ -136,9 +149,13 @@ impl Workload for CellsWorkload {
     fn body(&mut self, out: &mut Emitter) {
         let before: Vec<usize> =
             self.workers.iter().map(|w| w.cells.iter().flatten().count()).collect();
-        for _ in 0..self.spec.exchanges {
-            for worker in &mut self.workers {
-                self.spec.exchange(worker, out);
+        let turns = if self.spec.successors { 2 } else { 1 };
+        for turn in 0..turns {
+            self.workers.iter_mut().for_each(|worker| worker.thread = worker.turns[turn]);
+            for _ in 0..self.spec.exchanges / turns as u32 {
+                for worker in &mut self.workers {
+                    self.spec.exchange(worker, out);
+                }
             }
         }
         // A body leaves as many objects alive as it found; only cells that toggle can differ.
@@ -163,8 +180,8 @@ impl Workload for CellsWorkload {
             for object in worker.cells.iter_mut().filter_map(Option::take) {
                 self.spec.free(worker.thread, object, out);
             }
-            if worker.thread != 0 {
-                out.end(worker.thread);
+            for &thread in worker.turns.iter().filter(|thread| **thread != 0) {
+                out.end(thread);
             }
         }
     }
