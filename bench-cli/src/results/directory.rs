@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::detail::{FragmentationRow, InternalRow, Noted, SyscallRow, TailRow};
 use super::manifest::Manifest;
 use super::row::{LatencyCsv, RunRow, TimelineRow};
 use super::{atomic, utc};
@@ -31,6 +32,10 @@ pub struct RunDirectory {
     runs: Vec<RunRow>,
     latency: Vec<LatencyCsv>,
     timeline: Vec<TimelineRow>,
+    tail: Vec<TailRow>,
+    fragmentation: Vec<FragmentationRow>,
+    internals: Vec<InternalRow>,
+    syscalls: Vec<SyscallRow>,
     next_flush: Instant,
 }
 
@@ -53,6 +58,10 @@ impl RunDirectory {
             runs: Vec::new(),
             latency: Vec::new(),
             timeline: Vec::new(),
+            tail: Vec::new(),
+            fragmentation: Vec::new(),
+            internals: Vec::new(),
+            syscalls: Vec::new(),
             next_flush: Instant::now() + FLUSH_EVERY,
         };
         directory.look_at_what_is_there(resume)?;
@@ -91,15 +100,31 @@ impl RunDirectory {
             (Some(there), true) => {
                 self.manifest.started_utc = there.started_utc;
                 self.runs = self.read("runs.csv")?;
-                let done: BTreeSet<&str> = self.runs.iter().map(|r| r.run_id.as_str()).collect();
-                let mut latency: Vec<LatencyCsv> = self.read("latency.csv")?;
-                latency.retain(|row| done.contains(row.run_id.as_str()));
-                let mut timeline: Vec<TimelineRow> = self.read("timeline.csv")?;
-                timeline.retain(|row| done.contains(row.run_id.as_str()));
-                (self.latency, self.timeline) = (latency, timeline);
+                let done: BTreeSet<String> = self.runs.iter().map(|r| r.run_id.clone()).collect();
+                self.latency = self.kept("latency.csv", &done, |row: &LatencyCsv| &row.run_id)?;
+                self.timeline =
+                    self.kept("timeline.csv", &done, |row: &TimelineRow| &row.run_id)?;
+                self.tail = self.kept("tail.csv", &done, |row: &TailRow| &row.run_id)?;
+                self.fragmentation =
+                    self.kept("fragmentation.csv", &done, |row: &FragmentationRow| &row.run_id)?;
+                self.internals =
+                    self.kept("internals.csv", &done, |row: &InternalRow| &row.run_id)?;
+                self.syscalls = self.kept("syscalls.csv", &done, |row: &SyscallRow| &row.run_id)?;
                 Ok(())
             }
         }
+    }
+
+    /// The lines of a file that belong to runs that ended.
+    fn kept<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        done: &BTreeSet<String>,
+        id: impl Fn(&T) -> &String,
+    ) -> Result<Vec<T>, CliError> {
+        let mut rows = self.read(name)?;
+        rows.retain(|row| done.contains(id(row)));
+        Ok(rows)
     }
 
     /// Its path.
@@ -132,6 +157,18 @@ impl RunDirectory {
         &self.timeline
     }
 
+    /// The slowest calls of the runs that ended so far.
+    #[must_use]
+    pub fn tail(&self) -> &[TailRow] {
+        &self.tail
+    }
+
+    /// The fragmentation of the runs that ended so far.
+    #[must_use]
+    pub fn fragmentation(&self) -> &[FragmentationRow] {
+        &self.fragmentation
+    }
+
     /// Whether a run of this id ended already.
     #[must_use]
     pub fn holds(&self, run_id: &str) -> bool {
@@ -142,15 +179,14 @@ impl RunDirectory {
     ///
     /// # Errors
     /// [`Exit::Usage`] if the folder cannot be written any more.
-    pub fn add(
-        &mut self,
-        run: RunRow,
-        latency: Vec<LatencyCsv>,
-        timeline: Vec<TimelineRow>,
-    ) -> Result<(), CliError> {
-        self.runs.push(run);
-        self.latency.extend(latency);
-        self.timeline.extend(timeline);
+    pub fn add(&mut self, noted: Noted) -> Result<(), CliError> {
+        self.runs.push(noted.run);
+        self.latency.extend(noted.latency);
+        self.timeline.extend(noted.timeline);
+        self.tail.extend(noted.tail);
+        self.fragmentation.extend(noted.fragmentation);
+        self.internals.extend(noted.internals);
+        self.syscalls.extend(noted.syscalls);
         if Instant::now() >= self.next_flush { self.flush() } else { Ok(()) }
     }
 
@@ -168,6 +204,10 @@ impl RunDirectory {
         // Runs come last: a line there promises the lines elsewhere.
         self.write("timeline.csv", &self.timeline)?;
         self.write("latency.csv", &self.latency)?;
+        self.write("tail.csv", &self.tail)?;
+        self.write("fragmentation.csv", &self.fragmentation)?;
+        self.write("internals.csv", &self.internals)?;
+        self.write("syscalls.csv", &self.syscalls)?;
         self.write("runs.csv", &self.runs)?;
         self.next_flush = Instant::now() + FLUSH_EVERY.max(start.elapsed() * FLUSH_SHARE);
         Ok(())

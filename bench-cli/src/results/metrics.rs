@@ -31,6 +31,10 @@ const fn metric(
 const RUNS: &str = "runs.csv";
 const LATENCY: &str = "latency.csv";
 const TIMELINE: &str = "timeline.csv";
+const TAIL: &str = "tail.csv";
+const FRAGMENTATION: &str = "fragmentation.csv";
+const INTERNALS: &str = "internals.csv";
+const SYSCALLS: &str = "syscalls.csv";
 const LOW: Option<&str> = Some("lower");
 
 /// All columns, in the order of the files.
@@ -54,7 +58,21 @@ pub const METRICS: &[Metric] = &[
     metric(RUNS, "operations", "count", None, "calls of the malloc family that were executed"),
     metric(RUNS, "elapsed_ns", "ns", LOW, "from the first operation to the end of the last thread"),
     metric(RUNS, "cpu_ns", "ns", LOW, "processor time of all threads, user and kernel"),
+    metric(
+        RUNS,
+        "floor_ns",
+        "ns",
+        None,
+        "the harness's own share: the same plan with an allocator that does nothing",
+    ),
     metric(RUNS, "instructions", "count", LOW, "instructions executed (instructions pass)"),
+    metric(
+        RUNS,
+        "system_calls",
+        "count",
+        LOW,
+        "mmap, munmap, mremap, brk, madvise and mprotect together (syscalls pass)",
+    ),
     metric(RUNS, "peak_rss_bytes", "bytes", LOW, "peak of resident memory above base_rss_bytes"),
     metric(RUNS, "base_rss_bytes", "bytes", None, "resident memory of the harness before the run"),
     metric(RUNS, "peak_live_bytes", "bytes", None, "requested bytes of live objects at their peak"),
@@ -96,12 +114,74 @@ pub const METRICS: &[Metric] = &[
     metric(TIMELINE, "lazy_free_bytes", "bytes", None, "pages given up that the kernel may take"),
     metric(TIMELINE, "virtual_bytes", "bytes", None, "address space of the process"),
     metric(TIMELINE, "minor_faults", "count", LOW, "page faults since the first operation"),
+    metric(TAIL, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(
+        TAIL,
+        "rank",
+        "count",
+        None,
+        "1 is the slowest; the slowest 0.1 %, at most 1000, are here",
+    ),
+    metric(TAIL, "op", "text", None, "the call"),
+    metric(TAIL, "size_bytes", "bytes", None, "the size that it was about"),
+    metric(TAIL, "thread", "count", None, "thread of the trace"),
+    metric(TAIL, "place", "count", None, "place in that thread's stream, repetitions included"),
+    metric(TAIL, "event", "count", None, "event of the trace, where its plan keeps the numbers"),
+    metric(TAIL, "value_ns", "ns", LOW, "as measured in the latency pass"),
+    metric(TAIL, "again_ns", "ns", None, "the same call in a second run, the one looked at below"),
+    metric(TAIL, "minor_faults", "count", None, "page faults without disk in it, second run"),
+    metric(TAIL, "major_faults", "count", None, "page faults with disk in it, second run"),
+    metric(TAIL, "voluntary_switches", "count", None, "context switches by waiting, second run"),
+    metric(TAIL, "involuntary_switches", "count", None, "context switches forced, second run"),
+    metric(FRAGMENTATION, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(FRAGMENTATION, "used", "text", None, "what counts as use: rss or private_dirty"),
+    metric(
+        FRAGMENTATION,
+        "mean_over_time",
+        "share",
+        LOW,
+        "Johnstone and Wilson 1: mean over time of use / live",
+    ),
+    metric(FRAGMENTATION, "at_peak_live", "share", LOW, "2: use / live at the peak of live"),
+    metric(FRAGMENTATION, "at_peak_use", "share", LOW, "3: use / live at the peak of use"),
+    metric(FRAGMENTATION, "peak_to_peak", "share", LOW, "4: most use / most live"),
+    metric(
+        FRAGMENTATION,
+        "internal",
+        "share",
+        LOW,
+        "(usable - requested) / usable over live objects, at the peak of live",
+    ),
+    metric(
+        FRAGMENTATION,
+        "external",
+        "share",
+        LOW,
+        "(use - usable of live objects) / use, at the peak of live",
+    ),
+    metric(
+        FRAGMENTATION,
+        "retained_100ms_bytes",
+        "bytes",
+        LOW,
+        "use 100 ms after the last operation",
+    ),
+    metric(FRAGMENTATION, "retained_1s_bytes", "bytes", LOW, "1 s after it (--drain 1s)"),
+    metric(FRAGMENTATION, "retained_5s_bytes", "bytes", LOW, "5 s after it (--drain 5s)"),
+    metric(INTERNALS, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(INTERNALS, "name", "text", None, "the allocator's own name for the figure"),
+    metric(INTERNALS, "value", "count", None, "what it states after the last operation"),
+    metric(SYSCALLS, "run_id", "text", None, "one process; joins all files of a run"),
+    metric(SYSCALLS, "call", "text", None, "the system call, or injected_failures"),
+    metric(SYSCALLS, "count", "count", None, "how often, from the first operation to the last"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{LatencyCsv, RunRow, TimelineRow};
+    use crate::results::{
+        FragmentationRow, InternalRow, LatencyCsv, RunRow, SyscallRow, TailRow, TimelineRow,
+    };
 
     fn check<T: Serialize>(file: &str, row: &T) {
         let mut writer = csv::Writer::from_writer(Vec::new());
@@ -128,5 +208,9 @@ mod tests {
             },
         );
         check(TIMELINE, &TimelineRow::default());
+        check(TAIL, &TailRow::default());
+        check(FRAGMENTATION, &FragmentationRow::default());
+        check(INTERNALS, &InternalRow::default());
+        check(SYSCALLS, &SyscallRow::default());
     }
 }

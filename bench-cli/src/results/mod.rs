@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `directory` | the folder: made, filled run by run, continued |
 //! | `row` | the columns of `runs.csv`, `latency.csv`, `timeline.csv` |
+//! | `detail` | the columns of the files of detail: tail, fragmentation, internals, system calls |
 //! | `metrics` | every column in words |
 //! | `manifest` | what is needed to repeat the run |
 //! | `hlog` | `hist/*.hlog`: HdrHistogram logs with tags |
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+mod detail;
 mod directory;
 mod hlog;
 mod manifest;
@@ -21,6 +23,7 @@ mod recorded;
 mod row;
 pub mod utc;
 
+pub use detail::{FragmentationRow, InternalRow, Noted, SyscallRow, TailRow};
 pub use directory::RunDirectory;
 pub use hlog::{HistogramLog, from_base64};
 pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};

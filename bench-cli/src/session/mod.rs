@@ -16,7 +16,7 @@ mod summary;
 mod table;
 
 pub use progress::Progress;
-pub use runner::{Cells, Noted, Stop, run_all};
+pub use runner::{Cells, Stop, run_all};
 pub use schedule::{Slot, schedule};
 pub use summary::{Line, Standing, summarise};
 pub use table::render;

@@ -7,18 +7,7 @@ use super::progress::Progress;
 use super::schedule::Slot;
 use crate::error::{CliError, Exit};
 use crate::interrupt;
-use crate::results::{LatencyCsv, RunDirectory, RunRow, TimelineRow};
-
-/// What one process gave.
-#[derive(Debug, Default)]
-pub struct Noted {
-    /// Its line in `runs.csv`.
-    pub run: RunRow,
-    /// Its lines in `latency.csv`.
-    pub latency: Vec<LatencyCsv>,
-    /// Its lines in `timeline.csv`.
-    pub timeline: Vec<TimelineRow>,
-}
+use crate::results::{Noted, RunDirectory};
 
 /// How to run the processes of a session.
 pub trait Cells {
@@ -78,7 +67,8 @@ pub fn run_all(
                     return Err(keep(directory, error));
                 }
             };
-            directory.add(noted.run, noted.latency, noted.timeline)?;
+            progress.ended(noted.run.operations, noted.run.elapsed_ns);
+            directory.add(noted)?;
         }
         progress.step();
     }

@@ -51,6 +51,8 @@ pub struct Line {
     pub failure: Option<String>,
     /// Median time of a run.
     pub elapsed_ns: Option<f64>,
+    /// What of it is the harness: the same work with an allocator that does nothing.
+    pub floor_ns: Option<f64>,
     /// Median operations per second.
     pub operations_per_second: Option<f64>,
     /// Time relative to the reference.
@@ -69,6 +71,8 @@ pub struct Line {
     pub p999_ns: Option<u64>,
     /// Median instructions.
     pub instructions: Option<f64>,
+    /// System calls for memory.
+    pub system_calls: Option<f64>,
     /// Median peak of resident memory.
     pub peak_rss_bytes: Option<f64>,
     /// Peak of live bytes.
@@ -154,6 +158,7 @@ fn line(
         failed_runs: failed.len(),
         failure: failed.first().map(|r| r.end.clone()),
         elapsed_ns: elapsed,
+        floor_ns: medium(&mut timed.iter().map(|r| r.floor_ns)),
         operations_per_second: speed,
         ratio: ratio.map(|r| r.0),
         ratio_low: ratio.and_then(|r| r.1).map(|i| i.0),
@@ -163,6 +168,7 @@ fn line(
         p99_ns,
         p999_ns,
         instructions: medium(&mut own.iter().filter(|r| completed(r)).map(|r| r.instructions)),
+        system_calls: medium(&mut own.iter().filter(|r| completed(r)).map(|r| r.system_calls)),
         peak_rss_bytes: resident("throughput").or_else(|| resident("footprint")),
         peak_live_bytes: own.iter().filter_map(|r| r.peak_live_bytes).max(),
         failed_allocations: own.iter().filter_map(|r| r.failed_allocations).sum(),

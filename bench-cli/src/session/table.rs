@@ -55,7 +55,7 @@ const fn column(header: &'static str, text: fn(&Line) -> String) -> Column {
     Column { header, text, always: false, of_group: false, left: false }
 }
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 16] = [
     Column {
         always: true,
         of_group: true,
@@ -66,6 +66,7 @@ const COLUMNS: [Column; 14] = [
     Column { of_group: true, ..column("pressure", |l| l.pressure.clone()) },
     Column { always: true, left: true, ..column("allocator", |l| l.allocator.clone()) },
     Column { always: true, ..column("time ms", |l| decimal(l.elapsed_ns.map(|t| t / 1e6))) },
+    column("floor ms", |l| decimal(l.floor_ns.map(|t| t / 1e6))),
     Column { left: true, ..column("vs system (95 %)", ratio) },
     Column { left: true, ..column("", standing) },
     column("Mop/s", |l| decimal(l.operations_per_second.map(|n| n / 1e6))),
@@ -73,6 +74,7 @@ const COLUMNS: [Column; 14] = [
     column("p99 ns", |l| whole(l.p99_ns)),
     column("p99.9 ns", |l| whole(l.p999_ns)),
     column("Minstr", |l| decimal(l.instructions.map(|n| n / 1e6))),
+    column("syscalls", |l| decimal(l.system_calls)),
     column("peak RSS MiB", |l| decimal(l.peak_rss_bytes.map(|b| b / 1_048_576.0))),
     Column { left: true, ..column("", remarks) },
 ];
@@ -159,6 +161,7 @@ mod tests {
             failed_runs: 0,
             failure: None,
             elapsed_ns: Some(12_345_678.0),
+            floor_ns: None,
             operations_per_second: None,
             ratio: (standing != Standing::Reference).then_some(0.5),
             ratio_low: (standing != Standing::Reference).then_some(0.45),
@@ -168,6 +171,7 @@ mod tests {
             p99_ns: None,
             p999_ns: None,
             instructions: None,
+            system_calls: None,
             peak_rss_bytes: Some(1_048_576.0 * 250.0),
             peak_live_bytes: None,
             failed_allocations: 0,

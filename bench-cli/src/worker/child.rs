@@ -4,6 +4,7 @@
 //! needs is resident before the first operation; the engine sees to the rest.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,17 @@ use workloads::engine::{self, EngineOptions};
 use workloads::plan::Plan;
 
 use super::affinity;
+use super::disturb::{Balloon, Disturbance};
+use super::internals;
 use super::limit;
 use super::parent::{
-    FAULT_FILE, REPORT_FILE, SPEC_FILE, STATUS_BROKE_PROMISE, STATUS_FAILED, STATUS_UNPROVEN,
+    FAULT_FILE, REPORT_FILE, SPEC_FILE, STATUS_BROKE_PROMISE, STATUS_FAILED, STATUS_OUT_OF_MEMORY,
+    STATUS_UNPROVEN,
 };
 use super::proof;
 use super::spec::{CellSpec, Pass, Report};
+use super::trap;
+use crate::pressure::Means;
 
 /// Where the parent left the cell.
 #[derive(Clone, Debug, Args)]
@@ -58,12 +64,34 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     if let Some(set) = affinity::cpu_set(&spec.cpus) {
         affinity::bind(&set).map_err(|e| failed(format!("cannot bind to processors: {e}")))?;
     }
+    let pressure = spec.limit.as_ref();
+    let balloon = pressure.filter(|limit| limit.means == Means::Balloon);
+    let balloon = balloon.map(|limit| Balloon::inflate(limit.bytes)).transpose();
+    let balloon = balloon.map_err(|error| failed(format!("cannot make a balloon: {error}")))?;
     let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
-    let before = limit::resident_bytes();
-    if let Some(wanted) = &spec.limit {
-        limit::apply(wanted).map_err(|e| failed(format!("cannot set the memory limit: {e}")))?;
+    let threads = plan.peak_threads() * u64::from(spec.copies.max(1));
+    let mut around = None;
+    let ran = engine::run_after(&plan, &options(&spec), || {
+        around = Some(Around::begin(&spec, threads)?);
+        Ok(())
+    });
+    // What the harness still has to do is not under pressure.
+    drop(balloon);
+    let disturbed = around.map(Around::end).unwrap_or_default();
+    let outcome = ran.map_err(|error| match pressure.is_some() && error.is_out_of_memory() {
+        true => Failure(STATUS_OUT_OF_MEMORY, chain(&error)),
+        false => failed(chain(&error)),
+    })?;
+    if disturbed.1 > 0 {
+        let what = format!("{} of {} forked children could not allocate", disturbed.1, disturbed.0);
+        return Err(Failure(STATUS_BROKE_PROMISE, what));
     }
-    let outcome = engine::run(&plan, &options(&spec)).map_err(|error| failed(chain(&error)))?;
+    let internals = match (spec.pass, &spec.allocator.preload) {
+        (Pass::Footprint, None) => internals::of_libc(),
+        (Pass::Footprint, Some(_)) => internals::read(),
+        _ => Vec::new(),
+    };
+    let syscalls = if trapped(&spec).is_some() { trap::counts() } else { Vec::new() };
     let elapsed_ns = outcome.elapsed_ns + spin(outcome.elapsed_ns, spec.inject_slowdown);
     let footprint_peak = outcome.footprint.as_ref().map(|f| f.peak_live_bytes);
     let report = Report {
@@ -75,10 +103,11 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         peak_live_bytes: footprint_peak.unwrap_or(outcome.fidelity.trace_peak_live_bytes),
         peak_rss_bytes: outcome.memory.peak_rss_bytes.saturating_sub(outcome.memory.base_rss_bytes),
         base_rss_bytes: outcome.memory.base_rss_bytes,
-        allowance_bytes: outcome.memory.base_rss_bytes.saturating_sub(before),
         minor_faults: outcome.minor_faults,
         major_faults: outcome.major_faults,
         instructions: None,
+        internals,
+        syscalls,
         outcome,
     };
     let text = serde_json::to_vec(&report).map_err(failed)?;
@@ -89,20 +118,55 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     }
 }
 
+/// The calls for memory that are to fail, from and to, where system calls are caught at all.
+fn trapped(spec: &CellSpec) -> Option<(u64, u64)> {
+    match spec.limit.as_ref().map(|limit| (limit.means, limit.bytes)) {
+        Some((Means::FailCall, n)) => Some((n, n)),
+        Some((Means::FailFrom, n)) => Some((n, u64::MAX)),
+        _ => (spec.pass == Pass::Syscalls).then_some((0, 0)),
+    }
+}
+
+/// What is around a run and nothing else: a limit, a disturbance, an eye on system calls.
+struct Around {
+    _limited: Option<limit::Limited>,
+    disturbance: Disturbance,
+    _watch: Option<trap::Watch>,
+}
+
+impl Around {
+    fn begin(spec: &CellSpec, threads: u64) -> io::Result<Self> {
+        let limit = spec.limit.as_ref();
+        let (means, amount) = limit.map_or((Means::Cgroup, 0), |limit| (limit.means, limit.bytes));
+        Ok(Around {
+            disturbance: Disturbance::begin(means, amount)?,
+            _limited: limit.map(|limit| limit::apply(limit, threads)).transpose()?,
+            _watch: trapped(spec).map(|(first, last)| trap::watch(first, last)).transpose()?,
+        })
+    }
+
+    /// Lifts it; what came and went meanwhile, and how many children did not end well.
+    fn end(self) -> (u64, u64) {
+        self.disturbance.end()
+    }
+}
+
 fn options(spec: &CellSpec) -> EngineOptions {
     EngineOptions {
         pass: match spec.pass {
             // Instructions are counted from outside, so the engine itself observes nothing.
-            Pass::Throughput | Pass::Instructions => engine::Pass::Throughput,
+            Pass::Throughput | Pass::Instructions | Pass::Syscalls => engine::Pass::Throughput,
             Pass::Latency => engine::Pass::Latency,
             Pass::Footprint => engine::Pass::Footprint,
             Pass::Verify => engine::Pass::Verify,
+            Pass::Attribution => engine::Pass::Attribution,
         },
         touch: spec.touch,
         pace: spec.pace,
         repeat: spec.repeat,
         copies: spec.copies,
         slowest: spec.slowest,
+        attribute: spec.attribute.clone(),
         seed: spec.seed,
         drain_ms: spec.drain_ms.clone(),
         calls: spec.calls,

@@ -3,12 +3,9 @@
 use std::fs;
 use std::io;
 
-use crate::pressure::{Limit, Means};
+use workloads::engine::STACK;
 
-/// Resident bytes of this process now.
-pub(super) fn resident_bytes() -> u64 {
-    status_bytes("VmRSS:")
-}
+use crate::pressure::{Limit, Means};
 
 /// A figure of `/proc/self/status` in bytes; 0 where it is not there.
 fn status_bytes(key: &str) -> u64 {
@@ -18,28 +15,52 @@ fn status_bytes(key: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Puts this process under `limit`. What it has already does not count.
+/// A limit in force; gone with it, as far as it can be lifted.
+#[derive(Debug)]
+pub(super) struct Limited(Option<(libc::__rlimit_resource_t, libc::rlimit)>);
+
+/// Puts this process under `limit`. What it has already does not count, nor do the stacks of the
+/// `threads` that the plan has alive at once and of the harness's own two.
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn apply(limit: &Limit) -> io::Result<()> {
+pub(super) fn apply(limit: &Limit, threads: u64) -> io::Result<Limited> {
+    // A stack comes with a guard page, and with what the C library maps along for a thread.
+    let stacks = (threads + 2) * (STACK as u64 + (64 << 10));
     match (limit.means, &limit.cgroup) {
         (Means::Cgroup, Some(group)) => {
             // Pages stay charged to the group they were touched in: only new ones count here.
-            fs::write(group.join("cgroup.procs"), std::process::id().to_string())
+            fs::write(group.join("cgroup.procs"), std::process::id().to_string())?;
+            Ok(Limited(None))
         }
         (Means::Cgroup, None) => Err(io::Error::other("no cgroup was made for it")),
-        (Means::AddressSpace, _) => set(libc::RLIMIT_AS, status_bytes("VmSize:"), limit),
-        (Means::Data, _) => set(libc::RLIMIT_DATA, status_bytes("VmData:"), limit),
+        (Means::AddressSpace, _) => {
+            set(libc::RLIMIT_AS, status_bytes("VmSize:") + limit.bytes + stacks)
+        }
+        (Means::Data, _) => set(libc::RLIMIT_DATA, status_bytes("VmData:") + limit.bytes + stacks),
+        _ => Ok(Limited(None)),
     }
 }
 
-fn set(resource: libc::__rlimit_resource_t, has: u64, limit: &Limit) -> io::Result<()> {
-    let most = has + limit.bytes + limit.allowance;
-    let wanted = libc::rlimit { rlim_cur: most, rlim_max: most };
+fn set(resource: libc::__rlimit_resource_t, most: u64) -> io::Result<Limited> {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `before` is writable.
+    if unsafe { libc::getrlimit(resource, &raw mut before) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let wanted = libc::rlimit { rlim_cur: most.min(before.rlim_max), ..before };
     // SAFETY: reads one structure.
     match unsafe { libc::setrlimit(resource, &raw const wanted) } {
-        0 => Ok(()),
+        0 => Ok(Limited(Some((resource, before)))),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if let Some((resource, before)) = &self.0 {
+            // SAFETY: reads one structure; raising the soft limit to the hard one is allowed.
+            unsafe { libc::setrlimit(*resource, before) };
+        }
     }
 }

@@ -7,21 +7,25 @@
 //!
 //! `spec` says what is measured and what came out, `parent` is the side that waits, `child` the
 //! side that measures, `affinity` binds processes to processors, `callgrind`
-//! counts instructions, `limit` takes memory away, `proof` finds out who serves `malloc`.
+//! counts instructions, `limit` takes memory away, `disturb` does things beside the run, `trap`
+//! catches system calls, `proof` finds out who serves `malloc`, `internals` what it says of itself.
 
 mod affinity;
 mod callgrind;
 mod child;
+mod disturb;
+mod internals;
 mod limit;
 mod parent;
 mod proof;
 mod spec;
+mod trap;
 
 pub use affinity::parse_cpus;
 pub(crate) use affinity::{bind, cpu_set};
 pub use callgrind::valgrind;
 pub use child::{WorkerArgs, work};
-pub use parent::{WorkerError, run_once};
+pub use parent::{WorkerError, resident_now, run_once};
 pub(crate) use parent::{apply_allocator, is_scrubbed};
-pub use spec::{CellOutcome, CellSpec, End, Pass, Report};
-pub use workloads::engine::{CallSet, Pace, Touch};
+pub use spec::{CellOutcome, CellSpec, End, OUT_OF_MEMORY, Pass, Report};
+pub use workloads::engine::{CallSet, Pace, SlowCall, Touch};

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,21 @@ pub(super) const STATUS_UNPROVEN: i32 = 90;
 pub(super) const STATUS_FAILED: i32 = 91;
 /// Status with which a worker says that the allocator broke its promise.
 pub(super) const STATUS_BROKE_PROMISE: i32 = 92;
+
+/// Status with which a worker says that its memory limit left no room for a thread.
+pub(super) const STATUS_OUT_OF_MEMORY: i32 = 93;
+
+/// The process id of the worker at work, for whoever watches; 0: none.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+/// Resident bytes of the worker at work, harness included; `None` between two.
+#[must_use]
+pub fn resident_now() -> Option<u64> {
+    let worker = RUNNING.load(Ordering::Relaxed);
+    let text = fs::read_to_string(format!("/proc/{worker}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
 
 /// Names in the worker's folder.
 pub(super) const SPEC_FILE: &str = "spec.json";
@@ -122,7 +138,10 @@ pub fn run_once(spec: &CellSpec) -> Result<CellOutcome, WorkerError> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().map_err(system("cannot start a worker"))?;
     let timeout = Duration::from_secs(spec.timeout_s);
-    let (status, hung) = wait(&mut child, timeout).map_err(system("cannot wait for a worker"))?;
+    RUNNING.store(child.id(), Ordering::Relaxed);
+    let ended = wait(&mut child, timeout);
+    RUNNING.store(0, Ordering::Relaxed);
+    let (status, hung) = ended.map_err(system("cannot wait for a worker"))?;
     if interrupt::requested() {
         return Err(WorkerError::Interrupted);
     }
@@ -233,6 +252,7 @@ fn conclude(
         }
         (_, Some(STATUS_FAILED), _) => return Err(WorkerError::Failed(fault())),
         (_, Some(STATUS_BROKE_PROMISE), _) => End::BrokePromise { what: fault() },
+        (_, Some(STATUS_OUT_OF_MEMORY), _) => End::OutOfMemory { what: fault() },
         (_, Some(status), _) => End::Exited { status },
         (_, None, Some(libc::SIGKILL)) => End::KilledForMemory,
         (_, None, signal) => End::Crashed { signal: signal.unwrap_or(0) },

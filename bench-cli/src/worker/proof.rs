@@ -57,7 +57,7 @@ fn serving(name: &CStr) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(file.to_bytes())))
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+pub(super) fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the name is a C string; the look-up has no side effect on loaded libraries.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!address.is_null()).then_some(address)

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use workloads::engine::{CallSet, Outcome, Pace, Touch};
+use workloads::engine::{CallSet, Outcome, Pace, SlowCall, Touch};
 
 use crate::allocators::Allocator;
 use crate::pressure::Limit;
@@ -25,6 +25,11 @@ pub enum Pass {
     Verify,
     /// Instructions executed, counted by callgrind.
     Instructions,
+    /// System calls for memory.
+    Syscalls,
+    /// What happened around the slowest calls of a latency pass; follows one by itself.
+    #[value(skip)]
+    Attribution,
 }
 
 impl Pass {
@@ -37,6 +42,8 @@ impl Pass {
             Pass::Footprint => "footprint",
             Pass::Verify => "verify",
             Pass::Instructions => "instructions",
+            Pass::Syscalls => "syscalls",
+            Pass::Attribution => "attribution",
         }
     }
 }
@@ -60,6 +67,8 @@ pub struct CellSpec {
     pub copies: u32,
     /// Latency: single calls to be listed, the slowest first.
     pub slowest: u32,
+    /// Attribution: the slowest calls of a latency pass over the same plan.
+    pub attribute: Vec<SlowCall>,
     /// Footprint: when to look again after the last operation, in milliseconds.
     pub drain_ms: Vec<u64>,
     /// Whose functions are called: the allocator's, or none (the floor of the harness).
@@ -89,6 +98,7 @@ impl CellSpec {
             repeat: None,
             copies: 1,
             slowest: 0,
+            attribute: Vec::new(),
             drain_ms: Vec::new(),
             calls: CallSet::default(),
             limit: None,
@@ -99,6 +109,9 @@ impl CellSpec {
         }
     }
 }
+
+/// How the word in the `end` column begins when a limit left no room to go on: a result, no fault.
+pub const OUT_OF_MEMORY: &str = "out of memory";
 
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +126,11 @@ pub enum End {
     },
     /// SIGKILL, which nobody here sent: the kernel ran out of memory for it.
     KilledForMemory,
+    /// Under a memory limit, something that the run cannot do without could not be had.
+    OutOfMemory {
+        /// What it was.
+        what: String,
+    },
     /// It was ended because it ran too long.
     Hung,
     /// It ended by itself with a status that is not a worker's own.
@@ -135,6 +153,7 @@ impl End {
             End::Completed => "completed".to_owned(),
             End::Crashed { signal } => format!("crashed ({})", signal_name(*signal)),
             End::KilledForMemory => "killed for memory".to_owned(),
+            End::OutOfMemory { what } => format!("{OUT_OF_MEMORY} ({what})"),
             End::Hung => "hung".to_owned(),
             End::Exited { status } => format!("exited ({status})"),
             End::BrokePromise { what } => format!("broke promise ({what})"),
@@ -186,15 +205,16 @@ pub struct Report {
     pub peak_rss_bytes: u64,
     /// Resident memory of the harness before the first operation.
     pub base_rss_bytes: u64,
-    /// What the harness got for the run between the moment when a limit is set and the first
-    /// operation.
-    pub allowance_bytes: u64,
     /// Page faults without disk access during the run.
     pub minor_faults: u64,
     /// Page faults with disk access during the run.
     pub major_faults: u64,
     /// Instructions, in an instruction pass.
     pub instructions: Option<u64>,
+    /// What the allocator states of itself after the last operation, by its own names.
+    pub internals: Vec<(String, u64)>,
+    /// System calls for memory by name, where they were caught.
+    pub syscalls: Vec<(String, u64)>,
     /// All that the engine says.
     pub outcome: Outcome,
 }

@@ -47,5 +47,6 @@ pub use observe::latency::{Latency, LatencyRow, OpKind, SizeClass, SlowCall};
 pub use observe::verify::{Broken, BrokenKind, Verification};
 pub use options::{EngineOptions, Pace, Pass, Touch, UnknownWord};
 pub use outcome::{EngineError, Fidelity, MemoryReport, Outcome, Stalls};
-pub use run::run;
+pub use run::{run, run_after};
+pub use threads::STACK;
 pub use timer::TimerReport;

@@ -44,6 +44,12 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
+    /// What the caller wanted done just before the first operation failed.
+    #[error("cannot begin")]
+    Ready {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A fork of the plan failed.
     #[error("cannot fork, or the child did not end well")]
     Fork {
@@ -56,6 +62,21 @@ pub enum EngineError {
         /// How, as a fragment.
         what: String,
     },
+}
+
+impl EngineError {
+    /// Whether the system had no memory, or no thread, for it.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            EngineError::Memory { source, .. }
+            | EngineError::Thread { source, .. }
+            | EngineError::Fork { source } => {
+                matches!(source.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Waiting for other threads. None of it is part of any operation's time.

@@ -1,5 +1,6 @@
 //! One run: checks, preparation, the threads, and what they leave behind.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::calls::Calls;
@@ -24,6 +25,19 @@ use crate::plan::{Counts, Plan};
 /// If the plan or the options make no sense, a thread cannot be created, or the harness gets no
 /// memory of its own. Failed allocations are results, not errors.
 pub fn run(plan: &Plan, options: &EngineOptions) -> Result<Outcome, EngineError> {
+    run_after(plan, options, || Ok(()))
+}
+
+/// As [`run`], with `ready` called when all that the harness needs is mapped and nothing of the
+/// plan has been executed: the moment to take memory away from the process.
+///
+/// # Errors
+/// As [`run`], and what `ready` fails with.
+pub fn run_after(
+    plan: &Plan,
+    options: &EngineOptions,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<Outcome, EngineError> {
     check(plan, options)?;
     let calls = Calls::of(options.calls).map_err(|function| EngineError::Missing { function })?;
     let latency = match options.pass {
@@ -47,6 +61,7 @@ pub fn run(plan: &Plan, options: &EngineOptions) -> Result<Outcome, EngineError>
     };
     let reset = reset_peak();
     let (base, _) = resident();
+    ready().map_err(|source| EngineError::Ready { source })?;
     let before = Usage::now();
     let mut footprint = None;
     match options.pass {

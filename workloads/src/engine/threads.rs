@@ -25,7 +25,7 @@ use super::timer::{Timer, now_ns};
 use crate::plan::{Plan, Section};
 
 /// Bytes of a plan thread's stack, thread-local storage of the preloaded library included.
-const STACK: usize = 1 << 20;
+pub const STACK: usize = 1 << 20;
 
 /// What a thread did, written by itself at its end.
 #[derive(Clone, Copy, Debug, Default)]

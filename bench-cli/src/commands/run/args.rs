@@ -53,9 +53,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub copies: Option<u32>,
     /// Run again with less memory: `80%` of the system allocator's peak, or `64M`, by cgroup;
-    /// `as:80%` and `data:80%` by address space and data segment; commas for several
+    /// `as:80%` and `data:80%` by address space and data segment; or disturbed: `balloon:512M`,
+    /// `fail:N` (the n-th mmap or brk; `fail:N+`: and all after it), `pageout:MS`, `churn:THREADS`,
+    /// `forks:PROCESSES`; commas for several
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub pressure: Vec<Pressure>,
+    /// How long after the last operation memory is looked at again in a footprint pass: at 100 ms,
+    /// 1 s and 5 s as far as that goes (default: 100ms)
+    #[arg(long, value_name = "TIME", value_parser = drain)]
+    pub drain: Option<Duration>,
     /// Check overlap, alignment, contents and zeroing in a pass of its own
     #[arg(long)]
     pub verify: bool,
@@ -71,6 +77,17 @@ pub struct RunArgs {
     /// Continue the interrupted run in --out (default: bench-out/latest)
     #[arg(long)]
     pub resume: bool,
+}
+
+/// When memory is looked at after the last operation, in milliseconds.
+pub(super) const DRAINS: [u64; 3] = [100, 1000, 5000];
+
+fn drain(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix("ms").map(|ms| ms.trim().parse().map(Duration::from_millis)) {
+        Some(Ok(wait)) => Ok(wait),
+        Some(Err(_)) => Err(format!("`{text}` is no time: write `100ms`, `1s` or `5s`")),
+        None => quantity::duration(text),
+    }
 }
 
 fn factor(text: &str) -> Result<f64, String> {

@@ -7,8 +7,8 @@ use crate::allocators::Allocator;
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::exec::{self, CommandLine, ExecError, ExecOutcome, ExecSpec, Status};
-use crate::results::{RunDirectory, RunRow, Subject, utc};
-use crate::session::{self, Cells, Noted, Slot};
+use crate::results::{Noted, RunDirectory, RunRow, Subject, utc};
+use crate::session::{self, Cells, Slot};
 
 /// Runs the program `text` under each allocator.
 ///

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
-use crate::pressure::{self, Cgroup, Limit, Means, Pressure};
+use crate::pressure::{self, Amount, Cgroup, Limit, Means, Pressure};
 use crate::results::RunRow;
 use crate::subjects::Prepared;
 
@@ -16,8 +16,6 @@ pub(super) struct Limiter {
     reference: String,
     /// Peak of the reference by workload.
     peaks: BTreeMap<String, u64>,
-    /// What the harness itself took by workload, at most.
-    allowances: BTreeMap<String, u64>,
 }
 
 impl Limiter {
@@ -27,11 +25,10 @@ impl Limiter {
     /// # Errors
     /// [`Exit::Unfit`] if this machine lets us make no cgroup and one is needed.
     pub(super) fn new(pressures: &[Pressure], allocators: &[Allocator]) -> Result<Self, CliError> {
-        if pressures.iter().any(|pressure| pressure.means == Means::Cgroup) {
-            pressure::probe().map_err(|refusal| {
-                CliError::new(Exit::Unfit, "memory cannot be limited by cgroup on this machine")
-                    .because(refusal)
-                    .help("run as root, or limit address space instead: `--pressure as:80%`")
+        for pressure in pressures {
+            pressure::probe_means(pressure.means).map_err(|(why, help)| {
+                let what = format!("pressure `{pressure}` cannot be had on this machine");
+                CliError::new(Exit::Unfit, what).because(why).help(help)
             })?;
         }
         let reference = allocators.iter().find(|a| a.preload.is_none()).or(allocators.first());
@@ -39,7 +36,6 @@ impl Limiter {
             pressures: pressures.to_vec(),
             reference: reference.map_or_else(String::new, |a| a.name.clone()),
             peaks: BTreeMap::new(),
-            allowances: BTreeMap::new(),
         })
     }
 
@@ -66,12 +62,6 @@ impl Limiter {
         }
     }
 
-    /// Notes what the harness took for a run of `workload`.
-    pub(super) fn allow(&mut self, workload: &str, bytes: u64) {
-        let known = self.allowances.entry(workload.to_owned()).or_default();
-        *known = bytes.max(*known);
-    }
-
     /// The limit of a run, with the cgroup that has to live as long as it.
     ///
     /// # Errors
@@ -84,19 +74,34 @@ impl Limiter {
         let Some(index) = variant.checked_sub(1) else { return Ok(None) };
         let pressure = &self.pressures[index];
         let name = &subject.name;
-        let peak = self.peaks.get(name).copied().ok_or_else(|| {
-            CliError::new(Exit::AllocatorFault, format!("{name} cannot be put under pressure"))
-                .because(format!("{} did not complete it without a limit", self.reference))
-        })?;
-        let bytes = pressure.bytes(peak).max(4096);
-        let allowance = self.allowances.get(name).copied().unwrap_or(0);
+        let peak = match (self.peaks.get(name), pressure.amount) {
+            (Some(peak), _) => *peak,
+            (None, Amount::Share(_)) => {
+                let what = format!("{name} cannot be put under pressure");
+                return Err(CliError::new(Exit::AllocatorFault, what)
+                    .because(format!("{} did not complete it without a limit", self.reference)));
+            }
+            (None, _) => 0,
+        };
+        let bytes = match pressure.amount {
+            Amount::Count(count) => count,
+            _ => pressure.bytes(peak).max(4096),
+        };
         let group = match pressure.means {
-            Means::Cgroup => Some(Cgroup::new(bytes + allowance).map_err(|refusal| {
+            Means::Cgroup => Some(Cgroup::new(bytes).map_err(|refusal| {
                 CliError::new(Exit::Unfit, "a memory cgroup cannot be made").because(refusal)
             })?),
+            Means::Balloon => {
+                pressure::probe_balloon(bytes, peak).map_err(|why| {
+                    CliError::new(Exit::Unfit, format!("pressure `{pressure}` does not fit"))
+                        .because(why)
+                        .help("choose a smaller balloon, or limit the run: `--pressure 80%`")
+                })?;
+                None
+            }
             _ => None,
         };
         let cgroup = group.as_ref().map(|group| group.path().to_path_buf());
-        Ok(Some((Limit { means: pressure.means, bytes, allowance, cgroup }, group)))
+        Ok(Some((Limit { means: pressure.means, bytes, cgroup }, group)))
     }
 }

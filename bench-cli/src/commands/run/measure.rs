@@ -1,19 +1,26 @@
 //! `bench-cli run WORKLOAD|TRACE`: each under each allocator, pass by pass, round by round.
 #![forbid(unsafe_code)]
 
-use tempfile::TempDir;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::args::{DEFAULT_RUNS, RunArgs};
+use tempfile::TempDir;
+use workloads::engine::Attributed;
+
+use super::args::{DEFAULT_RUNS, DRAINS, RunArgs};
+use super::details;
 use super::limiter::Limiter;
 use super::rows::{self, Context};
 use super::{chosen_allocators, manifest, report, slug};
 use crate::allocators::Allocator;
-use crate::cli::Global;
+use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
-use crate::results::{RunDirectory, utc};
-use crate::session::{self, Cells, Noted, Slot, Stop};
+use crate::pressure::{self, Means};
+use crate::results::{Noted, RunDirectory, utc};
+use crate::session::{self, Cells, Slot, Stop};
 use crate::subjects::{self, Amount, Prepared, Settings};
-use crate::worker::{self, CellOutcome, CellSpec, Pace, Pass};
+use crate::worker::{self, CallSet, CellOutcome, CellSpec, Pace, Pass, Touch};
 
 /// Measures what `args` names, or the standard short suite.
 ///
@@ -52,8 +59,8 @@ pub(super) fn session(
         .collect::<Result<_, _>>()?;
     let notes = prepared.iter().map(|prepared| prepared.note.clone()).collect();
     let same = format!(
-        "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?}",
-        args.pace, args.touch, args.copies, args.cpus, args.pressure
+        "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        args.pace, args.touch, args.copies, args.cpus, args.pressure, args.drain
     );
     let manifest = manifest(notes, &allocators, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
@@ -68,6 +75,7 @@ pub(super) fn session(
         limiter,
         args,
         histograms,
+        floors: BTreeMap::new(),
         seed: global.seed,
         _plans: plans,
     };
@@ -77,6 +85,10 @@ pub(super) fn session(
     if show {
         report::print(&directory, &names, global)?;
         report::fidelity(&directory, &cells.prepared, global)?;
+        // The standard suite is one table; who asks for a workload wants to know more of it.
+        if !args.what.is_empty() && global.format == Format::Human {
+            crate::output::print(&details::render(&directory))?;
+        }
     }
     if stop == Stop::OutOfBudget && !global.quiet {
         crate::output::note("the budget ended before the last round: intervals are wider");
@@ -113,6 +125,19 @@ fn chosen_passes(args: &RunArgs) -> Result<Vec<Pass>, CliError> {
             .because("valgrind is not installed")
             .help("install valgrind, or leave `instructions` out of --pass"));
     }
+    if passes.contains(&Pass::Syscalls) {
+        pressure::probe_traps().map_err(|(why, help)| {
+            CliError::new(Exit::Unfit, "system calls cannot be counted on this machine")
+                .because(why)
+                .help(help)
+        })?;
+    }
+    let fails = |p: &pressure::Pressure| matches!(p.means, Means::FailCall | Means::FailFrom);
+    if passes.contains(&Pass::Instructions) && args.pressure.iter().any(fails) {
+        return Err(CliError::new(Exit::Usage, "`fail:` cannot be had in an instructions pass")
+            .because("under valgrind it is valgrind that calls the kernel")
+            .help("leave `instructions` out of --pass"));
+    }
     let mut seen = Vec::new();
     passes.retain(|pass| {
         !seen.contains(pass) && {
@@ -129,7 +154,7 @@ fn rounds_of(pass: Pass, runs: Option<u32>) -> u32 {
     match pass {
         Pass::Throughput => runs,
         Pass::Latency => runs.div_ceil(3),
-        Pass::Footprint | Pass::Verify | Pass::Instructions => 1,
+        _ => 1,
     }
 }
 
@@ -139,7 +164,9 @@ struct Measured<'a> {
     allocators: Vec<Allocator>,
     limiter: Limiter,
     args: &'a RunArgs,
-    histograms: std::path::PathBuf,
+    histograms: PathBuf,
+    /// Nanoseconds that the harness alone takes for a plan.
+    floors: BTreeMap<PathBuf, u64>,
     seed: u64,
     /// Removed with everything in it at the end.
     _plans: TempDir,
@@ -179,8 +206,18 @@ impl Cells for Measured<'_> {
         }
         let limit = self.limiter.limit(variant, subject)?;
         spec.limit = limit.as_ref().map(|(limit, _)| limit.clone());
+        if pass == Pass::Latency && slot.round == 0 {
+            spec.slowest = slowest(subject.counts.operations);
+        }
+        if pass == Pass::Footprint {
+            let most = self.args.drain.unwrap_or(Duration::from_millis(DRAINS[0])).as_millis();
+            spec.drain_ms = DRAINS.into_iter().filter(|ms| u128::from(*ms) <= most).collect();
+        }
+        let floor_ns = self.floor(&spec)?;
+        let allocator = &self.allocators[slot.allocator];
         let outcome = worker::run_once(&spec)?;
         check_counts(subject, &spec, &outcome)?;
+        let attributed = attribute(&spec, &outcome)?;
         let context = Context {
             id,
             subject,
@@ -191,19 +228,54 @@ impl Cells for Measured<'_> {
             started,
             histograms: &self.histograms,
             pressure: self.limiter.name(variant),
+            floor_ns,
+            attributed,
         };
         let mut noted = rows::noted(&context, &outcome)?;
         noted.run.limit_hits =
             limit.and_then(|(_, group)| group).and_then(|group| group.limit_hits());
-        if let Some(report) = &outcome.report {
-            self.limiter.allow(&subject.name, report.allowance_bytes);
-        }
         self.limiter.learn(std::slice::from_ref(&noted.run));
         Ok(noted)
     }
 }
 
+/// Calls worth a line in `tail.csv`: the slowest 0.1 %, and at most a thousand.
+fn slowest(operations: u64) -> u32 {
+    u32::try_from((operations / 1000).clamp(1, 1000)).unwrap_or(1000)
+}
+
+/// Looks around the slowest calls of a latency run in a second run of the same plan.
+fn attribute(spec: &CellSpec, outcome: &CellOutcome) -> Result<Vec<Attributed>, CliError> {
+    let latency = outcome.report.as_ref().and_then(|report| report.outcome.latency.as_ref());
+    let Some(latency) = latency.filter(|latency| !latency.slowest.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let mut again = spec.clone();
+    (again.pass, again.slowest) = (Pass::Attribution, 0);
+    again.attribute.clone_from(&latency.slowest);
+    let report = worker::run_once(&again)?.report;
+    Ok(report.and_then(|report| report.outcome.attribution).unwrap_or_default())
+}
+
 impl Measured<'_> {
+    /// What the harness alone takes for the plan of `spec`: measured once, with functions that do
+    /// nothing. A paced run takes as long as its trace says, and has no floor.
+    fn floor(&mut self, spec: &CellSpec) -> Result<Option<u64>, CliError> {
+        if spec.pass != Pass::Throughput || spec.pace != Pace::Asap {
+            return Ok(None);
+        }
+        if let Some(floor) = self.floors.get(&spec.plan) {
+            return Ok(Some(*floor));
+        }
+        let mut null = CellSpec::new(spec.plan.clone(), Allocator::system(), Pass::Throughput);
+        (null.calls, null.touch) = (CallSet::Null, Touch::None);
+        (null.copies, null.timeout_s) = (spec.copies, spec.timeout_s);
+        null.cpus.clone_from(&spec.cpus);
+        let floor = worker::run_once(&null)?.report.map(|report| report.elapsed_ns);
+        self.floors.extend(floor.map(|floor| (spec.plan.clone(), floor)));
+        Ok(floor)
+    }
+
     /// The subject of a slot, and which of its pressures (0: none).
     fn split(&self, slot: &Slot) -> (&Prepared, usize) {
         let variants = self.limiter.variants();

@@ -8,6 +8,7 @@ use crate::output;
 use crate::results::{RunDirectory, RunRow};
 use crate::session;
 use crate::subjects::Prepared;
+use crate::worker::OUT_OF_MEMORY;
 
 /// Prints the summary of what is in `directory`.
 pub(super) fn print(
@@ -102,13 +103,18 @@ fn faithful(run: &RunRow) -> String {
     text
 }
 
+/// Whether a process ended as no allocator should let it. Memory that a limit did not leave is not
+/// that: it is a result.
+fn is_fault(end: &str) -> bool {
+    end != "completed" && !end.starts_with(OUT_OF_MEMORY)
+}
+
 /// Ends a session in which an allocator failed.
 ///
 /// # Errors
 /// [`Exit::AllocatorFault`] with the first failure of each allocator.
 pub(super) fn faults(directory: &RunDirectory) -> Result<Exit, CliError> {
-    let failed: Vec<&RunRow> =
-        directory.runs().iter().filter(|run| run.end != "completed").collect();
+    let failed: Vec<&RunRow> = directory.runs().iter().filter(|run| is_fault(&run.end)).collect();
     let Some(first) = failed.first() else { return Ok(Exit::Success) };
     let mut error = CliError::new(
         Exit::AllocatorFault,

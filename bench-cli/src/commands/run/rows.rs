@@ -3,14 +3,17 @@
 
 use std::path::Path;
 
-use workloads::engine::{Histogram, Latency, Outcome};
+use workloads::engine::{Attributed, Fragmentation, Histogram, Latency, Outcome, Sample};
 
+use super::args::DRAINS;
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
-use crate::results::{HistogramLog, LatencyCsv, RunRow, TimelineRow, utc};
-use crate::session::Noted;
+use crate::results::{
+    FragmentationRow, HistogramLog, InternalRow, LatencyCsv, Noted, RunRow, SyscallRow, TailRow,
+    TimelineRow, utc,
+};
 use crate::subjects::Prepared;
-use crate::worker::{CellOutcome, CellSpec};
+use crate::worker::{CellOutcome, CellSpec, Pass};
 
 /// The quantiles of every distribution in `latency.csv`.
 const QUANTILES: [f64; 7] = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
@@ -26,6 +29,9 @@ pub(super) struct Context<'a> {
     pub(super) started: u64,
     pub(super) histograms: &'a Path,
     pub(super) pressure: String,
+    pub(super) floor_ns: Option<u64>,
+    /// What a second run saw around the slowest calls of this one.
+    pub(super) attributed: Vec<Attributed>,
 }
 
 /// The lines of one run; its histograms are written on the way.
@@ -56,7 +62,82 @@ pub(super) fn noted(context: &Context<'_>, cell: &CellOutcome) -> Result<Noted, 
                 .help("choose a folder that can be written with --out DIR")
         })?;
     }
-    Ok(Noted { run, latency, timeline: timeline(context.id, &report.outcome) })
+    let id = || context.id.to_owned();
+    let figures = report.internals.iter();
+    let calls = report.syscalls.iter();
+    Ok(Noted {
+        run,
+        latency,
+        timeline: timeline(context.id, &report.outcome),
+        tail: tail(context, &report.outcome),
+        fragmentation: fragmentation(context.id, &report.outcome),
+        internals: figures
+            .map(|(name, value)| InternalRow { run_id: id(), name: name.clone(), value: *value })
+            .collect(),
+        syscalls: calls
+            .map(|(call, count)| SyscallRow { run_id: id(), call: call.clone(), count: *count })
+            .collect(),
+    })
+}
+
+/// The slowest calls, with what the second run says of each that it came by.
+fn tail(context: &Context<'_>, outcome: &Outcome) -> Vec<TailRow> {
+    let slowest = outcome.latency.iter().flat_map(|latency| &latency.slowest);
+    slowest
+        .zip(1..)
+        .map(|(call, rank)| {
+            let again = context
+                .attributed
+                .iter()
+                .find(|found| (found.slow.thread, found.slow.place) == (call.thread, call.place));
+            TailRow {
+                run_id: context.id.to_owned(),
+                rank,
+                op: call.op.name().to_owned(),
+                size_bytes: call.size,
+                thread: call.thread,
+                place: call.place,
+                event: call.event,
+                value_ns: call.ns,
+                again_ns: again.map(|found| found.ns),
+                minor_faults: again.map(|found| found.minor_faults),
+                major_faults: again.map(|found| found.major_faults),
+                voluntary_switches: again.map(|found| found.voluntary_switches),
+                involuntary_switches: again.map(|found| found.involuntary_switches),
+            }
+        })
+        .collect()
+}
+
+/// Fragmentation by each formula, for each meaning of `use`.
+fn fragmentation(id: &str, outcome: &Outcome) -> Vec<FragmentationRow> {
+    let Some(footprint) = &outcome.footprint else { return Vec::new() };
+    let rss = |s: &Sample| s.rss_bytes.saturating_sub(footprint.base_rss_bytes);
+    let dirty =
+        |s: &Sample| s.private_dirty_bytes.saturating_sub(footprint.base_private_dirty_bytes);
+    let row = |used: &str, found: &Fragmentation, bytes: &dyn Fn(&Sample) -> u64| {
+        let retained = |after_ms| {
+            let drain = footprint.drain.iter().find(|drain| drain.after_ms == after_ms)?;
+            Some(bytes(&drain.sample))
+        };
+        FragmentationRow {
+            run_id: id.to_owned(),
+            used: used.to_owned(),
+            mean_over_time: found.mean_over_time,
+            at_peak_live: found.at_peak_live,
+            at_peak_use: found.at_peak_use,
+            peak_to_peak: found.peak_to_peak,
+            internal: found.internal,
+            external: found.external,
+            retained_100ms_bytes: retained(DRAINS[0]),
+            retained_1s_bytes: retained(DRAINS[1]),
+            retained_5s_bytes: retained(DRAINS[2]),
+        }
+    };
+    vec![
+        row("rss", &footprint.by_rss, &rss),
+        row("private_dirty", &footprint.by_private_dirty, &dirty),
+    ]
 }
 
 fn run_row(context: &Context<'_>, cell: &CellOutcome) -> RunRow {
@@ -87,7 +168,10 @@ fn run_row(context: &Context<'_>, cell: &CellOutcome) -> RunRow {
     row.operations = Some(report.operations);
     row.elapsed_ns = Some(report.elapsed_ns);
     row.cpu_ns = Some(outcome.cpu_ns);
+    row.floor_ns = context.floor_ns;
     row.instructions = report.instructions;
+    row.system_calls = (context.spec.pass == Pass::Syscalls)
+        .then(|| report.syscalls.iter().map(|(_, count)| count).sum());
     row.peak_rss_bytes = Some(report.peak_rss_bytes);
     row.base_rss_bytes = Some(report.base_rss_bytes);
     row.peak_live_bytes = Some(report.peak_live_bytes);
