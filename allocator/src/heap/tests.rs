@@ -199,3 +199,48 @@ fn blocks_outlive_the_thread_that_allocated_them() {
     kept.into_values().for_each(Live::free);
     check().expect("sound");
 }
+
+std::thread_local! {
+    /// The node that the made-up machine has this thread on.
+    static NODE: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+}
+
+#[test]
+fn a_thread_on_node_1_gets_segments_bound_to_it_and_what_node_0_frees_returns_there() {
+    use crate::os::{BOUND, Topology};
+    if Topology::discover().many() {
+        return; // a real machine of several nodes has bound memory already
+    }
+    // The real topology is looked up with the second heap: let that be over.
+    Live::new(allocate(1), 1, 1, 1).free();
+    thread::spawn(|| Live::new(allocate(1), 1, 1, 1).free()).join().unwrap();
+    assert!(BOUND.lock().unwrap().is_empty(), "on one node no call is made");
+    let node_1 =
+        || GLOBAL.used_pools().skip(2).take(2).map(|pool| pool.usage().used).sum::<usize>();
+    GLOBAL.set_topology(Topology::fake(2, || NODE.get()));
+    let (to_node_0, from_node_1) = mpsc::channel();
+    let (freed, all_freed) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        NODE.set(1);
+        let sizes = [200, 3000, 100_000, 300_000];
+        let live: Vec<_> =
+            (0..400).map(|i| Live::new(allocate(sizes[i % 4]), sizes[i % 4], 16, 7)).collect();
+        assert!(node_1() >= 100 * (100_000 + 300_000), "slices of node 1: {}", node_1());
+        to_node_0.send(live).unwrap();
+        all_freed.recv().unwrap();
+        trim();
+        node_1()
+    });
+    for live in from_node_1.recv().unwrap() {
+        live.free();
+    }
+    trim(); // sends what waits in batches
+    freed.send(()).unwrap();
+    assert_eq!(thread.join().unwrap(), 0, "all of it returned to node 1");
+    let bound = BOUND.lock().unwrap().clone();
+    assert!(bound.iter().all(|&(address, len, _)| address % SEGMENT == 0 && len == SEGMENT));
+    let on_node_1 = bound.iter().filter(|&&(_, _, node)| node == 1).count();
+    assert!(on_node_1 * SEGMENT >= 100 * (100_000 + 300_000), "{on_node_1} segments");
+    assert!(bound.iter().all(|&(_, _, node)| node <= 1));
+    GLOBAL.set_topology(Topology::single());
+}

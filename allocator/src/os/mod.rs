@@ -130,6 +130,11 @@ pub(crate) struct Failing<K> {
     left: AtomicU32,
 }
 
+/// Every range that was to be bound, and to which node.
+#[cfg(test)]
+pub(crate) static BOUND: std::sync::Mutex<std::vec::Vec<(usize, usize, u32)>> =
+    std::sync::Mutex::new(std::vec::Vec::new());
+
 #[cfg(test)]
 impl<K> Failing<K> {
     pub(crate) const fn new(kernel: K) -> Self {
@@ -187,6 +192,7 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
     }
 
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError> {
+        BOUND.lock().expect("no test panics inside").push((address, len, node));
         self.pass("mbind")?;
         self.kernel.bind(address, len, node)
     }

@@ -199,11 +199,11 @@ impl Global {
         self.set_topology(Topology::discover());
     }
 
-    pub(super) fn set_topology(&self, topology: Topology) {
+    pub(crate) fn set_topology(&self, topology: Topology) {
         if topology.many() {
+            let sbrk = self.options().sbrk.unwrap_or(self.owns_the_break());
             for (number, pool) in self.pools.iter().enumerate() {
-                let small = number % 2 == 0;
-                let origin = if small && number == 0 { Origin::Break } else { Origin::Map };
+                let origin = if number == 0 && sbrk { Origin::Break } else { Origin::Map };
                 pool.configure(number as u16, origin, Some((number / 2) as u32));
             }
         }

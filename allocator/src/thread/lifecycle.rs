@@ -12,8 +12,10 @@ use core::ptr::null_mut;
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
 use super::tls::Tls;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
+/// Whether a second heap was made and what needs one was set up.
+static SECOND: AtomicBool = AtomicBool::new(false);
 static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 
 /// Creates the key, once.
@@ -33,7 +35,7 @@ pub(crate) fn attach(tls: Tls) -> *mut ThreadHeap {
     if heap.is_null() {
         return null_mut();
     }
-    if GLOBAL.registry().created() == 2 {
+    if GLOBAL.registry().created() >= 2 && !SECOND.swap(true, Ordering::Relaxed) {
         super::fork::watch();
         GLOBAL.discover_nodes();
     }

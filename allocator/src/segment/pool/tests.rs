@@ -94,3 +94,28 @@ fn a_kernel_that_refuses_leaves_the_pool_sound() {
         pool.check().expect("sound");
     }
 }
+
+#[test]
+fn free_segments_and_free_ends_go_back_when_memory_is_short() {
+    let pool = pool();
+    let runs: Vec<_> = (0..5).map(|_| pool.allocate(100).expect("memory")).collect();
+    for run in runs.iter().take(4) {
+        // SAFETY: the run came from this pool and is used no more.
+        unsafe { pool.release(run.head, 100) };
+    }
+    pool.release_free();
+    pool.check().expect("sound");
+    assert_eq!(pool.usage().mapped, 101 * SLICE, "one segment is left, without its end");
+    assert_eq!(pool.usage().dirty, 0);
+    let again = pool.allocate(100).expect("memory");
+    pool.check().expect("sound");
+    // SAFETY: as above.
+    unsafe {
+        pool.release(again.head, 100);
+        pool.release(runs[4].head, 100);
+    }
+    pool.release_free();
+    assert_eq!(pool.usage().mapped, 0);
+    assert!(pool.allocate(1).is_some());
+    pool.check().expect("sound");
+}
