@@ -32,16 +32,19 @@ fn recorder() -> &'static Path {
 
 /// A program of `tests/programs`, compiled without the optimisations that remove malloc.
 fn program(name: &str, folder: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
-    let binary = folder.join(name);
-    let status = Command::new("cc")
+    compile("cc", &format!("{name}.c"), &folder.join(name))
+}
+
+fn compile(compiler: &str, name: &str, binary: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
+    let status = Command::new(compiler)
         .args(["-O0", "-fno-builtin", "-w", "-pthread", "-o"])
-        .arg(&binary)
+        .arg(binary)
         .arg(source)
         .status()
-        .expect("a C compiler is needed");
-    assert!(status.success(), "{name}.c does not compile");
-    binary
+        .expect("a C and C++ compiler is needed");
+    assert!(status.success(), "{name} does not compile");
+    binary.to_owned()
 }
 
 struct Recording {
@@ -229,6 +232,24 @@ fn a_sampled_object_is_seen_from_birth_to_release() {
     assert_eq!((census.unknown_free, census.missing_free, census.inversions), (0, 0, 0));
     let births = events.iter().filter(|event| event.op.born().is_some()).count();
     assert!((1..39_000).contains(&births), "{births} of 40,000 objects are in the sample");
+}
+
+/// The others bring operators of their own; where one is not installed, the loader says so and
+/// goes on without it.
+#[test]
+fn operators_of_cxx_are_recorded_once_whoever_serves_them_and_throw_as_ever() {
+    for behind in ["", ":libjemalloc.so.2", ":libtcmalloc_minimal.so.4"] {
+        let recording = Recording::new();
+        let program = compile("c++", "operators.cc", &recording.folder.path().join("operators"));
+        let preload = format!("{}{behind}", recorder().display());
+        let status = recording.command(&program, &[("LD_PRELOAD", &preload)]).status();
+        assert!(status.expect("it runs").success(), "behind `{behind}`");
+        let (events, census) = recording.resolve();
+        for (size, times) in [(4, 1000), (256, 500), (5000, 300), (70_000, 200)] {
+            assert_eq!(count(&events, size), times, "of {size} bytes behind `{behind}`");
+        }
+        assert_eq!(census.unknown_free + census.missing_free + census.inversions, 0);
+    }
 }
 
 #[test]

@@ -14,32 +14,36 @@ use trace_format::v1::raw::{RawOp, RawRecord};
 use crate::file::Block;
 use crate::process::stamp;
 use crate::real;
-use crate::writer::{record, recording};
+use crate::writer::{record, record_short, recording};
 
 /// Whether calls about this address are recorded. Sampling chooses addresses, not calls: so an
 /// object's birth, reallocations and release are recorded all or none, without a table.
 #[inline(always)]
 fn wanted(block: &Block, address: *mut c_void) -> bool {
     let one_in = block.one_in.load(Ordering::Relaxed);
-    one_in <= 1 || address.is_null() || {
-        let mixed = (address.addr() as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32).is_multiple_of(u64::from(one_in))
-    }
+    one_in <= 1 || address.is_null() || in_sample(address, one_in)
+}
+
+#[cold]
+#[inline(never)]
+fn in_sample(address: *mut c_void, one_in: u32) -> bool {
+    let mixed = (address.addr() as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32).is_multiple_of(u64::from(one_in))
 }
 
 /// Records a call that took no further argument and is over.
 #[inline(always)]
-fn note(op: RawOp, result: *mut c_void, size: usize) {
+pub(crate) fn note(op: RawOp, result: *mut c_void, size: usize) {
     if let Some(block) = recording()
         && wanted(block, result)
     {
-        record(block, &RawRecord::short(op, stamp(block), result.addr() as u64, size as u64));
+        record_short(block, op, stamp(block), result.addr() as u64, size as u64);
     }
 }
 
 /// Records a call with a further argument that is over.
 #[inline(always)]
-fn note_long(op: RawOp, result: *mut c_void, size: usize, extra: usize) {
+pub(crate) fn note_long(op: RawOp, result: *mut c_void, size: usize, extra: usize) {
     if let Some(block) = recording()
         && wanted(block, result)
     {
@@ -61,7 +65,7 @@ fn set_errno(value: c_int) {
 /// # Safety
 /// As in C.
 #[unsafe(export_name = "malloc")]
-unsafe extern "C" fn hook_malloc(size: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn hook_malloc(size: usize) -> *mut c_void {
     let Some(real) = real::malloc() else { return real::early(size) };
     // SAFETY: the caller's promise is the real function's.
     let result = unsafe { real(size) };
@@ -139,7 +143,7 @@ unsafe extern "C" fn hook_reallocarray(old: *mut c_void, count: usize, size: usi
 }
 
 #[inline(always)]
-unsafe fn release(pointer: *mut c_void, op: RawOp, stated_size: usize) {
+pub(crate) unsafe fn release(pointer: *mut c_void, op: RawOp, stated_size: usize) {
     if real::early_size(pointer).is_some() {
         return;
     }
@@ -155,7 +159,7 @@ unsafe fn release(pointer: *mut c_void, op: RawOp, stated_size: usize) {
 /// # Safety
 /// As in C.
 #[unsafe(export_name = "free")]
-unsafe extern "C" fn hook_free(pointer: *mut c_void) {
+pub(crate) unsafe extern "C" fn hook_free(pointer: *mut c_void) {
     // SAFETY: the caller's promise.
     unsafe { release(pointer, RawOp::Free, 0) };
 }
@@ -197,7 +201,7 @@ macro_rules! aligned {
         /// # Safety
         /// As in C.
         #[unsafe(export_name = $name)]
-        unsafe extern "C" fn $hook(align: usize, size: usize) -> *mut c_void {
+        pub(crate) unsafe extern "C" fn $hook(align: usize, size: usize) -> *mut c_void {
             let Some(real) = real::$real() else {
                 set_errno(libc::ENOMEM);
                 return null_mut();

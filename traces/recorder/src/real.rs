@@ -63,7 +63,8 @@ functions! {
     pthread_create: PthreadCreate = c"pthread_create";
 }
 
-fn next(symbol: &CStr) -> *mut c_void {
+/// The function of this name behind this library; null if there is none.
+pub(crate) fn next(symbol: &CStr) -> *mut c_void {
     // SAFETY: a NUL-terminated name; libc's dlsym finds the caller by its return address, which
     // lies here.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, symbol.as_ptr()) };

@@ -105,6 +105,30 @@ fn write_zeros(fd: &Fd, offset: usize, len: usize) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Writes the `len` bytes at `address` to `offset` of `fd`; on failure says how many it did write.
+///
+/// # Safety
+/// `[address, address + len)` is readable, and nobody writes to it meanwhile.
+pub(crate) unsafe fn write_at(
+    fd: &Fd,
+    address: usize,
+    len: usize,
+    offset: usize,
+) -> Result<(), usize> {
+    let mut done = 0;
+    while done < len {
+        let args = [fd.0, address + done, len - done, offset + done, 0, 0];
+        // SAFETY: the caller's promise.
+        match unsafe { syscall(libc::SYS_pwrite64, args) } {
+            Ok(0) => return Err(done),
+            Ok(written) => done += written,
+            Err(Errno(libc::EINTR)) => {}
+            Err(_) => return Err(done),
+        }
+    }
+    Ok(())
+}
+
 /// Maps `len` bytes of `fd` at `offset`, shared and writable.
 pub(crate) fn map_shared(fd: &Fd, offset: usize, len: usize) -> Result<NonNull<u8>, Errno> {
     let args = [

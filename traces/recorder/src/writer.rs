@@ -30,6 +30,45 @@ pub(crate) fn recording() -> Option<&'static Block> {
     (block.gate.load(Ordering::Relaxed) == RECORDING).then_some(block)
 }
 
+/// Writes a record of the short form; [`record`] says the same of any.
+#[inline(always)]
+pub(crate) fn record_short(block: &Block, op: RawOp, stamp: u64, address: u64, size: u64) {
+    if size > 0xffff || address >> 48 != 0 || op.has_argument() {
+        return record_any(block, op, stamp, address, size);
+    }
+    let thread = tls::thread();
+    let depth = thread.depth.load(Ordering::Relaxed);
+    thread.depth.store(depth + 1, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    let place = reserve(thread, SLOT);
+    let fits = place < thread.end.load(Ordering::Relaxed);
+    if fits && thread.owner.get() == core::ptr::from_ref(block).addr() {
+        let words = core::ptr::with_exposed_provenance::<AtomicU64>(place);
+        // SAFETY: as in `write`; slots are reserved whole, so one that begins before the end fits.
+        unsafe {
+            (*words.add(1)).store(address << 16 | size, Ordering::Relaxed);
+            (*words).store(stamp << 8 | op as u64, Ordering::Release);
+        }
+    } else {
+        short_with_new_chunk(thread, op, stamp, address, size);
+    }
+    compiler_fence(Ordering::SeqCst);
+    thread.depth.store(depth, Ordering::Relaxed);
+}
+
+/// [`record_short`] for what needs the long form.
+#[cold]
+#[inline(never)]
+fn record_any(block: &Block, op: RawOp, stamp: u64, address: u64, size: u64) {
+    record(block, &RawRecord::short(op, stamp, address, size));
+}
+
+#[cold]
+#[inline(never)]
+fn short_with_new_chunk(thread: &Thread, op: RawOp, stamp: u64, address: u64, size: u64) {
+    with_new_chunk(thread, &RawRecord::short(op, stamp, address, size));
+}
+
 /// Writes one record, or counts it as dropped.
 #[inline(always)]
 pub(crate) fn record(block: &Block, record: &RawRecord) {
@@ -144,7 +183,7 @@ fn forget_foreign_chunk(thread: &Thread, block: &Block) {
     thread.retry_at.set(0);
 }
 
-/// Replaces the thread's chunk, if any, by one with room, and says in it whose slots follow.
+/// Gives the thread a chunk with room, and says in it whose slots follow.
 fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
     let start = clock::now();
     if start < thread.retry_at.get() {
@@ -152,18 +191,14 @@ fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
         return Err(Drop::NoSpace);
     }
     let old = chunk_of(thread, 0);
-    let len = if old.base == 0 || block.is_ring() { UNIT } else { (old.len * 4).min(16 * UNIT) };
-    let parked = if old.base == 0 { process::unpark(WORTH_TAKING) } else { None };
-    let chunk = match parked {
-        Some(chunk) => chunk,
-        None => block.new_chunk(process::path(), len).inspect_err(|_| {
+    let chunk = match next_chunk(block, old) {
+        Ok(chunk) => chunk,
+        Err(reason) => {
             thread.cursor.store(thread.end.load(Ordering::Relaxed), Ordering::Relaxed);
             thread.retry_at.set(start.wrapping_add(RETRY_TICKS));
-        })?,
+            return Err(reason);
+        }
     };
-    if old.base != 0 {
-        old.retire();
-    }
     thread.chunk.set(chunk.base);
     thread.chunk_len.set(chunk.len);
     thread.chunk_unit.set(chunk.unit);
@@ -172,6 +207,24 @@ fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
     write(reserve(thread, SLOT), &whose_slots_follow(thread, block, since));
     block.chunk_ticks.fetch_add(clock::now().wrapping_sub(start), Ordering::Relaxed);
     Ok(())
+}
+
+/// A chunk with room, for a thread whose full one is `old`, if it had one.
+fn next_chunk(block: &Block, old: Chunk) -> Result<Chunk, Drop> {
+    let path = process::path();
+    if old.base == 0 {
+        return match process::unpark(WORTH_TAKING) {
+            Some(chunk) => Ok(chunk),
+            None => block.new_chunk(path, UNIT),
+        };
+    }
+    if block.is_ring() {
+        let chunk = block.new_chunk(path, UNIT)?;
+        old.retire();
+        return Ok(chunk);
+    }
+    block.move_out(path, &old)?;
+    Ok(old.emptied())
 }
 
 /// `ThreadStart` for a thread without a number, which gets one; `ThreadGoesOn` for others. Its

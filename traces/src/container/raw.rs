@@ -213,7 +213,8 @@ fn open_page(path: &Path) -> Result<(Bytes, [u8; raw::PAGE]), TraceError> {
 }
 
 /// Offsets and lengths of the slots of all chunks. Where no chunk header stands, one unit is
-/// skipped: a recorder that was killed between taking the room and using it leaves such gaps.
+/// skipped: a recorder that was killed between taking the room and using it leaves such gaps. Of two
+/// chunks with one ordinal the second is a copy of the first, and is left out.
 fn find_chunks(
     bytes: &Bytes,
     len: u64,
@@ -230,13 +231,17 @@ fn find_chunks(
             Some((whole, slots)) if got == ChunkHeader::LEN => {
                 let behind = offset + whole as u64;
                 census.truncated_bytes += behind.saturating_sub(len);
-                chunks.push((offset + ChunkHeader::LEN as u64, slots));
+                let ordinal = header.map_or(0, |h| h.first_sequence);
+                chunks.push((ordinal, offset + ChunkHeader::LEN as u64, slots));
                 offset = behind;
             }
             _ => offset += raw::UNIT as u64,
         }
     }
-    Ok(chunks)
+    // Killed between copying a chunk and emptying it, a recorder leaves both.
+    chunks.sort_unstable();
+    chunks.dedup_by_key(|&mut (ordinal, ..)| ordinal);
+    Ok(chunks.into_iter().map(|(_, offset, len)| (offset, len)).collect())
 }
 
 /// Where in one chunk the slots change hands.

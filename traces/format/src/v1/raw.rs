@@ -5,6 +5,10 @@
 //! chunk …     each begins at a multiple of 64 KiB after the page and is a multiple of 64 KiB long:
 //!             64-byte chunk header (kind 1; stored length = bytes of slots), then slots
 //! ```
+//! A chunk's first sequence number is its ordinal, which no two chunks share, but for a chunk and its
+//! copy: a recorder that was killed while moving a full chunk leaves both, and the first one counts.
+//! What does not begin with a sound chunk header is skipped, 64 KiB at a time.
+//!
 //! A *slot* is two u64. Word 0 is `stamp << 8 | operation`; a slot whose word 0 is zero was never
 //! committed, and readers skip it. In the *short* form word 1 is `address << 16 | size`. The *long*
 //! form has bit 7 of the operation set and takes three slots:
