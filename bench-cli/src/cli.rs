@@ -75,6 +75,8 @@ enum Command {
     Cell(commands::scale::CellArgs),
     /// Judge a gate whose cells were run elsewhere
     Merge(commands::scale::MergeArgs),
+    /// Keep results over commits in one file, and show where a metric changed
+    History(commands::history::HistoryArgs),
     /// Turn a folder of results into one HTML page that needs nothing else
     Report(commands::report::ReportArgs),
     /// Run a program and record every call of the malloc family as a trace
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Some(Command::Plan(args)) => commands::scale::plan(&args, &cli.global),
         Some(Command::Cell(args)) => commands::scale::cell(&args, &cli.global),
         Some(Command::Merge(args)) => commands::scale::merge(&args, &cli.global),
+        Some(Command::History(args)) => commands::history::run(args, &cli.global),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Record(args)) => commands::record::run(&args, &cli.global),
         Some(Command::Export(args)) => commands::export::run(&args, &cli.global),

@@ -10,6 +10,15 @@ pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
+/// From now on SIGINT and SIGTERM set the flag and nothing else, however often they come: for whoever
+/// has to put something back before the process may end.
+pub fn hold() {
+    extern "C" fn note(_: libc::c_int) {
+        REQUESTED.store(true, Ordering::Relaxed);
+    }
+    install(note);
+}
+
 /// From now on SIGINT and SIGTERM set the flag; the second one ends the process at once.
 pub fn listen() {
     extern "C" fn note(signal: libc::c_int) {
@@ -18,12 +27,16 @@ pub fn listen() {
             unsafe { libc::_exit(128 + signal) }
         }
     }
+    install(note);
+}
+
+fn install(handler: extern "C" fn(libc::c_int)) {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: all-zero bytes are an action without flags and with an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // No SA_RESTART: whoever waits for a process has to wake up and look at the flag.
-        action.sa_sigaction = note as *const () as libc::sighandler_t;
-        // SAFETY: the handler touches one atomic and calls `_exit`, both async-signal-safe.
+        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+        // SAFETY: both handlers touch one atomic and at most call `_exit`: async-signal-safe.
         unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
 }

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod error;
 pub mod exec;
 pub mod gate;
+pub mod history;
 pub mod interrupt;
 pub mod output;
 pub mod preload;

@@ -50,6 +50,8 @@ pub enum Amount {
     Whole,
     /// The share that its specification calls short: 0.2 s or less.
     Short,
+    /// The share that its specification gives a gate's cell: about 0.1 s.
+    Gate,
     /// This many times as much as its specification says.
     Times(f64),
 }
@@ -145,6 +147,7 @@ fn prepare_workload(spec: &Spec, settings: &Settings, folder: &Path) -> Result<P
     let scale = match settings.amount {
         Amount::Whole => 1.0,
         Amount::Short => spec.short,
+        Amount::Gate => spec.gate.unwrap_or(spec.short),
         Amount::Times(factor) => factor,
     };
     let seed = (settings.seed != 0).then_some(settings.seed);

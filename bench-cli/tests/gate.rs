@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// A workload of a few milliseconds.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+
 /// Runs `bench-cli` and returns what it said.
 fn bench_cli(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bench-cli")).args(args).output().expect("bench-cli starts")
@@ -43,7 +46,7 @@ fn library(folder: &Path, name: &str, defines: &[&str]) -> Option<PathBuf> {
 
 fn gate(base: &Path, head: &Path, out: &Path, more: &[&str]) -> Output {
     let (base, head, out) = (base.to_string_lossy(), head.to_string_lossy(), out.to_string_lossy());
-    let mut args = vec!["gate", "small-churn", "--base", &base, "--head", &head, "--out", &out];
+    let mut args = vec!["gate", TINY, "--base", &base, "--head", &head, "--out", &out];
     args.extend(["--budget", "30m"]);
     args.extend(more);
     bench_cli(&args)
@@ -57,8 +60,8 @@ fn a_library_slowed_on_purpose_fails_with_every_file_written() {
     let out = folder.path().join("out");
     let output = gate(&base, &head, &out, &["--junit", "--github"]);
     assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
-    assert!(stdout(&output).contains("FAIL small-churn-1t: +"), "{}", stdout(&output));
-    assert!(stdout(&output).contains("::error title=performance gate::FAIL small-churn-1t"));
+    assert!(stdout(&output).contains("FAIL tiny-churn-1t: +"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("::error title=performance gate::FAIL tiny-churn-1t"));
     for file in ["verdicts.csv", "blocks.csv", "manifest.json", "junit.xml", "comment.md"] {
         assert!(out.join(file).is_file(), "{file}");
     }
@@ -67,7 +70,7 @@ fn a_library_slowed_on_purpose_fails_with_every_file_written() {
     assert_eq!(fs::read_to_string(out.join("blocks.csv")).unwrap().lines().count(), 1 + 36 * 4);
     let page = bench_cli(&["report", &out.to_string_lossy()]);
     assert!(page.status.success(), "{}", stderr(&page));
-    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("FAIL small-churn-1t"));
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("FAIL tiny-churn-1t"));
 }
 
 #[test]
@@ -78,10 +81,10 @@ fn the_same_slowdown_injected_into_the_worker_fails_and_compare_only_tells() {
     let output = gate(system, system, &out, &["--inject-slowdown", "100%"]);
     assert_eq!(output.status.code(), Some(3), "{}{}", stdout(&output), stderr(&output));
     let out = out.to_string_lossy().into_owned();
-    let args = ["compare", "system", "system", "small-churn", "--inject-slowdown", "100%"];
+    let args = ["compare", "system", "system", TINY, "--inject-slowdown", "100%"];
     let told = bench_cli(&[&args[..], &["--out", &out, "--budget", "30m"]].concat());
     assert_eq!(told.status.code(), Some(0), "{}", stderr(&told));
-    assert!(stdout(&told).contains("FAIL small-churn-1t"), "{}", stdout(&told));
+    assert!(stdout(&told).contains("FAIL tiny-churn-1t"), "{}", stdout(&told));
 }
 
 #[test]
@@ -111,12 +114,37 @@ fn a_budget_too_short_for_a_verdict_is_inconclusive_whatever_the_difference() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let out = out.to_string_lossy();
-    let args = ["gate", "small-churn", "--base", "system", "--head", "system", "--out", &out];
+    let args = ["gate", TINY, "--base", "system", "--head", "system", "--out", &out];
     let hurried = ["--inject-slowdown", "300%", "--budget", "1s"];
     let output = bench_cli(&[&args[..], &hurried].concat());
     assert_eq!(output.status.code(), Some(4), "{}{}", stdout(&output), stderr(&output));
     let allowed = bench_cli(&[&args[..], &hurried, &["--allow-inconclusive"]].concat());
     assert_eq!(allowed.status.code(), Some(0), "{}", stderr(&allowed));
+}
+
+#[test]
+fn a_stored_baseline_fails_what_grew_beyond_it_and_is_refused_under_another_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (out, stored) = (file("out"), file("b.json"));
+    let gate = |more: &[&str]| {
+        let args = ["gate", TINY, "--base", "system", "--head", "system", "--out", &out];
+        bench_cli(&[&args[..], &["--budget", "1s", "--allow-inconclusive"], more].concat())
+    };
+    let saved = gate(&["--save-baseline", &stored]);
+    assert_eq!(saved.status.code(), Some(0), "{}", stderr(&saved));
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&fs::read(&stored).unwrap()).unwrap();
+    document["cells"]["tiny-churn-1t"]["counts"]["minor_faults"] = 1.into();
+    fs::write(&stored, document.to_string()).unwrap();
+    let grown = gate(&["--baseline", &stored]);
+    assert_eq!(grown.status.code(), Some(3), "{}{}", stdout(&grown), stderr(&grown));
+    assert!(stdout(&grown).contains("FAIL tiny-churn-1t: minor_faults_against_stored 1 →"));
+    document["key"]["libc"] = "1.0".into();
+    fs::write(&stored, document.to_string()).unwrap();
+    let refused = gate(&["--baseline", &stored]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("stored under `1.0`"), "{}", stderr(&refused));
 }
 
 #[test]
@@ -146,7 +174,7 @@ fn what_is_misspelt_or_missing_is_refused_before_anything_is_measured() {
 
 #[test]
 fn explain_says_what_is_checked_without_measuring() {
-    let output = bench_cli(&["gate", "small-churn", "--explain"]);
+    let output = bench_cli(&["gate", TINY, "--explain"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).contains("small-churn-1t: must be shown < 5 % slower"));
+    assert!(stdout(&output).contains("tiny-churn-1t: must be shown < 5 % slower"));
 }

@@ -2,6 +2,8 @@
 //! that are nobody's typing.
 
 mod common;
+#[path = "run/history.rs"]
+mod history;
 
 use std::collections::BTreeSet;
 use std::fs;

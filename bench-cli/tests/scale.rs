@@ -22,8 +22,8 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
     let out = folder.path().to_string_lossy().into_owned();
     let planned = bench_cli(&[
         "plan",
-        "small-churn",
-        "larson",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml"),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-larson.toml"),
         "--base",
         "system",
         "--head",
@@ -54,7 +54,7 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
     let whole = bench_cli(&["merge", &out]);
     assert_eq!(whole.status.code(), Some(3), "{}", said(&whole));
     assert_eq!(processes(folder.path()), 2 * once, "both cells ran 12 + 24 blocks");
-    assert!(said(&whole).contains("FAIL larson-2t"), "{}", said(&whole));
+    assert!(said(&whole).contains("FAIL tiny-larson-2t"), "{}", said(&whole));
     assert_eq!(cell("2").status.code(), Some(2));
 }
 

@@ -1,12 +1,19 @@
 //! `bench-cli doctor`: what limits this machine as a place to measure.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::{Format, Global};
+use crate::doctor::fix::{self, Changed};
 use crate::doctor::{self, Finding, Resolution, State};
 use crate::error::{CliError, Exit};
 use crate::gate::quantity;
@@ -21,6 +28,18 @@ pub struct DoctorArgs {
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, default_value = "20s")]
     time: Duration,
+    /// Set the kernel as a measurement wants it, run COMMAND, and put everything back; asks first
+    #[arg(long, requires = "command")]
+    fix: bool,
+    /// Do not ask
+    #[arg(long, requires = "fix")]
+    yes: bool,
+    /// Put back what a --fix that was killed had changed
+    #[arg(long, conflicts_with = "fix")]
+    restore: bool,
+    /// What runs under the better settings, after `--`
+    #[arg(last = true, value_name = "COMMAND", requires = "fix")]
+    command: Vec<OsString>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,6 +53,12 @@ struct Report {
 /// # Errors
 /// If a process of the measurement cannot be run, or standard output cannot take the result.
 pub fn run(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
+    if args.restore {
+        return restore();
+    }
+    if args.fix {
+        return run_fixed(args, global);
+    }
     crate::interrupt::listen();
     let findings = doctor::examine();
     let resolution = match args.quick {
@@ -56,6 +81,95 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
     };
     output::print(&format!("{text}\n"))?;
     Ok(Exit::Success)
+}
+
+/// Where it is noted what settings were.
+fn note_of_settings() -> Result<PathBuf, CliError> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("bench-cli/changed-settings.json"))
+        .ok_or_else(|| {
+            CliError::new(Exit::Usage, "there is no folder to note the settings in")
+                .help("set XDG_CACHE_HOME or HOME")
+        })
+}
+
+fn restore() -> Result<Exit, CliError> {
+    let told = match Changed::noted(&note_of_settings()?)? {
+        None => "nothing is to be put back".to_owned(),
+        Some(changed) => format!("{} settings are as they were", changed.put_back()?),
+    };
+    output::print(&format!("{told}\n"))?;
+    Ok(Exit::Success)
+}
+
+/// Changes settings by consent, runs the command, puts them back and ends with its status.
+fn run_fixed(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
+    let changes = fix::wanted(Path::new("/"));
+    for change in &changes {
+        let shown = change.file.display();
+        output::note(&format!("{shown}: `{}`, to be `{}`", change.was, change.wanted));
+    }
+    if changes.is_empty() {
+        if !global.quiet {
+            output::note("nothing that can be set is wrong");
+        }
+    } else if !(args.yes || consent()?) {
+        return Err(CliError::new(Exit::Usage, "nothing was changed and nothing was run"));
+    }
+    crate::interrupt::hold();
+    let changed = match changes.is_empty() {
+        true => None,
+        false => Some(Changed::make(changes, &note_of_settings()?)?),
+    };
+    let status = run_command(&args.command);
+    if let Some(changed) = changed {
+        let n = changed.put_back()?;
+        if !global.quiet {
+            output::note(&format!("{n} settings are as they were"));
+        }
+    }
+    match status?.code() {
+        Some(0) => Ok(Exit::Success),
+        // The status is the command's own, as with `env` or `nice`.
+        Some(code) => std::process::exit(code),
+        None => Ok(Exit::Interrupted),
+    }
+}
+
+/// Whether a person says yes.
+fn consent() -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::new(Exit::Usage, "there is nobody to ask whether to change this")
+            .help("consent with --yes: settings are put back when the command has ended"));
+    }
+    output::note("Change these until the command has ended? [y/N]");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| internal(&error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn run_command(command: &[OsString]) -> Result<ExitStatus, CliError> {
+    let shown = command[0].to_string_lossy();
+    let failed = |error: io::Error| {
+        CliError::new(Exit::Usage, format!("`{shown}` cannot be run")).because(error)
+    };
+    let mut child = Command::new(&command[0]).args(&command[1..]).spawn().map_err(failed)?;
+    let mut asked = None;
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            return Ok(status);
+        }
+        // A terminal tells the command itself of Ctrl-C; one that does not end is ended.
+        if crate::interrupt::requested() {
+            let since: &mut Instant = asked.get_or_insert_with(Instant::now);
+            if since.elapsed() > Duration::from_secs(10) {
+                child.kill().map_err(failed)?;
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn internal(error: &dyn std::fmt::Display) -> CliError {

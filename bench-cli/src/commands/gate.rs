@@ -10,9 +10,11 @@ use clap::Args;
 use super::judge::{self, Common, Job, note};
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
+use crate::gate::base::{self, Recipe};
+use crate::gate::baseline::{Baseline, Key};
 use crate::gate::outcome::Outcome;
 use crate::gate::{files, github, junit};
-use crate::output;
+use crate::{interrupt, output};
 
 /// What to judge and where to say it.
 #[derive(Clone, Debug, Args)]
@@ -24,6 +26,16 @@ pub struct GateArgs {
     /// The reference: a library, or the name of an allocator
     #[arg(long, value_name = "LIBRARY")]
     base: Option<String>,
+    /// Build the base from this git revision, in a work tree of its own, once per commit
+    #[arg(long, value_name = "REVISION", conflicts_with = "base")]
+    base_rev: Option<String>,
+    /// Shell command that builds it there and leaves it at $LIBRARY; what it writes to the folder
+    /// $CACHE is kept for the next one (default: builds this program's own allocator)
+    #[arg(long, value_name = "COMMAND", requires = "base_rev")]
+    base_build: Option<String>,
+    /// Folder of built bases (default: bench-cli/bases in the user's cache)
+    #[arg(long, value_name = "DIR", requires = "base_rev")]
+    base_cache: Option<PathBuf>,
     /// What is judged
     #[arg(long, value_name = "LIBRARY", default_value = "ours")]
     head: String,
@@ -35,6 +47,12 @@ pub struct GateArgs {
     /// Count instructions too, under valgrind, in cells of one thread (seconds per cell)
     #[arg(long)]
     instructions: bool,
+    /// Hold the head's counts against those stored in this file too
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Store the head's counts in this file, for --baseline of later gates
+    #[arg(long, value_name = "FILE")]
+    save_baseline: Option<PathBuf>,
     /// Exit 0 where nothing was shown either way
     #[arg(long)]
     allow_inconclusive: bool,
@@ -53,19 +71,27 @@ pub struct GateArgs {
 pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     if args.explain {
         judge::explain(&args.what, &args.common)?;
-        if args.base.is_none() {
+        if args.base.is_none() && args.base_rev.is_none() {
             return Ok(Exit::Success);
         }
     }
-    let Some(base) = &args.base else {
-        return Err(CliError::new(Exit::Usage, "there is no base to compare with")
-            .help("name one: `bench-cli gate --base OLD.so --head NEW.so`, or `--base system`"));
-    };
     let out = judge::out_folder(global, "gate")?;
-    let job = Job::prepare((base, &args.head), &args.what, &args.common, global)?;
+    let base = base_of(args, global)?;
+    let job = Job::prepare((&base, &args.head), &args.what, &args.common, global)?;
+    let key = Key::here(&job.workers.head, args.instructions);
+    let stored = args.baseline.as_ref().map(|path| Baseline::read(path, &key, &job.prepared));
+    let stored = stored.transpose()?;
     let mut outcome = job.measure(global)?;
     if args.instructions {
         job.count_instructions(&mut outcome, global)?;
+    }
+    if let Some(stored) = &stored {
+        let judged = stored.judge(&outcome, &job.trial.thresholds.limits);
+        outcome.counted.extend(judged);
+    }
+    if let (Some(path), false) = (&args.save_baseline, outcome.interrupted) {
+        Baseline::of(&outcome, key, &job.prepared).write(path)?;
+        note(global, &format!("the head's counts are stored in {}", path.display()));
     }
     let state = if outcome.interrupted { "interrupted" } else { "completed" };
     judge::write_files(&outcome, &job.manifest(state), &out)?;
@@ -79,6 +105,28 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     judge::show(&outcome, global)?;
     note(global, &format!("files: {}", out.display()));
     Ok(outcome.exit(args.allow_inconclusive))
+}
+
+/// The base: a library or name as given, or a revision that is built.
+fn base_of(args: &GateArgs, global: &Global) -> Result<String, CliError> {
+    if let Some(base) = &args.base {
+        return Ok(base.clone());
+    }
+    let Some(revision) = &args.base_rev else {
+        return Err(CliError::new(Exit::Usage, "there is no base to compare with").help(
+            "name one: `bench-cli gate --base OLD.so --head NEW.so`, `--base system`, or \
+             `--base-rev main`",
+        ));
+    };
+    interrupt::listen();
+    let recipe = Recipe {
+        repository: Path::new("."),
+        revision,
+        build: args.base_build.as_deref(),
+        cache: args.base_cache.as_deref(),
+    };
+    let library = base::library(&recipe, &|line| note(global, line))?;
+    Ok(library.display().to_string())
 }
 
 fn tell_github(outcome: &Outcome, out: &Path) -> Result<(), CliError> {

@@ -19,6 +19,7 @@ use crate::gate::thresholds::Thresholds;
 use crate::gate::trial::{Prepared, Trial};
 use crate::gate::workers::Workers;
 use crate::gate::{calibration, explain, files, github, openmetrics, quantity, suite, table};
+use crate::history::commit::Commit;
 use crate::interrupt;
 use crate::output;
 use crate::results::{AllocatorNote, Machine, Manifest, SCHEMA, Subject, utc};
@@ -159,6 +160,7 @@ impl Job {
                 head,
                 allowed: self.trial.thresholds.limits[&Metric::Instructions].allowed(base),
                 quarantined: cell.quarantine.is_some(),
+                stored: false,
             });
         }
         Ok(())
@@ -192,6 +194,7 @@ impl Job {
             seed: self.trial.seed,
             generator: "ChaCha8".to_owned(),
             fingerprint: calibration::fingerprint(&format!("{subjects:?} {allocators:?}")),
+            commit: Commit::checked_out(Path::new(".")),
             machine: Machine::here(),
             subjects,
             allocators,

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod doctor;
 pub mod export;
 pub mod gate;
+pub mod history;
 mod judge;
 pub mod list;
 pub mod preload;

@@ -2,9 +2,10 @@
 //! it matters, the exact fix and whether that needs root.
 //!
 //! `checks` looks at processor, kernel and environment; `memory` at memory, limits and cgroups;
-//! `resolution` measures which difference can be told apart.
+//! `fix` changes settings for the length of one command, `resolution` measures which difference can be told apart.
 
 mod checks;
+pub mod fix;
 mod memory;
 mod resolution;
 

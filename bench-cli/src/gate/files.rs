@@ -73,7 +73,7 @@ pub fn verdicts(outcome: &Outcome) -> Result<Vec<u8>, CliError> {
             row[2] = cell.cell.threads.to_string();
             row[20] = cell.quarantine.as_ref().map_or(String::new(), |q| q.until.to_string());
         }
-        row[3] = c.metric.name().to_owned();
+        row[3] = c.name();
         row[4] = verdict.name().to_owned();
         row[5] = (!c.quarantined).to_string();
         row[17] = c.base.to_string();

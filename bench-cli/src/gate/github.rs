@@ -99,7 +99,7 @@ pub fn markdown(outcome: &Outcome) -> String {
                 text,
                 "| {} | {} | {} | {} | {} | {} |",
                 cell(&c.cell),
-                c.metric.name(),
+                c.name(),
                 c.metric.show(c.base),
                 c.metric.show(c.head),
                 c.metric.show(c.allowed),

@@ -50,7 +50,7 @@ pub fn xml(outcome: &Outcome, allow_inconclusive: bool) -> Result<String, CliErr
             (false, false) => TestCaseStatus::non_success(NonSuccessKind::Failure),
         };
         status.set_message(count.line());
-        let mut case = TestCase::new(format!("{} {}", count.cell, count.metric.name()), status);
+        let mut case = TestCase::new(format!("{} {}", count.cell, count.name()), status);
         case.set_classname("gate.counted");
         counted.add_test_case(case);
     }

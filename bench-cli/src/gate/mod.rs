@@ -5,6 +5,8 @@
 //! | [`quantity`], [`date`] | `5%`, `4m`, `2027-01-31` as people write them |
 //! | [`metric`] | deterministic metrics and their limits |
 //! | [`thresholds`] | `ci/thresholds.toml` |
+//! | [`base`] | the base built from a git revision |
+//! | [`baseline`] | counts of an earlier library, stored with their key |
 //! | [`trial`] | one gate from libraries and plans to an outcome |
 //! | [`scale`] | one gate on many machines |
 //! | [`suite`] | which cells, by name |
@@ -16,6 +18,8 @@
 //!
 //! Statistics live in [`crate::verdict`]; nothing here decides what a number means.
 
+pub mod base;
+pub mod baseline;
 pub mod calibration;
 pub mod date;
 pub mod explain;

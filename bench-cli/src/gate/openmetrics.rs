@@ -44,7 +44,7 @@ pub fn text(outcome: &Outcome) -> String {
     family(&mut text, "gate_counted", "Deterministic metrics, in their own units.");
     for c in &outcome.counted {
         for (side, value) in [("base", c.base), ("head", c.head), ("allowed", c.allowed)] {
-            let (cell, metric) = (label(&c.cell), c.metric.name());
+            let (cell, metric) = (label(&c.cell), c.name());
             let _ = writeln!(
                 text,
                 "gate_counted{{cell=\"{cell}\",metric=\"{metric}\",side=\"{side}\"}} {value}"

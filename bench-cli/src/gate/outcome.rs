@@ -53,6 +53,9 @@ pub struct Counted {
     pub allowed: u64,
     /// Whether the cell is in quarantine.
     pub quarantined: bool,
+    /// Whether `base` comes from a stored baseline, not from the base of this gate.
+    #[serde(default)]
+    pub stored: bool,
 }
 
 impl Counted {
@@ -60,6 +63,13 @@ impl Counted {
     #[must_use]
     pub fn within(&self) -> bool {
         self.head <= self.allowed
+    }
+
+    /// The metric's name, and against what it is held if that is not this gate's base.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let against = if self.stored { "_against_stored" } else { "" };
+        format!("{}{against}", self.metric.name())
     }
 
     /// `FAIL small-churn-1t: instructions 1 200 000 → 1 300 000 (+8.3 %, allowed 1 212 000)`.
@@ -74,7 +84,7 @@ impl Counted {
         format!(
             "{verdict} {}: {} {} → {} ({growth}allowed {})",
             self.cell,
-            self.metric.name(),
+            self.name(),
             self.metric.show(self.base),
             self.metric.show(self.head),
             self.metric.show(self.allowed)
@@ -237,6 +247,7 @@ pub(crate) mod tests {
             head,
             allowed: 116,
             quarantined: false,
+            stored: false,
         };
         found.counted = vec![counted(117)];
         assert_eq!(found.exit(false), Exit::Regression);

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -73,6 +74,8 @@ pub struct Session<'a, R> {
     runner: R,
     rng: ChaCha8Rng,
     deadline: Instant,
+    /// What the blocks of each cell took so far, and their number.
+    spent: BTreeMap<usize, (Duration, u32)>,
     hear: &'a mut dyn FnMut(usize, &CellResult),
     /// Every process of a complete block.
     pub rows: Vec<Row>,
@@ -98,6 +101,7 @@ impl<'a, R: Runner> Session<'a, R> {
             runner,
             rng: ChaCha8Rng::seed_from_u64(seed),
             deadline: Instant::now() + budget,
+            spent: BTreeMap::new(),
             hear,
             rows: Vec::new(),
             interrupted: false,
@@ -109,7 +113,8 @@ impl<R: Runner> Measure for Session<'_, R> {
     type Error = CliError;
 
     fn block(&mut self, cell: usize, stage: Stage, order: Order) -> Result<Asked, CliError> {
-        if self.interrupted || Instant::now() >= self.deadline {
+        let start = Instant::now();
+        if self.interrupted || start >= self.deadline {
             return Ok(Asked::OutOfTime);
         }
         let block = self.rows.iter().filter(|r| (r.cell, r.stage) == (cell, stage)).count() / 4;
@@ -132,7 +137,19 @@ impl<R: Runner> Measure for Session<'_, R> {
             }
         }
         self.rows.append(&mut rows);
+        let (time, blocks) = self.spent.entry(cell).or_default();
+        *time += start.elapsed();
+        *blocks += 1;
         Ok(Asked::Measured(Block { order, times }))
+    }
+
+    fn affords(&self, blocks: &[(usize, usize)]) -> bool {
+        let time = |(cell, n): &(usize, usize)| {
+            let (time, measured) = self.spent.get(cell).copied().unwrap_or_default();
+            time.as_secs_f64() / f64::from(measured.max(1)) * *n as f64
+        };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        blocks.iter().map(time).sum::<f64>() <= left.as_secs_f64()
     }
 
     fn decided(&mut self, cell: usize, result: &CellResult) {

@@ -11,8 +11,8 @@ use super::trial::Prepared;
 use crate::error::CliError;
 use crate::subjects::{self, Amount, Settings, Subject};
 
-/// What a gate runs where neither the command line nor the thresholds say. Each runs its short
-/// form: fixed work of at most 0.2 s, so that a verdict takes minutes.
+/// What a gate runs where neither the command line nor the thresholds say. Each runs its gate
+/// form: fixed work of about 0.1 s, so that a verdict takes minutes.
 pub const DEFAULT: [&str; 6] =
     ["small-churn", "realloc-growth", "profile", "larson", "xmalloc", "mstress"];
 
@@ -42,7 +42,7 @@ pub fn prepare(
                 Subject::Trace(_) => false,
             });
             // No seed: it is the specification's own, so that every gate does the same work.
-            let settings = Settings { threads, amount: Amount::Short, ..Settings::default() };
+            let settings = Settings { threads, amount: Amount::Gate, ..Settings::default() };
             let prepared = subject.prepare(&settings, folder)?;
             let threads = u32::try_from(prepared.threads).unwrap_or(u32::MAX);
             let (workload, touch) = (prepared.name, prepared.touch);

@@ -138,6 +138,7 @@ impl Trial {
                     head,
                     allowed: self.thresholds.limits[&metric].allowed(base),
                     quarantined: cell.quarantine.is_some(),
+                    stored: false,
                 });
             }
         }

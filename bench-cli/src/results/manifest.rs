@@ -5,6 +5,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::commit::Commit;
+
 /// Version of the layout of a run directory.
 pub const SCHEMA: u32 = 1;
 
@@ -27,6 +29,9 @@ pub struct Manifest {
     pub generator: String,
     /// What has to be the same for a run to be continued.
     pub fingerprint: String,
+    /// The commit checked out in the folder in which the command was given, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
     /// Where it ran.
     pub machine: Machine,
     /// What was executed.

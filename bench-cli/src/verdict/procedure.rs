@@ -7,6 +7,11 @@
 //! 1. A difference is used in one stage only: stage 2 begins with no data.
 //! 2. Cells take turns block by block, so that a bad minute of the machine falls on all of them.
 //! 3. Running out of time never fails a cell.
+//!
+//! Stage 2 goes in legs: a leg brings cells to their next look. Where the time does not suffice for
+//! all of them, those go that need the fewest blocks for a decision, and the others wait: blocks
+//! that reach no look decide nothing. Which cells wait may depend on the data, because each look
+//! has its own share of the error, and a look that is not taken cannot err.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +42,11 @@ pub trait Measure {
     /// # Errors
     /// Whatever makes it pointless to go on with any cell.
     fn block(&mut self, cell: usize, stage: Stage, order: Order) -> Result<Asked, Self::Error>;
+
+    /// Whether there is time for all these blocks, given as cell and number.
+    fn affords(&self, _blocks: &[(usize, usize)]) -> bool {
+        true
+    }
 
     /// Hears that `cell` is decided.
     fn decided(&mut self, _cell: usize, _result: &CellResult) {}
@@ -158,10 +168,19 @@ impl Trial<'_> {
                 self.results[cell].cells_left = cells_left;
             }
         }
-        while self.time_left && self.open.contains(&true) {
-            for cell in 0..self.rules.len() {
-                self.turn(cell, Stage::Fresh, rng, measure)?;
-                self.look(cell, cells_left, measure);
+        loop {
+            let leg = self.leg(measure);
+            let longest = leg.iter().map(|(_, lacking)| *lacking).max().unwrap_or(0);
+            if longest == 0 || !self.time_left {
+                break;
+            }
+            for turn in 0..longest {
+                for (cell, lacking) in &leg {
+                    if turn < *lacking {
+                        self.turn(*cell, Stage::Fresh, rng, measure)?;
+                        self.look(*cell, cells_left, measure);
+                    }
+                }
             }
         }
         for cell in 0..self.rules.len() {
@@ -170,6 +189,32 @@ impl Trial<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The open cells that can be brought to their next look in the time there is, by number, and
+    /// the blocks they lack for it.
+    fn leg<M: Measure>(&self, measure: &M) -> Vec<(usize, usize)> {
+        let mut open: Vec<(u64, usize, usize)> = (0..self.rules.len())
+            .filter(|cell| self.open[*cell])
+            .filter_map(|cell| {
+                let (rules, result) = (&self.rules[cell], &self.results[cell]);
+                let have = result.fresh.len();
+                let next = rules.looks.into_iter().find(|look| *look > have)?;
+                let needed = rules.blocks_needed(result.evidence().1, result.cells_left);
+                let lacking = needed.map_or(u64::MAX, |needed| needed.saturating_sub(have as u64));
+                Some((lacking, cell, next - have))
+            })
+            .collect();
+        open.sort_unstable();
+        let mut leg = Vec::with_capacity(open.len());
+        for (_, cell, blocks) in open {
+            leg.push((cell, blocks));
+            if !measure.affords(&leg) {
+                leg.pop();
+            }
+        }
+        leg.sort_unstable();
+        leg
     }
 
     /// One block of `cell`, if it is still open and there is time.
@@ -241,6 +286,7 @@ mod tests {
         blocks_until_timeout: usize,
         faulty: Option<usize>,
         elsewhere: usize,
+        affordable: usize,
     }
 
     impl Scripted {
@@ -252,6 +298,7 @@ mod tests {
                 blocks_until_timeout: usize::MAX,
                 faulty: None,
                 elsewhere: 0,
+                affordable: usize::MAX,
             }
         }
 
@@ -279,6 +326,11 @@ mod tests {
                 times[i] = 0.1 * slower * (1.0 + (self.noise)(process + i));
             }
             Ok(Asked::Measured(Block { order, times }))
+        }
+
+        fn affords(&self, blocks: &[(usize, usize)]) -> bool {
+            let wanted: usize = blocks.iter().map(|(_, n)| n).sum();
+            self.asked.len() + wanted <= self.affordable
         }
     }
 
@@ -327,6 +379,20 @@ mod tests {
         let mut machine = Scripted::new(&[0.5]);
         machine.blocks_until_timeout = 36;
         assert_eq!(verdicts(&machine.run()), [Verdict::Fail]);
+    }
+
+    #[test]
+    fn time_for_one_of_two_cells_brings_one_to_a_decision_instead_of_neither() {
+        // Neither passes stage 1. Time is for 24 blocks of one of them.
+        let mut machine = Scripted::new(&[0.05, 0.2]);
+        machine.affordable = 2 * 12 + 24;
+        let mut fresh: Vec<usize> = machine.run().iter().map(|r| r.fresh.len()).collect();
+        fresh.sort_unstable();
+        assert_eq!(fresh, [0, 24]);
+        let mut machine = Scripted::new(&[0.05, 0.2]);
+        machine.affordable = 2 * 12 + 23;
+        assert_eq!(verdicts(&machine.run()), [Verdict::Inconclusive; 2]);
+        assert_eq!(machine.asked.len(), 24, "blocks that reach no look are not run");
     }
 
     #[test]

@@ -27,5 +27,6 @@ pub use callgrind::valgrind;
 pub use child::{WorkerArgs, work};
 pub use parent::{WorkerError, resident_now, run_once};
 pub(crate) use parent::{apply_allocator, is_scrubbed};
+pub(crate) use proof::libc_version;
 pub use spec::{CellOutcome, CellSpec, End, OUT_OF_MEMORY, Pass, Report};
 pub use workloads::engine::{CallSet, Pace, SlowCall, Touch};

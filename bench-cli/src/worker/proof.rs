@@ -69,7 +69,7 @@ pub(super) fn version() -> Option<String> {
 }
 
 /// The version of the C library, for the system's allocator.
-pub(super) fn libc_version() -> Option<String> {
+pub(crate) fn libc_version() -> Option<String> {
     type Version = unsafe extern "C" fn() -> *const c_char;
     let address = symbol(c"gnu_get_libc_version")?;
     // SAFETY: glibc documents this signature for the name.

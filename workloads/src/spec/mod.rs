@@ -88,6 +88,10 @@ pub struct Spec {
     pub rounds: u32,
     /// Share of `rounds` that makes a short run, of 0.2 s or less.
     pub short: f64,
+    /// Share of `rounds` that makes a cell of a gate: about 0.1 s, so that starting the process is
+    /// the smaller part, and one interruption is not the whole. Without it, `short`.
+    #[serde(default)]
+    pub gate: Option<f64>,
     /// How much of the stream's order is kept.
     #[serde(default = "deps")]
     pub order: Order,
@@ -211,6 +215,9 @@ impl Spec {
         }
         if !(spec.short > 0.0 && spec.short <= 1.0) {
             return nonsense("`short` must be a share of the rounds, above 0 and at most 1");
+        }
+        if spec.gate.is_some_and(|gate| !(gate > 0.0 && gate <= 1.0)) {
+            return nonsense("`gate` must be a share of the rounds, above 0 and at most 1");
         }
         Ok(spec)
     }

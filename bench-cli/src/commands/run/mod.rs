@@ -18,6 +18,7 @@ pub use args::RunArgs;
 use crate::allocators::{self, Allocator};
 use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
+use crate::history::commit::Commit;
 use crate::results::{AllocatorNote, Machine, Manifest, RunDirectory, SCHEMA, Subject, utc};
 
 /// Runs `bench-cli run`.
@@ -85,6 +86,7 @@ fn manifest(
         seed: global.seed,
         generator: "ChaCha8".to_owned(),
         fingerprint: format!("{:016x}", fnv1a(identity.as_bytes())),
+        commit: Commit::checked_out(std::path::Path::new(".")),
         machine: Machine::here(),
         subjects,
         allocators,

@@ -1,0 +1,234 @@
+//! The base of a gate, built from a git revision: in a work tree of its own, once per commit.
+//!
+//! Owns a folder of built libraries, one file per commit and build command; a file appears there
+//! only when its build is complete. The user's own work tree and index are never touched.
+//!
+//! Cost: one build per commit; compiled dependencies are kept between builds.
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::calibration::fingerprint;
+use crate::error::{CliError, Exit};
+use crate::history::commit::Commit;
+use crate::interrupt;
+
+/// What builds the library of this repository.
+const OURS: &str = "cargo build --package allocator-capi --profile preload --features preload \
+                    --target-dir \"$CACHE\" && cp \"$CACHE/preload/liballocator.so\" \"$LIBRARY\"";
+
+/// A revision, and how its library is built.
+#[derive(Clone, Debug)]
+pub struct Recipe<'a> {
+    /// Folder of the repository.
+    pub repository: &'a Path,
+    /// Branch, tag or commit.
+    pub revision: &'a str,
+    /// Shell command that leaves the library at `$LIBRARY`; `None`: that of this repository.
+    pub build: Option<&'a str>,
+    /// Folder of built libraries; `None`: in the user's cache.
+    pub cache: Option<&'a Path>,
+}
+
+/// Where the library of the revision lies, built if it was not yet. `tell` hears of a build.
+///
+/// # Errors
+/// [`Exit::Usage`]: there is no such revision, it is not known how to build it, or it does not
+/// build.
+pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliError> {
+    let revision = recipe.revision;
+    let commit = Commit::of_revision(recipe.repository, revision).ok_or_else(|| {
+        CliError::new(Exit::Usage, format!("there is no revision `{revision}` here")).help(
+            "run this inside the repository, and fetch the revision first: `git fetch origin main`",
+        )
+    })?;
+    let cache = match recipe.cache {
+        Some(cache) => cache.to_owned(),
+        None => default_cache()?,
+    };
+    let build = recipe.build.unwrap_or(OURS);
+    let name = format!("{}-{}.so", commit.hash, &fingerprint(build)[..8]);
+    let written = |error: std::io::Error| {
+        CliError::new(Exit::Usage, format!("cannot write to the folder `{}`", cache.display()))
+            .because(error)
+            .help("choose another folder with --base-cache")
+    };
+    fs::create_dir_all(&cache).map_err(written)?;
+    let cache = fs::canonicalize(&cache).map_err(written)?;
+    let library = cache.join(name);
+    if library.is_file() {
+        return Ok(library);
+    }
+    tell(&format!("building the base: {revision}, commit {}", commit.short()));
+    let tree = WorkTree::add(recipe.repository, &commit)?;
+    if recipe.build.is_none() && !tree.path().join("allocator/capi/Cargo.toml").is_file() {
+        return Err(CliError::new(
+            Exit::Usage,
+            format!("it is not known how to build `{revision}`"),
+        )
+        .because("it is no revision of this program's own repository")
+        .help("say how: --base-build 'make && cp build/libmine.so \"$LIBRARY\"'"));
+    }
+    let built =
+        tempfile::Builder::new().prefix(".building-").tempdir_in(&cache).map_err(written)?;
+    let part = built.path().join("library.so");
+    run_build(build, &tree.path(), &cache.join("build"), &part, &commit)?;
+    fs::rename(&part, &library).map_err(written)?;
+    Ok(library)
+}
+
+fn run_build(
+    build: &str,
+    tree: &Path,
+    objects: &Path,
+    library: &Path,
+    commit: &Commit,
+) -> Result<(), CliError> {
+    let does_not = || {
+        CliError::new(Exit::Usage, format!("the base, commit {}, does not build", commit.short()))
+    };
+    let output = Command::new("sh")
+        .args(["-c", build])
+        .current_dir(tree)
+        .env("LIBRARY", library)
+        .env("CACHE", objects)
+        // What is being measured here is no part of how the base is built.
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| does_not().because(format!("sh: {error}")))?;
+    if interrupt::requested() {
+        return Err(CliError::new(Exit::Interrupted, "interrupted"));
+    }
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
+        return Err(does_not()
+            .because(format!("`{build}` ended with {}:\n    {last}", output.status))
+            .help("try it in a work tree of that commit, or say how it is built: --base-build"));
+    }
+    if !library.is_file() {
+        return Err(does_not()
+            .because(format!("`{build}` left no file at $LIBRARY"))
+            .help("end the command with `cp PATH/TO/LIBRARY.so \"$LIBRARY\"`"));
+    }
+    Ok(())
+}
+
+fn default_cache() -> Result<PathBuf, CliError> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("bench-cli/bases"))
+        .ok_or_else(|| {
+            CliError::new(Exit::Usage, "there is no folder to keep built bases in")
+                .help("name one with --base-cache, or set HOME")
+        })
+}
+
+/// A work tree that goes away with its value.
+struct WorkTree<'a> {
+    repository: &'a Path,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> WorkTree<'a> {
+    fn add(repository: &'a Path, commit: &Commit) -> Result<Self, CliError> {
+        let cannot = |why: &dyn std::fmt::Display| {
+            CliError::new(Exit::Usage, "cannot make a work tree for the base").because(why)
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("bench-cli-base-")
+            .tempdir()
+            .map_err(|error| cannot(&error))?;
+        let tree = WorkTree { repository, folder };
+        let output = git(repository)
+            .args(["worktree", "add", "--quiet", "--detach"])
+            .arg(tree.path())
+            .arg(&commit.hash)
+            .output()
+            .map_err(|error| cannot(&format!("git: {error}")))?;
+        if !output.status.success() {
+            return Err(cannot(&String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        Ok(tree)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("tree")
+    }
+}
+
+impl Drop for WorkTree<'_> {
+    fn drop(&mut self) {
+        // Its folder goes away in any case; this takes it off git's list.
+        let _ =
+            git(self.repository).args(["worktree", "remove", "--force"]).arg(self.path()).output();
+    }
+}
+
+fn git(repository: &Path) -> Command {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(repository).stdin(Stdio::null());
+    git
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A repository whose first commit holds the file `content`.
+    fn repository(home: &Path, content: &str) {
+        fs::write(home.join("content"), content).unwrap();
+        for args in [&["init", "-q"][..], &["add", "content"], &["commit", "-q", "-m", "first"]] {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
+            assert!(git(home).args(identity).args(args).status().unwrap().success());
+        }
+    }
+
+    #[test]
+    fn a_revision_is_built_once_in_a_tree_that_goes_away() {
+        let (home, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        repository(home.path(), "one");
+        // What is not committed is no part of the revision.
+        fs::write(home.path().join("content"), "two").unwrap();
+        let count = cache.path().join("count");
+        let build = format!("cp content \"$LIBRARY\" && echo >> '{}'", count.display());
+        let recipe = Recipe {
+            repository: home.path(),
+            revision: "HEAD",
+            build: Some(&build),
+            cache: Some(cache.path()),
+        };
+        let first = library(&recipe, &|_| {}).unwrap();
+        assert_eq!(fs::read_to_string(&first).unwrap(), "one");
+        assert_eq!(library(&recipe, &|_| panic!("it is there already")).unwrap(), first);
+        assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 1);
+        let trees = git(home.path()).args(["worktree", "list"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&trees.stdout).lines().count(), 1);
+        assert_eq!(fs::read_to_string(home.path().join("content")).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_built_says_why_and_leaves_nothing() {
+        let (home, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        repository(home.path(), "one");
+        let refuse = |revision: &str, build: Option<&str>| {
+            let cache = Some(cache.path());
+            let recipe = Recipe { repository: home.path(), revision, build, cache };
+            let error = library(&recipe, &|_| {}).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            error.to_string()
+        };
+        assert!(refuse("nowhere", None).contains("no revision `nowhere`"));
+        assert!(refuse("--help", None).contains("no revision `--help`"));
+        assert!(refuse("HEAD", None).contains("--base-build"));
+        assert!(refuse("HEAD", Some("echo broken >&2; exit 3")).contains("broken"));
+        assert!(refuse("HEAD", Some("true")).contains("left no file at $LIBRARY"));
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,225 @@
+//! What one folder of results is worth: a value per subject, allocator, conditions and metric.
+//!
+//! A value is the median over the processes of the folder, so that one bad process is no point.
+//! Folders of `run` give the columns of `runs.csv` and the quantiles of `latency.csv`; folders of
+//! `gate` and `compare` give both libraries' own figures, as `base` and `head`, and the slowdown
+//! between them, as `head/base`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{CliError, Exit};
+use crate::results::{Manifest, Recorded, RunRow};
+
+/// What a value belongs to; the machine comes from the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The workload, trace, command or cell.
+    pub subject: String,
+    /// Who served `malloc`.
+    pub allocator: String,
+    /// How it was measured: threads, pass, order, pace, touch, pressure.
+    pub conditions: String,
+    /// A column's name; quantiles are `malloc_p99.9_ns`.
+    pub metric: String,
+}
+
+/// A value and how many processes are behind it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Value {
+    /// Their median.
+    pub median: f64,
+    /// Their number.
+    pub processes: usize,
+}
+
+/// A folder of results, read.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The manifest's text: equal texts are the same folder.
+    pub identity: String,
+    /// What it is worth.
+    pub points: BTreeMap<Key, Value>,
+}
+
+type Samples = BTreeMap<Key, Vec<f64>>;
+
+/// Reads `folder`.
+///
+/// # Errors
+/// [`Exit::Usage`] where there are no finished results, or a file of them is damaged.
+pub fn read(folder: &Path) -> Result<Folder, CliError> {
+    let path = folder.join("manifest.json");
+    let identity = fs::read_to_string(&path).map_err(|e| fault(folder, "manifest.json", &e))?;
+    let manifest: Manifest =
+        serde_json::from_str(&identity).map_err(|e| fault(folder, "manifest.json", &e))?;
+    if !matches!(manifest.state.as_str(), "completed" | "interrupted") {
+        let why = format!("its measurement is {}, not completed", manifest.state);
+        return Err(fault(folder, "manifest.json", &why));
+    }
+    let mut samples = Samples::new();
+    if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
+        of_gate(folder, &mut samples)?;
+    } else {
+        of_run(&Recorded::read(folder)?, &mut samples);
+    }
+    let points = samples.into_iter().filter_map(|(key, values)| Some((key, value(values)?)));
+    let points: BTreeMap<Key, Value> = points.collect();
+    if points.is_empty() {
+        return Err(fault(folder, "no value", &"no process came to its end"));
+    }
+    Ok(Folder { manifest, identity, points })
+}
+
+fn fault(folder: &Path, file: &str, why: &dyn std::fmt::Display) -> CliError {
+    CliError::new(Exit::Usage, format!("`{}` holds no finished results", folder.display()))
+        .because(format!("{file}: {why}"))
+        .help("name folders that `bench-cli run`, `gate` or `compare` wrote, as bench-out/latest")
+}
+
+fn value(mut values: Vec<f64>) -> Option<Value> {
+    values.retain(|value| value.is_finite());
+    values.sort_unstable_by(f64::total_cmp);
+    let (n, middle) = (values.len(), values.len() / 2);
+    let upper = *values.get(middle)?;
+    let median = if n % 2 == 1 { upper } else { f64::midpoint(values[middle - 1], upper) };
+    Some(Value { median, processes: n })
+}
+
+fn of_run(recorded: &Recorded, samples: &mut Samples) {
+    let mut of_id: BTreeMap<&str, &RunRow> = BTreeMap::new();
+    for run in recorded.runs.iter().filter(|run| run.end == "completed") {
+        of_id.insert(&run.run_id, run);
+        for (metric, value) in columns(run) {
+            if let Some(value) = value {
+                samples.entry(key(run, metric)).or_default().push(value as f64);
+            }
+        }
+    }
+    for row in recorded.latency.iter().filter(|r| r.size_class.is_none() && r.thread.is_none()) {
+        let Some(run) = of_id.get(row.run_id.as_str()) else { continue };
+        // Of 0.999 the tenth digit is noise of the conversion.
+        let percent = (row.quantile * 1e6).round() / 1e4;
+        let metric = format!("{}_p{percent}_ns", row.op);
+        samples.entry(key(run, &metric)).or_default().push(row.value_ns as f64);
+    }
+}
+
+/// What is worth following over commits.
+fn columns(run: &RunRow) -> [(&'static str, Option<u64>); 9] {
+    [
+        ("elapsed_ns", run.elapsed_ns),
+        ("cpu_ns", run.cpu_ns),
+        ("instructions", run.instructions),
+        ("peak_rss_bytes", run.peak_rss_bytes),
+        ("peak_live_bytes", run.peak_live_bytes),
+        ("failed_allocations", run.failed_allocations),
+        ("minor_faults", run.minor_faults),
+        ("major_faults", run.major_faults),
+        ("stalled_ns", run.stalled_ns),
+    ]
+}
+
+fn key(run: &RunRow, metric: &str) -> Key {
+    let mut conditions = format!("{}t {}", run.threads, run.pass);
+    for (name, text) in [("order", &run.order), ("pace", &run.pace), ("touch", &run.touch)] {
+        if !text.is_empty() {
+            conditions += &format!(" {name}={text}");
+        }
+    }
+    if !run.pressure.is_empty() {
+        conditions += &format!(" pressure={}", run.pressure);
+    }
+    Key {
+        subject: run.workload.clone(),
+        allocator: run.allocator.clone(),
+        conditions,
+        metric: metric.to_owned(),
+    }
+}
+
+/// The columns of `blocks.csv` that matter here.
+#[derive(Debug, Deserialize)]
+struct BlockRow {
+    cell: String,
+    side: String,
+    elapsed_ns: f64,
+    minor_faults: f64,
+    peak_rss_bytes: f64,
+    failed_allocations: f64,
+}
+
+/// The columns of `verdicts.csv` that matter here.
+#[derive(Debug, Deserialize)]
+struct VerdictRow {
+    cell: String,
+    metric: String,
+    slowdown: Option<f64>,
+    base_value: Option<f64>,
+    head_value: Option<f64>,
+}
+
+fn of_gate(folder: &Path, samples: &mut Samples) -> Result<(), CliError> {
+    let mut note = |cell: &str, allocator: &str, metric: &str, value: f64| {
+        let key = Key {
+            subject: cell.to_owned(),
+            allocator: allocator.to_owned(),
+            conditions: "gate".to_owned(),
+            metric: metric.to_owned(),
+        };
+        samples.entry(key).or_default().push(value);
+    };
+    for row in rows::<BlockRow>(folder, "blocks.csv")? {
+        note(&row.cell, &row.side, "elapsed_ns", row.elapsed_ns);
+        note(&row.cell, &row.side, "minor_faults", row.minor_faults);
+        note(&row.cell, &row.side, "peak_rss_bytes", row.peak_rss_bytes);
+        note(&row.cell, &row.side, "failed_allocations", row.failed_allocations);
+    }
+    for row in rows::<VerdictRow>(folder, "verdicts.csv")? {
+        if let Some(slowdown) = row.slowdown {
+            note(&row.cell, "head/base", "slowdown", slowdown);
+        }
+        // The other counts are in every row of `blocks.csv`.
+        if row.metric == "instructions" {
+            for (side, value) in [("base", row.base_value), ("head", row.head_value)] {
+                if let Some(value) = value {
+                    note(&row.cell, side, "instructions", value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rows<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<Vec<T>, CliError> {
+    csv::Reader::from_path(folder.join(file))
+        .and_then(|mut reader| reader.deserialize().collect())
+        .map_err(|error| fault(folder, file, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_the_median_of_what_is_a_number() {
+        assert_eq!(value(vec![3.0, 1.0, 900.0]), Some(Value { median: 3.0, processes: 3 }));
+        assert_eq!(value(vec![1.0, f64::NAN, 2.0]), Some(Value { median: 1.5, processes: 2 }));
+        assert_eq!(value(vec![]), None);
+    }
+
+    #[test]
+    fn runs_under_other_conditions_are_other_series() {
+        let run = RunRow { threads: 2, pass: "latency".to_owned(), ..RunRow::default() };
+        let pressed = RunRow { pressure: "80%".to_owned(), ..run.clone() };
+        assert_eq!(key(&run, "x").conditions, "2t latency");
+        assert_eq!(key(&pressed, "x").conditions, "2t latency pressure=80%");
+    }
+}
