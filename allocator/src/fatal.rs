@@ -1,15 +1,62 @@
-//! The one way this library ends a process: a line on standard error, then `abort`.
+//! The one way this library ends a process: a line on standard error, then `abort`; and the one way
+//! out of it, a callback of the program's own.
 //!
 //! Nothing is allocated and stdio is not used, so it works in the middle of anything.
 
+use core::ptr;
+// Not from `sync`: loom's atomics cannot stand in a static.
+use core::sync::atomic::{AtomicPtr, Ordering};
+
 use crate::os;
+
+/// What a program does about a fault instead of ending: gets what the report would say (a fragment
+/// such as "double free (check double-free)"), the object's address, and its size in bytes or 0.
+pub type Callback = fn(what: &'static str, address: usize, size: usize);
+
+static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Hands every fault to `callback` from now on; `None` undoes it. A fault found before anything was
+/// changed is then passed over as if the wrong call had not been made; after any other the process
+/// ends all the same, once the callback returned.
+pub fn on_fault(callback: Option<Callback>) {
+    let raw = callback.map_or(ptr::null_mut(), |callback| callback as *mut ());
+    CALLBACK.store(raw, Ordering::Release);
+}
+
+/// Hands the fault to the program's callback; false if there is none.
+fn told(what: &'static str, address: usize, size: usize) -> bool {
+    let raw = CALLBACK.load(Ordering::Acquire);
+    if raw.is_null() {
+        return false;
+    }
+    // SAFETY: only `on_fault` stores here, and it stores a function of this type.
+    let callback = unsafe { core::mem::transmute::<*mut (), Callback>(raw) };
+    callback(what, address, size);
+    true
+}
+
+/// A fault found before anything was changed: returns only if the program has a callback, and then
+/// the caller does nothing.
+#[cold]
+#[inline(never)]
+pub fn fault(what: &'static str, address: usize, size: usize) {
+    if !told(what, address, size) {
+        end(what, address, size);
+    }
+}
 
 /// Reports a broken promise in one line and aborts.
 ///
 /// `what` is a fragment such as "double free"; `address` the object's; `size` its usable size in
 /// bytes, 0 where unknown.
 #[cold]
-pub fn report(what: &str, address: usize, size: usize) -> ! {
+#[inline(never)]
+pub fn report(what: &'static str, address: usize, size: usize) -> ! {
+    told(what, address, size);
+    end(what, address, size)
+}
+
+fn end(what: &str, address: usize, size: usize) -> ! {
     let mut line = Line { bytes: [0; 160], len: 0 };
     line.text(b"allocator: ");
     line.text(what.as_bytes());

@@ -26,6 +26,34 @@ pub enum Mode {
     Classic,
 }
 
+/// What hardened builds do at run time; each can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hardening {
+    /// `canary=on|off`: bytes behind and in front of an object are looked at when it is freed.
+    Canary = 1,
+    /// `zero=on|off`: a freed object is set to zero.
+    Zero = 2,
+    /// `quarantine=on|off`: a freed block waits before it is handed out again.
+    Quarantine = 4,
+    /// `shuffle=on|off`: the blocks of a page are handed out in no order that could be guessed.
+    Shuffle = 8,
+    /// `guard=on|off`: touching some slices of each segment ends the process.
+    Guard = 16,
+}
+
+/// The bits of all [`Hardening`].
+const ALL_HARDENING: u32 = 31;
+
+/// What is in force, where fast paths look. Not from `sync`: loom's atomics cannot stand in a static.
+static HARDENING: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(ALL_HARDENING);
+
+/// Whether a hardened build does this; always false in others.
+#[inline(always)]
+pub fn hardening(what: Hardening) -> bool {
+    cfg!(feature = "hardened")
+        && HARDENING.load(core::sync::atomic::Ordering::Relaxed) & what as u32 != 0
+}
+
 /// When the library writes a report of itself to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -65,6 +93,8 @@ pub struct Options {
     pub purge_thread: bool,
     /// `report=never|exit|usr1|usr2`; counts before the first allocation, in the C face.
     pub report: Report,
+    /// Bits of [`Hardening`]: what a hardened build does. Other builds do not know the options.
+    hardening: u32,
 }
 
 impl Options {
@@ -75,6 +105,7 @@ impl Options {
         sbrk: None,
         purge_thread: false,
         report: Report::Never,
+        hardening: ALL_HARDENING,
     };
 
     /// The settings of `ALLOCATOR_OPTIONS`.
@@ -99,9 +130,33 @@ impl Options {
             b"report=usr2" => self.report = Report::Usr2,
             b"sbrk=on" => self.sbrk = Some(true),
             b"sbrk=off" => self.sbrk = Some(false),
-            _ => return false,
+            _ => return cfg!(feature = "hardened") && self.set_hardening(setting),
         }
         true
+    }
+
+    fn set_hardening(&mut self, setting: &[u8]) -> bool {
+        let named: [(&[u8], Hardening); 5] = [
+            (b"canary", Hardening::Canary),
+            (b"zero", Hardening::Zero),
+            (b"quarantine", Hardening::Quarantine),
+            (b"shuffle", Hardening::Shuffle),
+            (b"guard", Hardening::Guard),
+        ];
+        for (name, what) in named {
+            match setting.strip_prefix(name) {
+                Some(b"=on") => self.hardening |= what as u32,
+                Some(b"=off") => self.hardening &= !(what as u32),
+                _ => continue,
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Puts what fast paths look at in force.
+    pub(crate) fn publish(&self) {
+        HARDENING.store(self.hardening, core::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Stats {
     pub locks_taken: usize,
     /// Times a thread had to wait for a shared lock (a number).
     pub locks_waited: usize,
+    /// Nanoseconds that threads waited for locks; measured in classic mode only.
+    pub lock_wait_ns: usize,
 }
 
 /// What one size class holds, over all threads.

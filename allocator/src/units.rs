@@ -24,6 +24,14 @@ pub(crate) const SLICES: usize = SEGMENT / SLICE;
 /// Requests from here on are served by `mmap`, below by `sbrk` where we own the break.
 pub(crate) const MMAP_THRESHOLD: usize = 128 << 10;
 
+/// Hardened builds only: the last bytes of every block, which say what was asked for and whether the
+/// block is free; nothing that floors keep in a free block may touch them.
+pub(crate) const TRAILER: usize = if cfg!(feature = "hardened") { 8 } else { 0 };
+
+/// Hardened builds only: blocks at the start of a span that are never handed out, so that what is
+/// written in front of the first object is found as in front of any other.
+pub(crate) const SKIPPED: usize = if cfg!(feature = "hardened") { 1 } else { 0 };
+
 /// No object is larger: half the address space, as POSIX's `ptrdiff_t` demands.
 pub(crate) const MAX_OBJECT: usize = isize::MAX as usize;
 

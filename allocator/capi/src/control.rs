@@ -2,7 +2,7 @@
 
 use crate::errno;
 use crate::text::{Sink, Text};
-use allocator::heap;
+use allocator::heap::{self, InForce};
 use core::ffi::{CStr, c_char, c_int};
 
 /// The heap's counters at one moment, in bytes.
@@ -152,9 +152,24 @@ extern "C" fn allocator_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
+/// Appends the mode in force, one line, spelt as options are.
+fn describe_mode(text: &mut Text) {
+    match heap::in_force() {
+        InForce::Production { hardened } => {
+            text.put("  mode=production").put(if hardened { " (hardened build)\n" } else { "\n" });
+        }
+        InForce::Classic { placement, lock, cache, deferred } => {
+            text.put("  mode=classic,placement=").put(placement).put(",lock=").put(lock);
+            text.put(if cache { ",cache=on" } else { ",cache=off" });
+            text.put(if deferred { ",coalesce=deferred\n" } else { ",coalesce=immediate\n" });
+        }
+    }
+}
+
 /// Appends the statistics as lines for people.
 pub(crate) fn describe(text: &mut Text, now: &Picture) {
     text.put("allocator ").put(env!("CARGO_PKG_VERSION")).put("\n");
+    describe_mode(text);
     for (name, bytes) in [
         ("live      bytes in objects          ", now.live),
         ("committed bytes held ready          ", now.committed),
@@ -164,4 +179,11 @@ pub(crate) fn describe(text: &mut Text, now: &Picture) {
     ] {
         text.put("  ").put(name).padded(bytes, 16).put("\n");
     }
+    let locks = heap::statistics();
+    text.put("  locks taken ").number(locks.locks_taken);
+    text.put(", waited for ").number(locks.locks_waited);
+    if locks.lock_wait_ns > 0 {
+        text.put(", for ").number(locks.lock_wait_ns).put(" ns in all");
+    }
+    text.put("\n");
 }

@@ -124,8 +124,8 @@ extern "C" fn _ZnamSt11align_val_tRKSt9nothrow_t(
     }
 }
 
-/// Defines `operator delete` forms. All need the pointer only: it leads to the span record, which a sized or aligned
-/// free would read all the same.
+/// Defines `operator delete` forms that need the pointer only: it leads to the span record, which an aligned free
+/// would read all the same.
 macro_rules! delete {
     ($($name:ident ( $($ignored:ident: $type:ty),* ) = $signature:literal;)*) => {$(
         #[doc = $signature]
@@ -143,16 +143,34 @@ macro_rules! delete {
 delete! {
     _ZdlPv() = "`operator delete(void*)`";
     _ZdaPv() = "`operator delete[](void*)`";
-    _ZdlPvm(_size: usize) = "`operator delete(void*, size_t)`";
-    _ZdaPvm(_size: usize) = "`operator delete[](void*, size_t)`";
     _ZdlPvRKSt9nothrow_t(_nothrow: Nothrow) = "`operator delete(void*, nothrow_t const&)`";
     _ZdaPvRKSt9nothrow_t(_nothrow: Nothrow) = "`operator delete[](void*, nothrow_t const&)`";
     _ZdlPvSt11align_val_t(_alignment: usize) = "`operator delete(void*, align_val_t)`";
     _ZdaPvSt11align_val_t(_alignment: usize) = "`operator delete[](void*, align_val_t)`";
-    _ZdlPvmSt11align_val_t(_size: usize, _alignment: usize) = "`operator delete(void*, size_t, align_val_t)`";
-    _ZdaPvmSt11align_val_t(_size: usize, _alignment: usize) = "`operator delete[](void*, size_t, align_val_t)`";
     _ZdlPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow)
         = "`operator delete(void*, align_val_t, nothrow_t const&)`";
     _ZdaPvSt11align_val_tRKSt9nothrow_t(_alignment: usize, _nothrow: Nothrow)
         = "`operator delete[](void*, align_val_t, nothrow_t const&)`";
+}
+
+/// Defines `operator delete` forms whose size hardened builds compare with the object's.
+macro_rules! sized_delete {
+    ($($name:ident ( $($ignored:ident: $type:ty),* ) = $signature:literal;)*) => {$(
+        #[doc = $signature]
+        ///
+        /// # Safety
+        /// `p` is null or a live object of this allocator of `size` bytes, and nobody uses it afterwards.
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(p: *mut c_void, size: usize, $($ignored: $type),*) {
+            // SAFETY: the caller's contract is `deallocate_known`'s.
+            unsafe { heap::deallocate_known(p.cast(), size) }
+        }
+    )*};
+}
+
+sized_delete! {
+    _ZdlPvm() = "`operator delete(void*, size_t)`";
+    _ZdaPvm() = "`operator delete[](void*, size_t)`";
+    _ZdlPvmSt11align_val_t(_alignment: usize) = "`operator delete(void*, size_t, align_val_t)`";
+    _ZdaPvmSt11align_val_t(_alignment: usize) = "`operator delete[](void*, size_t, align_val_t)`";
 }

@@ -81,14 +81,15 @@ unsafe extern "C" fn reallocarray(p: *mut c_void, count: usize, size: usize) -> 
 
 /// C23: `free` by a caller who knows the size that was asked for.
 ///
-/// The size is not needed: the address alone leads to the span record, which a sized free would read all the same.
+/// The size is no help, for the address alone leads to the span record; but a size that cannot be the object's is
+/// reported.
 ///
 /// # Safety
 /// As `free`; `p` came from malloc, calloc or realloc with this `size`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn free_sized(p: *mut c_void, _size: usize) {
-    // SAFETY: the caller's contract is `deallocate`'s.
-    unsafe { heap::deallocate(p.cast()) }
+unsafe extern "C" fn free_sized(p: *mut c_void, size: usize) {
+    // SAFETY: the caller's contract is `deallocate_sized`'s.
+    unsafe { heap::deallocate_sized(p.cast(), size) }
 }
 
 /// C23: `free` by a caller who knows size and alignment.
@@ -96,9 +97,9 @@ unsafe extern "C" fn free_sized(p: *mut c_void, _size: usize) {
 /// # Safety
 /// As `free`; `p` came from aligned_alloc with these values.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn free_aligned_sized(p: *mut c_void, _alignment: usize, _size: usize) {
-    // SAFETY: the caller's contract is `deallocate`'s.
-    unsafe { heap::deallocate(p.cast()) }
+unsafe extern "C" fn free_aligned_sized(p: *mut c_void, alignment: usize, size: usize) {
+    // SAFETY: the caller's contract is `deallocate_aligned`'s.
+    unsafe { heap::deallocate_aligned(p.cast(), alignment, size) }
 }
 
 /// The name `free` had before ANSI C; glibc kept it for old programs.

@@ -3,7 +3,12 @@
 mod common;
 
 use common::{compile, holds, preloaded, run};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 #[test]
 fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
@@ -36,7 +41,7 @@ fn operators_keep_their_promises_when_linked_statically() {
 fn the_allocator_answers_what_glibc_programs_ask_about_it() {
     let library = common::shared_library().display().to_string();
     let Some(program) = compile("introspection.c", &[&library]) else { return };
-    let outcome = run(&mut preloaded(program));
+    let outcome = run(&mut preloaded(&program));
     outcome.expect_success("introspection.c");
     assert_well_formed(&outcome.stdout);
     for word in [
@@ -51,6 +56,12 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
     for word in ["live", "committed", "mapped"] {
         assert!(outcome.stderr.contains(word), "malloc_stats says {word}:\n{}", outcome.stderr);
     }
+    assert!(outcome.stderr.contains("mode=production\n"), "{}", outcome.stderr);
+    let classic = "mode=classic,placement=best-fit,lock=arena,cache=on";
+    let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", classic));
+    let said = &outcome.stderr;
+    assert!(said.contains(&format!("{classic},coalesce=immediate\n")), "{said}");
+    assert!(said.contains("locks taken "), "{said}");
 }
 
 #[test]
@@ -157,4 +168,55 @@ fn the_header_compiles_alone_in_every_dialect_without_a_warning() {
 fn every_function_fails_cleanly_under_a_limit_and_serves_again_afterwards() {
     let Some(program) = compile("limit.c", &[]) else { return };
     run(&mut preloaded(program)).expect_success("limit.c");
+}
+
+/// An object of each kind: slab, bitmap span below and above the mmap threshold, its own mapping.
+const MISUSED: [usize; 4] = [40, 5_000, 300_000, 3_000_000];
+
+/// Runs every misuse of `misuse.cc` on an object of each kind; those that were not caught, with what
+/// the process did, and how many there are in all. `None` without a compiler.
+fn survivors(library: &Path) -> Option<(Vec<String>, usize)> {
+    // Linked against a library, since the C library may lack `free_sized`.
+    let linked = common::shared_library().display().to_string();
+    let name = library.display().to_string().replace('/', "-");
+    let program = common::compile_to(&format!("misuse{name}"), "misuse.cc", &["-O0", &linked])?;
+    let shapes = run(&mut preloaded(&program)).stdout;
+    let cases: Vec<(&str, usize)> =
+        shapes.lines().flat_map(|shape| MISUSED.map(|size| (shape, size))).collect();
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let judge = |&(shape, size): &(&str, usize)| {
+        let outcome = run(Command::new(&program)
+            .args([shape, &size.to_string()])
+            .env("LD_PRELOAD", library)
+            .env_remove("ALLOCATOR_OPTIONS"));
+        let hangs = outcome.status.signal() == Some(libc::SIGALRM);
+        if outcome.stdout.contains("not caught") || hangs || outcome.status.code() == Some(2) {
+            survivors.lock().expect("no panics").push(format!("{shape} of {size} bytes"));
+        } else if outcome.status.signal() == Some(libc::SIGABRT) {
+            let report = &outcome.stderr;
+            let sound = report.lines().count() == 1 && report.starts_with("allocator: ");
+            assert!(sound, "{shape} of {size} bytes is reported in one line:\n{report}");
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    judge(case);
+                }
+            });
+        }
+    });
+    Some((survivors.into_inner().expect("no panics"), cases.len()))
+}
+
+#[test]
+fn the_hardened_library_survives_no_misuse_and_the_ordinary_one_at_most_two_thirds() {
+    let Some((missed, all)) = survivors(common::hardened_library()) else { return };
+    assert!(all >= 116, "{all} cases");
+    assert_eq!(missed, Vec::<String>::new(), "caught by the hardened library");
+    let (missed, all) = survivors(common::shared_library()).expect("the compiler is still there");
+    println!("the ordinary library catches {} of {all}", all - missed.len());
+    assert!(missed.len() * 3 <= all * 2, "{} of {all} missed: {missed:#?}", missed.len());
 }

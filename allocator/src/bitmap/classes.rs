@@ -7,7 +7,7 @@
 #![expect(clippy::indexing_slicing, reason = "only while tables are computed, at compile time")]
 
 use crate::slab::MAX_SLAB;
-use crate::units::{MMAP_THRESHOLD, SLICE};
+use crate::units::{MMAP_THRESHOLD, SKIPPED, SLICE};
 
 /// The largest request a bitmap span serves.
 pub(crate) const MAX_BITMAP: usize = 1 << 20;
@@ -69,9 +69,9 @@ const fn lengths(short: bool) -> [u8; CLASSES] {
     while class < CLASSES {
         let size = SIZES[class] as usize;
         let target = if size > 512 << 10 {
-            size
+            size + SKIPPED * size
         } else if size > 240 << 10 {
-            2 * size
+            2 * size + SKIPPED * size
         } else if short {
             4 * size
         } else if size <= 8 << 10 {
@@ -170,6 +170,11 @@ impl SizeClass {
     pub(crate) const fn blocks(self, slices: usize) -> usize {
         let blocks = slices * SLICE / self.size();
         if blocks > MAX_BLOCKS { MAX_BLOCKS } else { blocks }
+    }
+
+    /// Slices at the end of a span in which nobody may write: hardened builds, large classes.
+    pub(crate) const fn tail(self) -> usize {
+        if cfg!(feature = "hardened") && self.is_large() { 1 } else { 0 }
     }
 
     /// Whether requests of this class belong to `mmap` rather than `sbrk`.

@@ -13,10 +13,10 @@ use super::span::{
     take_lowest, zero_mask,
 };
 use super::{CLASSES, SizeClass};
-use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, record_of};
+use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, unguard};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
-use crate::units::SLICE;
+use crate::units::{SKIPPED, SLICE};
 
 /// Classes up to 128 KiB have a stash of their own.
 const OWN_STASH: u8 = 55;
@@ -242,7 +242,9 @@ impl Bitmaps {
                 (*record).owner.store(NOBODY, Ordering::Relaxed);
                 (*record).kind = Kind::Free;
             });
-            supply.give_back(span, (*span).live as usize);
+            let slices = (*span).live as usize;
+            unguard(span, SizeClass::from_index((*span).class).tail() * slices);
+            supply.give_back(span, slices);
         }
     }
 
@@ -306,20 +308,22 @@ impl Bitmaps {
                     self.age(turn, supply);
                 }
             }
-            let mut slices = class.span_slices(spans);
+            let mut slices = class.span_slices(spans) + class.tail();
             let run = loop {
                 if let Some(run) = supply.slices(slices, class.is_large()) {
                     break run;
                 }
                 // Memory is short: one block is better than none.
-                let least = class.size().div_ceil(SLICE);
+                let least = ((1 + SKIPPED) * class.size()).div_ceil(SLICE) + class.tail();
                 if slices == least {
                     return null_mut();
                 }
                 slices = least;
             };
             let span = run.head;
-            let full = u64::MAX >> (64 - class.blocks(slices));
+            let blocks = class.blocks(slices - class.tail());
+            let full = (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED);
+            prepare_blocks(&run, class.size(), blocks, class.tail() * slices);
             (*span).free = full;
             (*span).full = full;
             (*span).class = class.index() as u8;

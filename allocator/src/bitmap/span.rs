@@ -100,7 +100,8 @@ pub(super) unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut
     // SAFETY: blocks lie inside the span, so their slices' records do too.
     unsafe {
         let size = SizeClass::from_index((*span).class).size();
-        let blocks = (*span).full.count_ones() as usize;
+        // Not the number of bits: the lowest may be missing (SKIPPED).
+        let blocks = 64 - (*span).full.leading_zeros() as usize;
         let mut next = 0;
         for block in 0..blocks {
             let back = (block * size) >> SLICE_SHIFT;

@@ -228,6 +228,7 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 pub type OnFault = fn(Fault);
 
 /// Hands faults of classic mode to `callback` instead of ending the process; `None` undoes it.
+/// `fatal::on_fault` does the same for all modes.
 pub fn on_fault(callback: Option<OnFault>) {
     let raw = callback.map_or(core::ptr::null_mut(), |callback| callback as *mut ());
     CALLBACK.store(raw, Ordering::Release);
@@ -238,7 +239,7 @@ pub fn on_fault(callback: Option<OnFault>) {
 fn handle(fault: Fault) {
     let raw = CALLBACK.load(Ordering::Acquire);
     if raw.is_null() {
-        fatal::report(fault.kind.line(), fault.address, fault.size);
+        return fatal::fault(fault.kind.line(), fault.address, fault.size);
     }
     // SAFETY: only `on_fault` stores here, and it stores a function of this type.
     let callback = unsafe { core::mem::transmute::<*mut (), OnFault>(raw) };

@@ -9,6 +9,40 @@ use crate::sync::Ordering;
 use crate::thread::GLOBAL;
 use crate::units::SLICE;
 
+/// What is in force, each name as `ALLOCATOR_OPTIONS` spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InForce {
+    /// Thread heaps, in the ordinary or the hardened build.
+    Production {
+        /// Whether this is the hardened build.
+        hardened: bool,
+    },
+    /// The boundary-tag heap and its settings.
+    Classic {
+        /// The placement strategy.
+        placement: &'static str,
+        /// What keeps threads apart.
+        lock: &'static str,
+        /// Whether threads have caches.
+        cache: bool,
+        /// Whether blocks are merged later.
+        deferred: bool,
+    },
+}
+
+/// The mode in force and, in classic mode, its settings.
+pub fn in_force() -> InForce {
+    match classic::snapshot() {
+        None => InForce::Production { hardened: cfg!(feature = "hardened") },
+        Some(snapshot) => InForce::Classic {
+            placement: snapshot.settings.placement.name(),
+            lock: snapshot.settings.lock.name(),
+            cache: snapshot.settings.cache,
+            deferred: snapshot.settings.deferred,
+        },
+    }
+}
+
 /// What the allocator holds now.
 pub fn statistics() -> Stats {
     let mut stats = Stats::default();
@@ -17,6 +51,9 @@ pub fn statistics() -> Stats {
         stats.committed = snapshot.counters.committed + snapshot.mapped_bytes;
         stats.mapped = stats.committed;
         stats.huge = snapshot.mapped_bytes;
+        stats.locks_taken = snapshot.contention.acquisitions as usize;
+        stats.locks_waited = snapshot.contention.waits as usize;
+        stats.lock_wait_ns = snapshot.contention.wait_ns as usize;
         return stats;
     }
     let mut note = |lock: (usize, usize)| {

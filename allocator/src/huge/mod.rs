@@ -7,6 +7,9 @@
 //! Record and first byte share a page on purpose: programs that know malloc from glibc take the page
 //! before an object's first for somebody else's and may map over it (gnulib's test-free does).
 //!
+//! In hardened builds a mapping ends with the object's last page, a gap that is never mapped on purpose
+//! separates it from the next, nothing is cached, and the record carries a checksum.
+//!
 //! # Cost
 //! One lock per call, a binary search among at most 512 free extents. Untouched parts of a mapping
 //! cost nothing, so the cache is limited by what is *resident*: only when more is cached than is
@@ -27,6 +30,15 @@ use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
 const CACHE_FLOOR: usize = 64 << 20;
 /// From the start of a mapping to an object without an alignment of its own: the first record.
 const HEAD: usize = size_of::<Span>();
+const HARDENED: bool = cfg!(feature = "hardened");
+/// Address space left free behind a mapping.
+const GAP: usize = if HARDENED { SEGMENT } else { 0 };
+
+/// Bytes to map for `used` ones.
+fn whole(used: usize) -> usize {
+    if HARDENED { used } else { round_up(used, SEGMENT) }
+}
+
 /// Age in milliseconds after which a cached extent may go; it goes within twice that.
 const EPOCH_MS: u64 = 250;
 
@@ -91,8 +103,23 @@ impl Place {
             record.full = self.offset as u64;
             record.next = ptr::without_provenance_mut(self.mapped);
             record.remote.store(self.used as u64, Ordering::Relaxed);
+            #[cfg(feature = "hardened")]
+            {
+                record.inverse = self.checksum();
+                crate::segment::note(self.base, crate::segment::Segment::Huge);
+            }
             base.add(self.offset)
         }
+    }
+
+    #[cfg(feature = "hardened")]
+    fn checksum(self) -> u32 {
+        let mixed = [self.base, self.offset, self.mapped, self.used]
+            .into_iter()
+            .fold(crate::slab::mix(0), |sum, word| {
+                (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            });
+        (mixed >> 32) as u32
     }
 
     /// # Safety
@@ -122,6 +149,19 @@ pub(crate) unsafe fn huge_record(object: *mut u8) -> *mut Span {
     }
 }
 
+/// Whether a huge object's record is as it was written.
+///
+/// # Safety
+/// `record` is that of a live huge object.
+#[cfg(feature = "hardened")]
+pub(crate) unsafe fn is_intact(record: *mut Span) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let unused = (*record).carved == 0 && (*record).capacity == 0;
+        unused && (*record).inverse == Place::read(record).checksum()
+    }
+}
+
 /// Whether `object` is where the record says that its object is.
 ///
 /// # Safety
@@ -130,7 +170,7 @@ pub(crate) unsafe fn huge_record(object: *mut u8) -> *mut Span {
 pub(crate) unsafe fn is_object(record: *mut Span, object: *mut u8) -> bool {
     // SAFETY: the caller's promise.
     let place = unsafe { Place::read(record) };
-    place.base + place.offset == object.addr()
+    place.base.wrapping_add(place.offset) == object.addr()
 }
 
 /// Bytes usable from the object on.
@@ -173,7 +213,7 @@ impl<K: Kernel> Huge<K> {
         }
         let offset = align.clamp(HEAD, SEGMENT);
         let used = round_up(offset + size.max(1), os::page_size());
-        let mapped = round_up(used, SEGMENT);
+        let mapped = whole(used);
         let reused = if align <= SEGMENT {
             let mut state = self.state.lock();
             let base = state.free.take(mapped);
@@ -208,7 +248,7 @@ impl<K: Kernel> Huge<K> {
     fn map(&self, offset: usize, mapped: usize, used: usize, align: usize) -> Option<Place> {
         // The object, not the base, has the alignment when that is above a segment.
         let lead = if align > SEGMENT { align } else { 0 };
-        let hint = self.next_hint.fetch_add(round_up(mapped, SEGMENT), Ordering::Relaxed);
+        let hint = self.next_hint.fetch_add(round_up(mapped, SEGMENT) + GAP, Ordering::Relaxed);
         // When memory is short, whole units are a luxury; what is cached, too.
         let first = if os::address_space_is_scarce() { used } else { mapped };
         for bytes in [first, used] {
@@ -251,12 +291,14 @@ impl<K: Kernel> Huge<K> {
         let place = unsafe {
             let place = Place::read(record);
             (*record).kind = Kind::Free;
+            #[cfg(feature = "hardened")]
+            crate::segment::forget(place.base);
             place
         };
         let mut state = self.state.lock();
         state.live -= place.used;
         state.mapped -= place.mapped;
-        let whole = place.mapped.is_multiple_of(SEGMENT);
+        let whole = place.mapped.is_multiple_of(SEGMENT) && !HARDENED;
         if !whole || !state.free.insert(place.base, place.mapped) {
             drop(state);
             // SAFETY: the mapping is nobody's.
@@ -337,22 +379,31 @@ impl<K: Kernel> Huge<K> {
         let used = round_up(HEAD + size, os::page_size());
         // Growing objects tend to go on growing.
         let room = if used > old.used { used + size / 8 } else { used };
-        let mapped = round_up(room, SEGMENT);
+        let mapped = if HARDENED { used } else { whole(room) };
+        // Before the old range can become somebody else's.
+        #[cfg(feature = "hardened")]
+        crate::segment::forget(old.base);
+        let stays = || {
+            #[cfg(feature = "hardened")]
+            crate::segment::note(old.base, crate::segment::Segment::Huge);
+            ptr::null_mut()
+        };
         // SAFETY: the mapping is the object's; a target was mapped for it just before.
         unsafe {
             let in_place = self.kernel.remap(old.base, old.mapped, mapped, None);
             let base = match in_place {
                 Ok(base) => base,
                 Err(_) => {
-                    let hint = self.next_hint.fetch_add(mapped, Ordering::Relaxed);
+                    let next = round_up(mapped, SEGMENT) + GAP;
+                    let hint = self.next_hint.fetch_add(next, Ordering::Relaxed);
                     let Ok(target) = os::map_aligned(&self.kernel, hint, mapped, SEGMENT) else {
-                        return ptr::null_mut();
+                        return stays();
                     };
                     match self.kernel.remap(old.base, old.mapped, mapped, Some(target)) {
                         Ok(base) => base,
                         Err(_) => {
                             let _ = self.kernel.unmap(target, mapped);
-                            return ptr::null_mut();
+                            return stays();
                         }
                     }
                 }

@@ -16,6 +16,9 @@ use core::fmt;
 use crate::sync::AtomicU32;
 
 pub(crate) use brk::extend_break;
+#[cfg(feature = "hardened")]
+pub(crate) use syscall::guard;
+
 pub(crate) use numa::{MAX_NODES, Topology};
 pub(crate) use syscall::{
     address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children, page_size, process_id,

@@ -11,6 +11,8 @@ mod number {
     pub(super) const WRITE: usize = 1;
     pub(super) const CLOSE: usize = 3;
     pub(super) const MMAP: usize = 9;
+    #[cfg(feature = "hardened")]
+    pub(super) const MPROTECT: usize = 10;
     pub(super) const MUNMAP: usize = 11;
     pub(super) const MREMAP: usize = 25;
     pub(super) const MADVISE: usize = 28;
@@ -42,6 +44,8 @@ mod number {
     pub(super) const MUNMAP: usize = 215;
     pub(super) const MREMAP: usize = 216;
     pub(super) const MMAP: usize = 222;
+    #[cfg(feature = "hardened")]
+    pub(super) const MPROTECT: usize = 226;
     pub(super) const MADVISE: usize = 233;
     pub(super) const MBIND: usize = 235;
     pub(super) const PRLIMIT64: usize = 261;
@@ -198,6 +202,26 @@ pub(crate) fn address_space_is_scarce() -> bool {
         PROMISES.store(promises, Ordering::Relaxed);
     }
     promises == 2
+}
+
+/// Makes every access to the range end the process, or (`!on`) allows it again; the contents go. By
+/// markers in the page tables where the kernel has them (6.13), else by protection, which costs a
+/// mapping of its own. False if neither can be had: then nothing has changed.
+///
+/// # Safety
+/// The range consists of whole mapped pages, is the caller's, and nobody needs its contents.
+#[cfg(feature = "hardened")]
+pub(crate) unsafe fn guard(address: usize, len: usize, on: bool) -> bool {
+    const MADV_GUARD_INSTALL: usize = 102;
+    const MADV_GUARD_REMOVE: usize = 103;
+    let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
+    let protection = if on { 0 } else { READ_WRITE };
+    // SAFETY: the caller's promise. A kernel without markers refuses the advice as unknown.
+    unsafe {
+        checked("madvise", number::MADVISE, [address, len, advice, 0, 0, 0])
+            .or_else(|_| checked("mprotect", number::MPROTECT, [address, len, protection, 0, 0, 0]))
+            .is_ok()
+    }
 }
 
 /// Sleeps while `word` holds `value`; may return early.

@@ -11,9 +11,15 @@
 //! 2. The `owner` of a record names a heap only while its slice belongs to that heap; else it is
 //!    [`NOBODY`], or 0 in a slice that was never used.
 
+#[cfg(feature = "hardened")]
+mod hardened;
 mod pool;
 mod span;
 
+#[cfg(feature = "hardened")]
+pub(crate) use hardened::{
+    Segment, forget, guard_slices, note, prepare_blocks, segment_at, unguard,
+};
 pub(crate) use pool::{Origin, Pool, Run};
 pub(crate) use span::{Header, Kind, NOBODY, Span, SpanList};
 
@@ -36,6 +42,22 @@ pub(crate) trait Supply {
     /// Whether no second thread exists, so that plain stores may replace atomic exchanges.
     fn alone(&self) -> bool;
 }
+
+/// What hardened builds do to a run that becomes a span; nothing here.
+///
+/// # Safety
+/// As in `hardened`.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _guarded: usize) {}
+
+/// What hardened builds do to a span that is given back; nothing here.
+///
+/// # Safety
+/// As in `hardened`.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(crate) unsafe fn unguard(_span: *mut Span, _guarded: usize) {}
 
 const RECORD_SHIFT: usize = 6;
 const _: () = assert!(size_of::<Span>() == 1 << RECORD_SHIFT, "one cache line a record");

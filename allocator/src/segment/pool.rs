@@ -343,6 +343,9 @@ impl<K: Kernel> Pool<K> {
         if !state.directory.push(&self.kernel, segment) {
             return None;
         }
+        #[cfg(feature = "hardened")]
+        // SAFETY: the segment is the pool's, and nobody has any of its slices yet.
+        (state.used += unsafe { super::guard_slices(segment, state.number) });
         self.kernel.label(segment.addr(), slices * SLICE);
         let node = self.node.load(Ordering::Relaxed);
         if node != u32::MAX {

@@ -12,9 +12,9 @@ use core::ptr::null_mut;
 
 use super::remote::{self, LimboQueue};
 use super::{Block, CLASSES, SizeClass};
-use crate::segment::{Kind, Span, SpanList, Supply, slice_of};
+use crate::segment::{Kind, Span, SpanList, Supply, prepare_blocks, slice_of};
 use crate::sync::Ordering;
-use crate::units::{PAGE, round_up};
+use crate::units::{PAGE, SKIPPED, round_up};
 
 /// A listed span is rich, and preferred to carving, when more than 1/RICH of it is free.
 const RICH: usize = 8;
@@ -77,7 +77,7 @@ impl Slabs {
                 crate::fatal::report("double free", list.addr(), class.size());
             }
             (*span).free = 0;
-            (*span).live = u32::from((*span).carved) + 1;
+            (*span).live = u32::from((*span).carved) + 1 - SKIPPED as u32;
             list
         }
     }
@@ -147,7 +147,7 @@ impl Slabs {
                 }
                 self.count(class);
             } else {
-                let free = (*other).carved as usize - (*other).live as usize;
+                let free = (*other).carved as usize - SKIPPED - (*other).live as usize;
                 if (*other).remote.load(Ordering::Relaxed) == 0
                     && free * RICH <= (*other).carved as usize
                 {
@@ -197,6 +197,7 @@ impl Slabs {
                     self.count(class);
                 } else if let Some(run) = supply.slices(1, false) {
                     span = run.head;
+                    prepare_blocks(&run, class.size(), class.capacity(), 0);
                     self.begin(span, class, supply.identity());
                 } else if !listed.is_null() {
                     span = listed;
@@ -243,7 +244,7 @@ impl Slabs {
     unsafe fn passes_over(&mut self, class: SizeClass, span: *mut Span) -> bool {
         // SAFETY: listed spans are this heap's; the class is in range.
         unsafe {
-            let free = (*span).carved as usize - (*span).live as usize;
+            let free = (*span).carved as usize - SKIPPED - (*span).live as usize;
             let spans = *self.spans.get_unchecked(class.index());
             let extra = self.extra.get_unchecked_mut(class.index());
             if free * POOR >= (*span).capacity as usize
@@ -271,7 +272,7 @@ impl Slabs {
             (*span).remote.store(0, Ordering::Relaxed);
             (*span).next = null_mut();
             (*span).prev = null_mut();
-            (*span).carved = 0;
+            (*span).carved = SKIPPED as u16;
             (*span).capacity = class.capacity() as u16;
             (*span).owner.store(identity, Ordering::Release);
         }
@@ -516,7 +517,7 @@ unsafe fn check_span(
             }
             block = Block::next(block);
         }
-        if (*span).live != u32::from((*span).carved) - free + bias {
+        if (*span).live != u32::from((*span).carved) - SKIPPED as u32 - free + bias {
             return Err(("a span's count of live blocks is wrong", start));
         }
     }
@@ -536,7 +537,7 @@ unsafe fn carve(span: *mut Span, class: SizeClass) -> *mut Block {
         let page_end = round_up((carved + 1) * size, PAGE);
         let upto = (page_end / size).min((*span).capacity as usize);
         let mut next: *mut Block = null_mut();
-        for i in (carved..upto).rev() {
+        for i in super::order_of_blocks(carved, upto) {
             let block = base.add(i * size).cast::<Block>();
             Block::set_next(block, next);
             next = block;

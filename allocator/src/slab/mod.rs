@@ -17,6 +17,9 @@ mod protocol;
 mod remote;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};
+#[cfg(feature = "hardened")]
+pub(crate) use link::mix;
+use link::order_of_blocks;
 pub(crate) use link::set_secret;
 pub(crate) use local::{SlabSupply, Slabs};
 pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};

@@ -29,7 +29,7 @@ use core::ptr::null_mut;
 use super::protocol::{self, Queue};
 use super::{Block, MAX_SLAB, SizeClass};
 use crate::segment::{Span, slice_of};
-use crate::units::{MIN_ALIGN, SLICE};
+use crate::units::{MIN_ALIGN, SLICE, TRAILER};
 
 const _: () = assert!(SLICE / MIN_ALIGN < 1 << 16, "a block's number plus one fits 16 bits");
 
@@ -115,7 +115,7 @@ pub(super) unsafe fn send(span: *mut Span, numbers: &[u16]) -> bool {
     unsafe {
         let base = slice_of(span);
         let size = SizeClass::from_index((*span).class).size();
-        let per_carrier = size / size_of::<u16>() - 2;
+        let per_carrier = (size - TRAILER) / size_of::<u16>() - 2;
         let mut head = 0u16;
         let mut tail: *mut u16 = null_mut();
         let mut rest = numbers;

@@ -134,6 +134,7 @@ impl Global {
 
     /// What can change while the process runs.
     fn apply(&self, options: &Options) {
+        options.publish();
         let (floor, sixteenths, cache) = match options.memory {
             MemoryPolicy::Balanced => (4 << 20, 20, 64 << 20),
             MemoryPolicy::Low => (1 << 20, 2, 8 << 20),

@@ -33,6 +33,8 @@ pub(crate) struct ThreadHeap {
     pub(super) bitmaps: Bitmaps,
     batches: RemoteBatches,
     masks: MaskBatches,
+    #[cfg(feature = "hardened")]
+    pub(crate) quarantine: super::quarantine::Quarantine,
     pub(super) upkeep: Upkeep,
     /// The next parked heap, and the heap created before this one.
     pub(super) next_parked: *mut ThreadHeap,
@@ -202,7 +204,6 @@ impl ThreadHeap {
                 return null_mut();
             }
             tls.set_bin(class.index(), Block::next(list));
-            Block::unmark(list);
             list.cast()
         }
     }
@@ -218,7 +219,6 @@ impl ThreadHeap {
                 return null_mut();
             }
             tls.set_bin(class.index(), Block::next(list));
-            Block::unmark(list);
             list.cast()
         }
     }
@@ -321,6 +321,8 @@ impl ThreadHeap {
 
     /// Puts every block this thread holds back on its span, and gives back the empty spans.
     pub(crate) fn rest(&mut self, tls: Tls) {
+        #[cfg(feature = "hardened")]
+        self.empty_quarantine();
         self.flush();
         // SAFETY: `self` is the calling thread's heap.
         unsafe {
@@ -331,6 +333,18 @@ impl ThreadHeap {
             self.collect();
         }
         self.give_up_spares();
+    }
+
+    /// Frees what waits in the quarantine, as another thread would: that works for any span.
+    #[cfg(feature = "hardened")]
+    fn empty_quarantine(&mut self) {
+        let heap = core::ptr::from_mut(self);
+        // SAFETY: `self` is the calling thread's heap; what waits was freed and belongs to no one.
+        unsafe {
+            (*heap).quarantine.empty(|block| {
+                free_elsewhere(block, crate::segment::record_of(block), heap);
+            });
+        }
     }
 
     /// Gives the empty slices back.

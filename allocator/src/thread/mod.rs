@@ -15,6 +15,8 @@ mod global;
 mod lifecycle;
 mod local;
 mod purger;
+#[cfg(feature = "hardened")]
+mod quarantine;
 mod registry;
 mod tls;
 

@@ -41,9 +41,15 @@ impl<K: Kernel> Pool<K> {
             let len = (*segment).slices as usize * SLICE;
             state.dirty_slices -= dirty;
             state.directory.remove(index);
+            #[cfg(feature = "hardened")]
+            crate::segment::forget(segment.addr());
             if self.kernel.unmap(segment.addr(), len).is_ok() {
                 state.purged += dirty * SLICE;
-            } else if state.directory.push(&self.kernel, segment) {
+                return;
+            }
+            #[cfg(feature = "hardened")]
+            crate::segment::note(segment.addr(), crate::segment::Segment::Pool);
+            if state.directory.push(&self.kernel, segment) {
                 (*segment).index = state.directory.count - 1;
                 state.dirty_slices += dirty;
             }

@@ -5,14 +5,6 @@
 //! instructions, 4 branches, no atomics. `cargo ci instructions` counts them; see
 //! `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
-#[cfg(feature = "hardened")]
-mod checks;
-mod map;
-mod report;
-
-pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
-pub use report::{can_report, for_each_class, for_each_thread, statistics};
-
 use core::ptr;
 
 use crate::bitmap::{self, MAX_BITMAP};
@@ -108,10 +100,7 @@ fn pop(tls: Tls, class: usize) -> Option<*mut u8> {
         return None;
     }
     // SAFETY: a bin holds free blocks of this thread's, each with a link to the next.
-    unsafe {
-        tls.set_bin(class, Block::next(block));
-        Block::unmark(block);
-    }
+    unsafe { tls.set_bin(class, Block::next(block)) };
     Some(block.cast())
 }
 
@@ -309,8 +298,6 @@ pub unsafe fn deallocate(block: *mut u8) {
             return deallocate_multiple_of_segment(block);
         }
         let record = record_of(block);
-        #[cfg(feature = "hardened")]
-        checks::before_free(block, record);
         let tag = (*record).owner.load(Ordering::Relaxed) ^ heap.addr();
         if tag != 0 {
             return deallocate_not_own_slab(block, record, heap, tag);
@@ -341,8 +328,6 @@ unsafe fn deallocate_without_heap(block: *mut u8) {
             return classic::deallocate(block);
         }
         let (record, _) = describe(block);
-        #[cfg(feature = "hardened")]
-        checks::before_free(block, record);
         thread::free_elsewhere(block, record, ptr::null_mut());
     }
 }
@@ -378,8 +363,6 @@ unsafe fn deallocate_multiple_of_segment(block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let record = huge::huge_record(block);
-        #[cfg(feature = "hardened")]
-        checks::before_free(block, record);
         thread::free_elsewhere(block, record, Tls::here().heap());
     }
 }
@@ -511,6 +494,3 @@ pub fn check() -> Result<(), (&'static str, usize)> {
 pub fn round_to_page(size: usize) -> Option<usize> {
     (size <= MAX_OBJECT).then(|| round_up(size, crate::os::page_size()))
 }
-
-#[cfg(test)]
-mod tests;

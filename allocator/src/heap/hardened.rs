@@ -1,0 +1,450 @@
+//! What hardened builds put around every object, and what they test before one is freed.
+//!
+//! The last eight bytes of a block are its *trailer*: the size that was asked for, mixed with a secret
+//! and the block's address; complemented when the block is free, and zero when it was never handed out.
+//! Behind the size that was asked for stand up to eight bytes of *canary*. The first block of a span is
+//! never handed out, so in front of every object stands the trailer of another block.
+//!
+//! | misuse | found by | when |
+//! |---|---|---|
+//! | double free, free of what was never handed out | the trailer | at the free |
+//! | interior, misaligned, foreign address | span record, map of segments | at the free |
+//! | write past the size asked for, by one byte or more | canary, trailer | at the free, realloc |
+//! | write in front of the object | the trailer before it | at the free, realloc |
+//! | write into a freed object | its zeros | when it leaves the quarantine |
+//! | a size that is not the object's | the trailer | at the sized free |
+//!
+//! Freed objects are zeroed and wait in a quarantine of the thread's (see `thread::Quarantine`), so that
+//! an address is not handed out again at once. Objects above 1 MiB end at an unmapped page and are
+//! unmapped when freed.
+//!
+//! # Cost
+//! Eight bytes per object and one block per span. malloc: 2 words written, 1 record read. free: the
+//! size of the object for its zeros, and the line in front of it. Each of `canary`, `zero` and `quarantine` can be
+//! switched off by `ALLOCATOR_OPTIONS`.
+//!
+//! # Invariants
+//! 1. Every block of a slab or bitmap span in use has a trailer in one of its three states.
+//! 2. A block in the quarantine is free by its trailer and live as far as its span knows.
+
+use core::ptr;
+
+use super::routing;
+use super::seal::{
+    State, canary_mask, canary_of, is_zero, live_mark, read_mark, seal, trailer, wiped,
+};
+use crate::bitmap::{self, MAX_BITMAP};
+use crate::block::FaultKind;
+use crate::classic;
+use crate::fatal;
+use crate::huge;
+use crate::options::{self, Hardening};
+use crate::segment::{Kind, Segment, Span, record_of, segment_at, slice_of};
+use crate::slab;
+use crate::sync::Ordering;
+use crate::thread::{GLOBAL, Tls};
+use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SKIPPED, SLICE, SLICE_SHIFT, TRAILER};
+
+/// Bytes at either end of a freed object whose zeros are looked at.
+const LOOKED_AT: usize = 1024;
+
+/// A live block as its record describes it.
+#[derive(Clone, Copy)]
+struct Place {
+    record: *mut Span,
+    /// Bytes of the block, trailer included.
+    capacity: usize,
+    kind: Kind,
+}
+
+/// As [`seal`], for what any floor handed out; null stays null.
+#[inline(never)]
+fn seal_any(block: *mut u8, size: usize) -> *mut u8 {
+    if block.is_null() || classic::is_configured() {
+        return block;
+    }
+    // SAFETY: just handed out by a floor that has records, for `size + TRAILER` bytes.
+    unsafe {
+        let record = huge::huge_record(block);
+        let (capacity, recycled) = match (*record).kind {
+            Kind::Slab => (slab::SizeClass::from_index((*record).class).size(), true),
+            Kind::Bitmap => (bitmap::SizeClass::from_index((*record).class).size(), false),
+            _ => (huge::usable(record), false),
+        };
+        let block = seal(block, size, capacity);
+        if recycled && size >= size_of::<usize>() {
+            block.cast::<usize>().write(0);
+        }
+        block
+    }
+}
+
+/// See [`routing::allocate`].
+#[inline(always)]
+pub fn allocate(size: usize) -> *mut u8 {
+    let block = allocate_ready(size);
+    if block.is_null() { allocate_unready(size) } else { block }
+}
+
+/// See [`routing::allocate`].
+#[inline(always)]
+pub(crate) fn allocate_known(size: usize) -> *mut u8 {
+    allocate(size)
+}
+
+/// See [`routing::allocate_ready`].
+#[inline(always)]
+pub fn allocate_ready(size: usize) -> *mut u8 {
+    let block = routing::allocate_ready(size.saturating_add(TRAILER));
+    if block.is_null() {
+        return block;
+    }
+    // SAFETY: a block of a slab, just handed out; its first word is a link of no more use.
+    unsafe {
+        block.cast::<usize>().write(0);
+        let class = (*record_of(block)).class;
+        seal(block, size, slab::SizeClass::from_index(class).size())
+    }
+}
+
+/// See [`routing::allocate_slowly`].
+#[inline(never)]
+pub fn allocate_slowly(size: usize) -> *mut u8 {
+    if size > MAX_OBJECT - TRAILER {
+        return ptr::null_mut();
+    }
+    seal_any(routing::allocate_slowly(size + TRAILER), size)
+}
+
+/// See [`routing::allocate_at_hand`].
+#[inline]
+pub fn allocate_at_hand(size: usize) -> *mut u8 {
+    seal_any(routing::allocate_at_hand(size.saturating_add(TRAILER)), size)
+}
+
+/// See [`routing::allocate_unready`].
+#[inline(never)]
+pub fn allocate_unready(size: usize) -> *mut u8 {
+    let block = allocate_at_hand(size);
+    if block.is_null() { allocate_slowly(size) } else { block }
+}
+
+/// See [`routing::allocate_zeroed`].
+pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    if size > MAX_OBJECT - TRAILER {
+        return ptr::null_mut();
+    }
+    seal_any(routing::allocate_zeroed(size + TRAILER), size)
+}
+
+/// See [`routing::allocate_aligned`].
+pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
+    if size > MAX_OBJECT - TRAILER {
+        return ptr::null_mut();
+    }
+    seal_any(routing::allocate_aligned(align, size + TRAILER), size)
+}
+
+/// The block at `address`, if one can begin there.
+///
+/// # Safety
+/// Nothing is asked of `block`. Its record is read only if the map of segments knows it.
+#[inline(always)]
+unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
+    if block.addr() & (MIN_ALIGN - 1) != 0 {
+        return Err(FaultKind::MisalignedFree);
+    }
+    match segment_at(block.addr()) {
+        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => {}
+        // SAFETY: what is not a pool's may be an object with a mapping of its own.
+        other => return unsafe { huge_place(block, other) },
+    }
+    let record = record_of(block);
+    // SAFETY: the records of a pool's segment are always mapped, and those of slices in use do not
+    // change while one of their blocks is live; if none is, the misuse is what is looked for.
+    unsafe {
+        match (*record).kind {
+            Kind::Slab => {
+                let capacity = slab::SizeClass::from_index((*record).class).size();
+                let offset = block.addr() - slice_of(record).addr();
+                let number = offset as u32 / (capacity as u32).max(1);
+                if number as usize * capacity != offset {
+                    return Err(FaultKind::InteriorFree);
+                }
+                if (number as usize) < SKIPPED || number >= u32::from((*record).carved) {
+                    return Err(FaultKind::InvalidFree);
+                }
+                Ok(Place { record, capacity, kind: Kind::Slab })
+            }
+            Kind::Bitmap => {
+                let capacity = bitmap::SizeClass::from_index((*record).class).size();
+                let (span, bit) = bitmap::locate(record, block);
+                let back = (*record).back as usize;
+                let offset = (block.addr() & (SLICE - 1)) + (back << SLICE_SHIFT);
+                if bit.trailing_zeros() as usize * capacity != offset {
+                    return Err(FaultKind::InteriorFree);
+                }
+                if (*span).full & bit == 0 {
+                    return Err(FaultKind::InvalidFree);
+                }
+                Ok(Place { record, capacity, kind: Kind::Bitmap })
+            }
+            Kind::Free | Kind::Huge => Err(FaultKind::InvalidFree),
+        }
+    }
+}
+
+/// As [`place_of`], for an address that lies in no slice of a pool.
+///
+/// # Safety
+/// As [`place_of`].
+#[cold]
+#[inline(never)]
+unsafe fn huge_place(block: *mut u8, segment: Option<Segment>) -> Result<Place, FaultKind> {
+    let base = match segment {
+        Some(Segment::Huge) if block.addr() & (SEGMENT - 1) != 0 => record_of(block),
+        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) != 0 => {
+            return Err(FaultKind::InvalidFree);
+        }
+        _ if block.addr() & (SEGMENT - 1) != 0 => return Err(FaultKind::ForeignFree),
+        _ => {
+            if segment_at(block.addr().wrapping_sub(SEGMENT)) != Some(Segment::Huge) {
+                return Err(FaultKind::ForeignFree);
+            }
+            // SAFETY: only an address is computed.
+            unsafe { huge::huge_record(block) }
+        }
+    };
+    // SAFETY: the first pages of a huge object's mapping are mapped, and any bytes are a record but
+    // for its kind, which is therefore read as a byte.
+    unsafe {
+        let kind = (&raw const (*base).kind).cast::<u8>().read();
+        if !huge::is_object(base, block) {
+            // Where the object begins, only its own record can be wrong.
+            let first = block.addr() & (SEGMENT - 1) == size_of::<Span>();
+            return Err(if first { FaultKind::CorruptHeader } else { FaultKind::InteriorFree });
+        }
+        if kind != Kind::Huge as u8 || !huge::is_intact(base) {
+            return Err(FaultKind::CorruptHeader);
+        }
+        Ok(Place { record: base, capacity: huge::usable(base), kind: Kind::Huge })
+    }
+}
+
+/// The block at `block` and the size of the object in it, or what is wrong.
+///
+/// # Safety
+/// As [`place_of`].
+#[inline(always)]
+unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
+    // SAFETY: the block was found in a span in use, or is a huge object.
+    unsafe {
+        let place = place_of(block)?;
+        let capacity = place.capacity;
+        let stored = trailer(block, capacity).load(Ordering::Relaxed);
+        let size = match read_mark(block, capacity, stored) {
+            State::Live(size) => size,
+            State::Freed(_) => return Err(FaultKind::DoubleFree),
+            State::Fresh => return Err(FaultKind::InvalidFree),
+            State::Damaged => return Err(FaultKind::Overflow),
+        };
+        if options::hardening(Hardening::Canary) {
+            let found = block.add(size).cast::<u64>().read_unaligned();
+            if (found ^ canary_of(block)) & canary_mask(size, capacity) != 0 {
+                return Err(FaultKind::Overflow);
+            }
+            if place.kind != Kind::Huge {
+                let before = block.sub(capacity);
+                let stored = trailer(before, capacity).load(Ordering::Relaxed);
+                if matches!(read_mark(before, capacity, stored), State::Damaged) {
+                    return Err(FaultKind::CorruptHeader);
+                }
+            }
+        }
+        Ok((place, size))
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn found(kind: FaultKind, block: *mut u8) {
+    fatal::fault(kind.line(), block.addr(), 0);
+}
+
+/// See [`routing::deallocate`].
+///
+/// # Safety
+/// As there.
+#[inline]
+pub unsafe fn deallocate(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { judge(block, |_| true) }
+}
+
+/// See [`routing::deallocate_sized`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn deallocate_sized(block: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { judge(block, |asked| asked == size) }
+}
+
+/// See [`routing::deallocate_known`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn deallocate_known(block: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { deallocate_sized(block, size) }
+}
+
+/// See [`routing::deallocate_aligned`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn deallocate_aligned(block: *mut u8, align: usize, size: usize) {
+    let aligned = align.is_power_of_two() && block.addr() & (align - 1) == 0;
+    // SAFETY: the caller's promise.
+    unsafe { judge(block, |asked| asked == size && aligned) }
+}
+
+/// Frees `block` if nothing is wrong with it and `fits` its size.
+///
+/// # Safety
+/// As [`routing::deallocate`].
+#[inline(always)]
+unsafe fn judge(block: *mut u8, fits: impl Fn(usize) -> bool) {
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise, as far as it was not found broken.
+    unsafe {
+        if Tls::here().heap().is_null() && classic::is_configured() {
+            return routing::deallocate(block);
+        }
+        match open(block) {
+            Ok((_, size)) if !fits(size) => found(FaultKind::SizeMismatch, block),
+            Ok((place, size)) => retire(block, place, size),
+            Err(kind) => found(kind, block),
+        }
+    }
+}
+
+/// Frees an object that was found sound.
+///
+/// # Safety
+/// The object is live, as `open` described it, and nobody uses it any more.
+#[inline(always)]
+unsafe fn retire(block: *mut u8, place: Place, size: usize) {
+    // SAFETY: the caller's promise; a block that leaves the quarantine entered it here.
+    unsafe {
+        if place.kind == Kind::Huge {
+            return routing::deallocate(block);
+        }
+        if options::hardening(Hardening::Zero) {
+            block.write_bytes(0, wiped(size, place.capacity));
+        }
+        trailer(block, place.capacity).store(!live_mark(block, size), Ordering::Relaxed);
+        let heap = Tls::here().heap();
+        if heap.is_null() || !options::hardening(Hardening::Quarantine) {
+            return routing::deallocate(block);
+        }
+        let oldest = (*heap).quarantine.exchange(block, place.kind == Kind::Slab);
+        if !oldest.is_null() {
+            inspect_freed(oldest);
+            routing::deallocate(oldest);
+        }
+    }
+}
+
+/// Ends the process if somebody wrote into a freed object.
+///
+/// # Safety
+/// `block` was freed by [`retire`] and is still in a span in use.
+#[inline(always)]
+unsafe fn inspect_freed(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let record = record_of(block);
+        let capacity = match (*record).kind {
+            Kind::Slab => slab::SizeClass::from_index((*record).class).size(),
+            _ => bitmap::SizeClass::from_index((*record).class).size(),
+        };
+        let stored = trailer(block, capacity).load(Ordering::Relaxed);
+        let State::Freed(size) = read_mark(block, capacity, stored) else {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+        };
+        if options::hardening(Hardening::Zero) {
+            let bytes = wiped(size, capacity);
+            let look = bytes.min(LOOKED_AT);
+            let rest = (bytes - look).min(LOOKED_AT);
+            if !is_zero(block, look) || !is_zero(block.add(bytes - rest), rest) {
+                fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
+            }
+        }
+    }
+}
+
+/// What was asked for: no byte behind it belongs to the program.
+///
+/// # Safety
+/// `block` is live.
+pub unsafe fn usable_size(block: *mut u8) -> usize {
+    if classic::is_configured() {
+        // SAFETY: the caller's promise.
+        return unsafe { routing::usable_size(block) };
+    }
+    // SAFETY: the caller's promise, as far as it was not found broken.
+    match unsafe { open(block) } {
+        Ok((_, size)) => size,
+        Err(kind) => {
+            found(kind, block);
+            0
+        }
+    }
+}
+
+/// See [`routing::reallocate`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise, as far as it was not found broken.
+    unsafe {
+        if classic::is_configured() {
+            return routing::reallocate(block, size);
+        }
+        if size > MAX_OBJECT - TRAILER {
+            return ptr::null_mut();
+        }
+        let (place, old) = match open(block) {
+            Ok(object) => object,
+            Err(kind) => {
+                found(kind, block);
+                return ptr::null_mut();
+            }
+        };
+        let (needed, capacity) = (size + TRAILER, place.capacity);
+        if needed <= capacity && (needed >= capacity / 2 || capacity <= 64) {
+            if size < old && options::hardening(Hardening::Zero) {
+                block.add(size).write_bytes(0, wiped(old, capacity) - size);
+            }
+            return seal(block, size, capacity);
+        }
+        if place.kind == Kind::Huge && needed > MAX_BITMAP {
+            let moved = GLOBAL.huge.resize(place.record, needed);
+            if !moved.is_null() {
+                return seal_any(moved, size);
+            }
+        }
+        let new = allocate(size);
+        if !new.is_null() {
+            ptr::copy_nonoverlapping(block, new, old.min(size));
+            retire(block, place, old);
+        } else if needed <= capacity {
+            return seal(block, size, capacity);
+        }
+        new
+    }
+}

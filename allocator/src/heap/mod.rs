@@ -1,0 +1,46 @@
+//! What every face of the library calls: allocating, freeing, asking.
+//!
+//! Routing decides which floor serves a request. In hardened builds `hardened` stands before it, under
+//! the same names: it seals what is handed out and judges what comes back.
+
+#[cfg(feature = "hardened")]
+mod hardened;
+mod map;
+mod report;
+#[cfg_attr(
+    feature = "hardened",
+    expect(
+        dead_code,
+        unreachable_pub,
+        reason = "hardened builds take other functions from `hardened`"
+    )
+)]
+mod routing;
+#[cfg(feature = "hardened")]
+mod seal;
+#[cfg(not(feature = "hardened"))]
+mod sized;
+
+#[cfg(feature = "hardened")]
+pub(crate) use hardened::allocate_known;
+#[cfg(feature = "hardened")]
+pub use hardened::{
+    allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
+    allocate_unready, allocate_zeroed, deallocate, deallocate_aligned, deallocate_known,
+    deallocate_sized, reallocate, usable_size,
+};
+pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
+pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
+#[cfg(not(feature = "hardened"))]
+pub(crate) use routing::allocate_known;
+#[cfg(not(feature = "hardened"))]
+pub use routing::{
+    allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
+    allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
+};
+pub use routing::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
+#[cfg(not(feature = "hardened"))]
+pub use sized::{deallocate_aligned, deallocate_known, deallocate_sized};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Frees by callers who know the size: what can be compared without cost to anybody else.
+
+use super::{deallocate, usable_size};
+use crate::bitmap::MAX_BITMAP;
+use crate::block::FaultKind;
+use crate::fatal;
+
+/// As [`deallocate`], where a caller who knows the size is in a hurry: C++'s sized `delete`. The size
+/// is looked at in hardened builds only; here it would cost the fast path.
+///
+/// # Safety
+/// As [`deallocate`].
+#[inline(always)]
+pub unsafe fn deallocate_known(block: *mut u8, _size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { deallocate(block) }
+}
+
+/// As [`deallocate`], by a caller who knows the `size` that was asked for, in bytes. A size that
+/// cannot be the block's is a fault, and then nothing is freed.
+///
+/// # Safety
+/// As [`deallocate`].
+pub unsafe fn deallocate_sized(block: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !block.is_null() {
+            let usable = usable_size(block);
+            // No class wastes half of a block; a mapping of its own may.
+            let too_small = size < usable / 2 && usable > 64 && usable <= MAX_BITMAP;
+            if size > usable || too_small {
+                return fatal::fault(FaultKind::SizeMismatch.line(), block.addr(), usable);
+            }
+        }
+        deallocate(block);
+    }
+}
+
+/// As [`deallocate_sized`], for a block of [`allocate_aligned`](super::allocate_aligned).
+///
+/// # Safety
+/// As [`deallocate`].
+pub unsafe fn deallocate_aligned(block: *mut u8, align: usize, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !block.is_null() {
+            let usable = usable_size(block);
+            let aligned = align.is_power_of_two() && block.addr() & (align - 1) == 0;
+            if size > usable || !aligned {
+                return fatal::fault(FaultKind::SizeMismatch.line(), block.addr(), usable);
+            }
+        }
+        deallocate(block);
+    }
+}
