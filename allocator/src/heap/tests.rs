@@ -6,6 +6,7 @@ use std::thread;
 use std::vec::Vec;
 
 use super::*;
+use crate::thread::GLOBAL;
 use crate::units::*;
 
 /// A small generator, so that a failure can be repeated.

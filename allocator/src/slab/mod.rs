@@ -15,6 +15,7 @@ mod link;
 mod local;
 mod protocol;
 mod remote;
+mod span;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};
 #[cfg(feature = "hardened")]

@@ -1,0 +1,66 @@
+//! One slab span: how its blocks are made, a page at a time, and what must hold of it.
+
+use core::ptr::null_mut;
+
+use super::{Block, SizeClass};
+use crate::segment::{Kind, Span, slice_of};
+use crate::units::{PAGE, SKIPPED, round_up};
+
+/// # Safety
+/// The caller owns the span.
+pub(super) unsafe fn check_span(
+    span: *mut Span,
+    class: SizeClass,
+    bias: u32,
+) -> Result<(), (&'static str, usize)> {
+    let start = slice_of(span).addr();
+    // SAFETY: the caller's promise; links are followed only inside the slice.
+    unsafe {
+        if (*span).kind != Kind::Slab || (*span).class as usize != class.index() {
+            return Err(("a span record was overwritten", start));
+        }
+        let mut block = (*span).free as usize as *mut Block;
+        let mut free = 0;
+        while !block.is_null() {
+            let offset = block.addr().wrapping_sub(start);
+            if !offset.is_multiple_of(class.size())
+                || offset >= (*span).carved as usize * class.size()
+            {
+                return Err(("a free block's link was overwritten", block.addr()));
+            }
+            free += 1;
+            if free > u32::from((*span).carved) {
+                return Err(("a block is free twice", block.addr()));
+            }
+            block = Block::next(block);
+        }
+        if (*span).live != u32::from((*span).carved) - SKIPPED as u32 - free + bias {
+            return Err(("a span's count of live blocks is wrong", start));
+        }
+    }
+    Ok(())
+}
+
+/// Makes blocks of the next page of `span` and returns them as a list.
+///
+/// # Safety
+/// The caller owns the span, which is not wholly carved.
+pub(super) unsafe fn carve(span: *mut Span, class: SizeClass) -> *mut Block {
+    let size = class.size();
+    let base = slice_of(span);
+    // SAFETY: blocks below `capacity` lie inside the slice; none of these was handed out before.
+    unsafe {
+        let carved = (*span).carved as usize;
+        let page_end = round_up((carved + 1) * size, PAGE);
+        let upto = (page_end / size).min((*span).capacity as usize);
+        let mut next: *mut Block = null_mut();
+        for i in super::order_of_blocks(carved, upto) {
+            let block = base.add(i * size).cast::<Block>();
+            Block::set_next(block, next);
+            next = block;
+        }
+        (*span).carved = upto as u16;
+        (*span).live += (upto - carved) as u32;
+        next
+    }
+}
