@@ -53,6 +53,8 @@ enum Command {
     Run(commands::run::RunArgs),
     /// Say which allocator and tuning suits a trace, and what each choice costs
     Recommend(commands::recommend::RecommendArgs),
+    /// Derive size classes of our allocator from a trace, and say what they would save
+    Tune(commands::tune::TuneArgs),
     /// List what can be measured, under what, and what is measured
     List(commands::list::ListArgs),
     /// Say what limits this machine as a place to measure
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
         None => commands::run::run(commands::run::RunArgs::default(), &cli.global),
         Some(Command::Run(args)) => commands::run::run(args, &cli.global),
         Some(Command::Recommend(args)) => commands::recommend::run(args, &cli.global),
+        Some(Command::Tune(args)) => commands::tune::run(&args, &cli.global),
         Some(Command::List(args)) => commands::list::run(&args, &cli.global),
         Some(Command::Doctor(args)) => commands::doctor::run(&args, &cli.global),
         Some(Command::Preload(args)) => commands::preload::run(&args),

@@ -56,10 +56,20 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
     assert_eq!(processes(folder.path()), 2 * once, "both cells ran 12 + 24 blocks");
     assert!(said(&whole).contains("FAIL tiny-larson-2t"), "{}", said(&whole));
     assert_eq!(cell("2").status.code(), Some(2));
+
+    // Two latency processes a side and cell; the sum over the cells holds every call.
+    let counts = |run: &str| -> u64 {
+        let table = fs::read_to_string(folder.path().join("latency.csv")).unwrap();
+        let line = table.lines().find(|line| line.starts_with(&format!("{run},all,,,0.5,")));
+        line.unwrap().rsplit(',').next().unwrap().parse().unwrap()
+    };
+    let cells = counts("small-churn-1t--base") + counts("larson-2t--base");
+    assert!(cells > 0 && counts("all-cells--base") == cells);
+    assert_eq!(counts("all-cells--head"), cells, "both sides did the same work");
 }
 
 #[test]
-fn a_changed_library_or_a_damaged_record_is_refused() {
+fn a_changed_library_is_refused_and_a_damaged_record_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_string_lossy().into_owned();
     let args = ["plan", "small-churn", "--base", "system", "--head", "system", "--out", &out];
@@ -74,7 +84,8 @@ fn a_changed_library_or_a_damaged_record_is_refused() {
     assert!(said(&refused).contains("is not the one of the plan"), "{}", said(&refused));
     fs::create_dir(folder.path().join("cells")).unwrap();
     fs::write(folder.path().join("cells/0.json"), "{").unwrap();
-    let refused = bench_cli(&["merge", &out]);
-    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
-    assert!(said(&refused).contains("cells/0.json"), "{}", said(&refused));
+    let merged = bench_cli(&["merge", &out]);
+    assert_eq!(merged.status.code(), Some(4), "{}", said(&merged));
+    assert!(said(&merged).contains("cells/0.json"), "{}", said(&merged));
+    assert!(said(&merged).contains("--index 0`"), "{}", said(&merged));
 }

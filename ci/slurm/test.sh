@@ -46,5 +46,16 @@ done
 # Everything but the times has to be equal: cells, stages, blocks, orders, sides, seeds.
 untimed() { cut -d, -f1-7 "$1/blocks.csv" | sort; }
 diff <(untimed "$work/slurm-run") <(untimed "$work/local-run")
+# So have the histograms of single calls, added over the cells: the same calls, each counted once.
+calls() { cut -d, -f1,2,7 "$1/latency.csv" | sort -u; }
+diff <(calls "$work/slurm-run") <(calls "$work/local-run")
+echo "equal: $(calls "$work/local-run" | grep -c all-cells) added histograms, the same counts in both"
+# Times are equal only statistically: the medians of both, to look at.
+median() { grep "^$2," "$1/blocks.csv" | grep ",$3," | cut -d, -f8 | sort -n |
+  awk '{v[NR] = $1} END {printf "%.1f ms", v[int((NR + 1) / 2)] / 1e6}'; }
+for cell in $(tail -n +2 "$work/local-run/blocks.csv" | cut -d, -f1 | sort -u); do
+  echo "$cell base: $(median "$work/slurm-run" "$cell" base) by Slurm," \
+    "$(median "$work/local-run" "$cell" base) here"
+done
 echo "equal: $(($(wc -l <"$work/local-run/blocks.csv") - 1)) processes, the same in both"
 rm -rf "$work/slurm-run" "$work/local-run"

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::output;
-use crate::results::{Recorded, atomic};
+use crate::results::{Recorded, atomic, read_log};
 use crate::session::{self, Line};
 
 /// What to export and how.
@@ -155,7 +153,7 @@ fn hgrm(folder: &Path, out: &Path) -> Result<usize, CliError> {
         let path = entry.path();
         let Ok(text) = fs::read(&path) else { continue };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        for (tag, histogram) in histograms(&text).map_err(|why| {
+        for (tag, histogram) in read_log(&text).map_err(|why| {
             CliError::new(Exit::Usage, format!("`{}` is damaged", path.display())).because(why)
         })? {
             let file = out.join(format!("{stem}--{}.hgrm", tag.replace(['/', ':'], "-")));
@@ -164,24 +162,6 @@ fn hgrm(folder: &Path, out: &Path) -> Result<usize, CliError> {
         }
     }
     Ok(written)
-}
-
-/// The distributions of one log, by tag.
-fn histograms(text: &[u8]) -> Result<Vec<(String, Histogram<u64>)>, String> {
-    let mut found = Vec::new();
-    let mut deserializer = Deserializer::new();
-    for entry in IntervalLogIterator::new(text) {
-        let Ok(entry) = entry else { return Err("a line is no histogram".to_owned()) };
-        if let LogEntry::Interval(interval) = entry {
-            let bytes = crate::results::from_base64(interval.encoded_histogram())
-                .ok_or("a histogram is not in base64")?;
-            let histogram: Histogram<u64> =
-                deserializer.deserialize(&mut &bytes[..]).map_err(|error| error.to_string())?;
-            let tag = interval.tag().map_or("all", |tag| tag.as_str());
-            found.push((tag.to_owned(), histogram));
-        }
-    }
-    Ok(found)
 }
 
 /// The percentile text that HdrHistogram's tools print and plot, values in nanoseconds.

@@ -1,6 +1,7 @@
 //! One module per subcommand: its arguments, and a `run` that returns how the process ends.
 
 pub mod calibrate;
+mod cell_latency;
 pub mod compare;
 pub mod completions;
 pub mod doctor;
@@ -16,3 +17,4 @@ pub mod report;
 pub mod run;
 pub mod scale;
 pub mod trace;
+pub mod tune;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::cell_latency;
 use super::judge::{self, Common, Job, note};
 use crate::allocators::Allocator;
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::gate::calibration;
-use crate::gate::scale::{self, Library, Plan, PlannedCell, Record, SCHEMA};
+use crate::gate::scale::{self, Found, Library, Plan, PlannedCell, Record, SCHEMA};
 use crate::output;
 use crate::results::Machine;
 
@@ -131,9 +132,18 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
         )
         .help("number them from 0"));
     };
-    if Record::read(&folder, args.index, &fingerprint)?.is_some() {
-        note(global, &format!("{} has its record already", planned.cell.name));
-        return Ok(Exit::Success);
+    match Record::find(&folder, args.index, &fingerprint)? {
+        Found::Nothing => {}
+        Found::Whole(_) => {
+            note(global, &format!("{} has its record already", planned.cell.name));
+            return Ok(Exit::Success);
+        }
+        Found::Damaged(why) => {
+            note(
+                global,
+                &format!("{} is run again, its record is damaged: {why}", planned.cell.name),
+            );
+        }
     }
     let common = Common {
         threads: plan.threads,
@@ -163,6 +173,7 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
     let Some(cell) = outcome.cells.into_iter().next() else {
         return Err(CliError::new(Exit::Internal, "a cell without a verdict"));
     };
+    let latency = cell_latency::measure(&job, job.trial.seed)?;
     Record {
         schema: SCHEMA,
         plan: fingerprint,
@@ -172,6 +183,7 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
         counted: outcome.counted,
         rows,
         took_s: outcome.took.as_secs_f64(),
+        latency,
     }
     .write(&folder)?;
     Ok(Exit::Success)
@@ -217,15 +229,22 @@ pub struct MergeArgs {
 /// See [`Exit`].
 pub fn merge(args: &MergeArgs, global: &Global) -> Result<Exit, CliError> {
     let plan = Plan::read(&args.folder.join("plan.json"))?;
-    let outcome = scale::merge(&plan, &args.folder)?;
-    for (index, cell) in outcome.cells.iter().enumerate() {
-        if cell.result.screen.is_empty() && cell.result.fault.is_none() {
-            let path = args.folder.join("plan.json");
-            let again = format!("bench-cli cell --plan {} --index {index}", path.display());
-            note(global, &format!("{} has no record: run `{again}`", cell.cell.name));
-        }
+    let merged = scale::merge(&plan, &args.folder)?;
+    let path = args.folder.join("plan.json");
+    let again = |index: usize| format!("bench-cli cell --plan {} --index {index}", path.display());
+    let name = |index: usize| &plan.cells[index].cell.name;
+    for index in &merged.missing {
+        note(global, &format!("{} has no record: run `{}`", name(*index), again(*index)));
     }
-    judge::write_tables(&outcome, &args.folder)?;
-    judge::show(&outcome, global)?;
-    Ok(outcome.exit(args.allow_inconclusive))
+    for (index, why) in &merged.damaged {
+        let (name, again) = (name(*index), again(*index));
+        note(
+            global,
+            &format!("{name} does not count, its record is damaged: {why}; run `{again}`"),
+        );
+    }
+    judge::write_tables(&merged.outcome, &args.folder)?;
+    cell_latency::write(&merged.latency, &args.folder)?;
+    judge::show(&merged.outcome, global)?;
+    Ok(merged.outcome.exit(args.allow_inconclusive))
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::session::Row;
 use super::thresholds::Thresholds;
 use crate::error::{CliError, Exit};
 use crate::results::Machine;
+use crate::verdict::block::Side;
 use crate::verdict::procedure::CellResult;
 use crate::verdict::rules::Verdict;
 
@@ -98,6 +100,31 @@ pub struct Record {
     pub rows: Vec<Row>,
     /// How long it took.
     pub took_s: f64,
+    /// Times of single calls, in processes of their own after the verdict.
+    #[serde(default)]
+    pub latency: Vec<Distribution>,
+}
+
+/// Times of single calls of one side, added over its processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Which library.
+    pub side: Side,
+    /// The call; `all` for every call together.
+    pub op: String,
+    /// An HdrHistogram in V2 encoding and base64.
+    pub histogram: String,
+}
+
+/// What lies where a cell's record belongs.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing: the cell was not run, or did not come to its end.
+    Nothing,
+    /// Something that is no record: the cell has to be run again.
+    Damaged(String),
+    /// Its record.
+    Whole(Box<Record>),
 }
 
 impl Plan {
@@ -170,34 +197,55 @@ impl Record {
         files::write_whole(&record_path(folder, self.index), &to_json(self)?)
     }
 
-    /// The record of a cell; `None` where it has not been run.
+    /// Looks for the record of a cell.
     ///
     /// # Errors
-    /// A damaged record, or one of another plan.
-    pub fn read(folder: &Path, index: usize, plan: &str) -> Result<Option<Self>, CliError> {
+    /// A record of another plan, or one that cannot be read at all.
+    pub fn find(folder: &Path, index: usize, plan: &str) -> Result<Found, CliError> {
         let path = record_path(folder, index);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let again = format!("remove it and run `bench-cli cell --index {index}` again");
-        let record: Record = read_json(&path, "the record of a cell", &again)?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => {
+                let what = format!("`{}` cannot be read", path.display());
+                return Err(CliError::new(Exit::Usage, what).because(error));
+            }
+        };
+        let record: Record = match serde_json::from_slice(&text) {
+            Ok(record) => record,
+            Err(why) => return Ok(Found::Damaged(format!("`{}`: {why}", path.display()))),
+        };
         if record.plan != plan || record.index != index || record.schema != SCHEMA {
             return Err(CliError::new(
                 Exit::Usage,
                 format!("`{}` belongs to another plan", path.display()),
             )
             .because(format!("its fingerprint is {}, the plan's is {plan}", record.plan))
-            .help(again));
+            .help(format!("remove it and run `bench-cli cell --index {index}` again")));
         }
-        Ok(Some(record))
+        Ok(Found::Whole(Box::new(record)))
     }
 }
 
-/// The whole gate from its cells; a cell that was not run is inconclusive.
+/// A gate put together from its cells.
+#[derive(Debug)]
+pub struct Merged {
+    /// The gate.
+    pub outcome: Outcome,
+    /// Times of single calls, by cell.
+    pub latency: Vec<(String, Vec<Distribution>)>,
+    /// Cells without a record.
+    pub missing: Vec<usize>,
+    /// Cells whose record is damaged, and how.
+    pub damaged: Vec<(usize, String)>,
+}
+
+/// The whole gate from its cells; a cell that was not run, or whose record is damaged, is
+/// inconclusive.
 ///
 /// # Errors
-/// Damaged records, or records of another plan.
-pub fn merge(plan: &Plan, folder: &Path) -> Result<Outcome, CliError> {
+/// Records of another plan.
+pub fn merge(plan: &Plan, folder: &Path) -> Result<Merged, CliError> {
     let (fingerprint, thresholds) = (plan.fingerprint(), plan.rules()?);
     let today = Date::today();
     let mut outcome = Outcome {
@@ -211,22 +259,25 @@ pub fn merge(plan: &Plan, folder: &Path) -> Result<Outcome, CliError> {
         took: Duration::ZERO,
         interrupted: false,
     };
+    let (mut latency, mut missing, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
     for (index, planned) in plan.cells.iter().enumerate() {
         let name = &planned.cell.name;
-        let result = match Record::read(folder, index, &fingerprint)? {
-            Some(mut record) => {
+        let result = match Record::find(folder, index, &fingerprint)? {
+            Found::Whole(mut record) => {
                 outcome.rows.append(&mut record.rows);
                 outcome.counted.append(&mut record.counted);
                 outcome.took += Duration::try_from_secs_f64(record.took_s).unwrap_or_default();
+                latency.push((name.clone(), record.latency));
                 record.result
             }
-            None => CellResult {
-                verdict: Verdict::Inconclusive,
-                screen: Vec::new(),
-                fresh: Vec::new(),
-                cells_left: 0,
-                fault: None,
-            },
+            Found::Damaged(why) => {
+                damaged.push((index, why));
+                undecided()
+            }
+            Found::Nothing => {
+                missing.push(index);
+                undecided()
+            }
         };
         outcome.cells.push(CellVerdict {
             cell: planned.cell.clone(),
@@ -235,7 +286,18 @@ pub fn merge(plan: &Plan, folder: &Path) -> Result<Outcome, CliError> {
             quarantine: thresholds.quarantine_of(name, today).cloned(),
         });
     }
-    Ok(outcome)
+    Ok(Merged { outcome, latency, missing, damaged })
+}
+
+/// The result of a cell that nobody measured.
+fn undecided() -> CellResult {
+    CellResult {
+        verdict: Verdict::Inconclusive,
+        screen: Vec::new(),
+        fresh: Vec::new(),
+        cells_left: 0,
+        fault: None,
+    }
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, CliError> {
@@ -261,7 +323,7 @@ fn read_json<T: for<'d> Deserialize<'d>>(
 mod tests {
     use super::*;
     use crate::gate::session::Process;
-    use crate::verdict::block::{Order, Side};
+    use crate::verdict::block::Order;
     use crate::verdict::procedure::Stage;
 
     fn plan() -> Plan {
@@ -314,6 +376,7 @@ mod tests {
             counted: Vec::new(),
             rows: vec![row],
             took_s: 1.5,
+            latency: Vec::new(),
         }
     }
 
@@ -327,7 +390,7 @@ mod tests {
             record(&plan, 0, Verdict::Pass).write(folder.path()).unwrap();
         }
         record(&plan, 1, Verdict::Fail).write(folder.path()).unwrap();
-        let merged = merge(&plan, folder.path()).unwrap();
+        let merged = merge(&plan, folder.path()).unwrap().outcome;
         assert_eq!((merged.rows.len(), merged.exit(false)), (2, Exit::Regression));
     }
 
@@ -336,11 +399,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan();
         record(&plan, 0, Verdict::Pass).write(folder.path()).unwrap();
-        assert_eq!(merge(&plan, folder.path()).unwrap().exit(false), Exit::Inconclusive);
+        let merged = merge(&plan, folder.path()).unwrap();
+        assert_eq!((merged.outcome.exit(false), merged.missing), (Exit::Inconclusive, vec![1]));
     }
 
     #[test]
-    fn a_record_of_another_plan_or_half_a_record_is_refused() {
+    fn a_record_of_another_plan_is_refused_and_half_a_record_counts_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let (mine, mut other) = (plan(), plan());
         other.seed = 2;
@@ -348,11 +412,13 @@ mod tests {
         let error = merge(&mine, folder.path()).unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
         assert!(error.to_string().contains("belongs to another plan"), "{error}");
+        record(&mine, 1, Verdict::Pass).write(folder.path()).unwrap();
         let path = record_path(folder.path(), 0);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, &text[..text.len() / 2]).unwrap();
-        let error = merge(&mine, folder.path()).unwrap_err();
-        assert!(error.to_string().contains("cells/0.json"), "{error}");
-        assert!(error.to_string().contains("bench-cli cell --index 0"), "{error}");
+        let merged = merge(&mine, folder.path()).unwrap();
+        assert_eq!(merged.outcome.rows.len(), 1, "what is whole is kept");
+        assert_eq!(merged.outcome.exit(false), Exit::Inconclusive);
+        assert!(merged.damaged[0].1.contains("cells/0.json"), "{:?}", merged.damaged);
     }
 }

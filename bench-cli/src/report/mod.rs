@@ -4,7 +4,10 @@
 //! |---|---|
 //! | [`frame`] | a CSV table by column name, where columns may be missing |
 //! | [`svg`] | charts drawn with classes instead of colours, so that the page's theme paints them |
-//! | [`sections`] | what the page says: each section from the tables it needs |
+//! | [`overview`] | what came out, in words and in figures with intervals |
+//! | [`latency`] | latency by percentile, size class and thread, and the slowest calls |
+//! | [`memory`] | footprint over time, fragmentation by name |
+//! | [`sections`] | what the sections share, verdicts of a gate, fidelity |
 //! | [`page`] | the sections in the template |
 //!
 //! The page loads nothing from anywhere: style and charts are inside, raw tables are linked by
@@ -12,6 +15,9 @@
 //! escape their own.
 
 pub mod frame;
+pub mod latency;
+pub mod memory;
+pub mod overview;
 pub mod page;
 pub mod sections;
 pub mod svg;

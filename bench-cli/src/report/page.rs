@@ -8,17 +8,25 @@ use std::path::Path;
 use minijinja::{Environment, Value, context};
 
 use super::frame::Frame;
-use super::sections::Tables;
+use super::overview;
+use super::sections::{Chart, Tables};
 use crate::error::{CliError, Exit};
+use crate::results::Recorded;
+use crate::session::{self, Line};
 
 const TEMPLATE: &str = include_str!("page.html");
 
 /// Tables that the page links where they are there.
-const RAW: [&str; 8] = [
+const RAW: [&str; 13] = [
     "manifest.json",
     "runs.csv",
     "latency.csv",
     "timeline.csv",
+    "tail.csv",
+    "fragmentation.csv",
+    "internals.csv",
+    "syscalls.csv",
+    "hist/",
     "verdicts.csv",
     "blocks.csv",
     "metrics.txt",
@@ -35,6 +43,8 @@ pub fn of_folder(folder: &Path) -> Result<String, CliError> {
         runs: read("runs.csv")?,
         latency: read("latency.csv")?,
         timeline: read("timeline.csv")?,
+        tails: read("tail.csv")?,
+        fragmentation: read("fragmentation.csv")?,
         verdicts: read("verdicts.csv")?,
     };
     if tables.runs.is_empty() && tables.verdicts.is_empty() {
@@ -45,7 +55,7 @@ pub fn of_folder(folder: &Path) -> Result<String, CliError> {
     let manifest = read_json(&folder.join("manifest.json"))?;
     let verdict = read_json(&folder.join("verdict.json"))?;
     let raw: Vec<&str> = RAW.into_iter().filter(|name| folder.join(name).exists()).collect();
-    render(&tables, &manifest, &verdict, &raw)
+    render(folder, &tables, &manifest, &verdict, &raw)
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value, CliError> {
@@ -55,7 +65,17 @@ fn read_json(path: &Path) -> Result<serde_json::Value, CliError> {
     })
 }
 
+/// The summary that `bench-cli run` prints; nothing for the folder of a gate, which has no
+/// `latency.csv`.
+fn summary(folder: &Path) -> Vec<Line> {
+    let Ok(recorded) = Recorded::read(folder) else { return Vec::new() };
+    let names: Vec<String> =
+        recorded.manifest.allocators.iter().map(|allocator| allocator.name.clone()).collect();
+    session::summarise(&recorded.runs, &recorded.latency, &names)
+}
+
 fn render(
+    folder: &Path,
     tables: &Tables,
     manifest: &serde_json::Value,
     verdict: &serde_json::Value,
@@ -64,6 +84,13 @@ fn render(
     let broken = |error: minijinja::Error| {
         CliError::new(Exit::Internal, "the report's template is broken").because(error)
     };
+    let lines = summary(folder);
+    let comparison = if lines.is_empty() { tables.comparison() } else { overview::tables(&lines) };
+    // Every operation together is what most come for; the single ones are folded away.
+    let (latency_of_all, latency): (Vec<Chart>, Vec<Chart>) = tables
+        .latency_charts(folder)
+        .into_iter()
+        .partition(|chart| chart.caption.starts_with("every operation"));
     let mut environment = Environment::new();
     environment.add_template("page.html", TEMPLATE).map_err(broken)?;
     let command: Vec<&str> = manifest["command"]
@@ -79,11 +106,16 @@ fn render(
                 verdict => Value::from_serialize(verdict),
                 verdict_chart => tables.verdict_chart(),
                 verdict_table => tables.verdict_table(),
-                comparison => tables.comparison(),
-                latency => tables.latency_charts(),
+                words => overview::words(&lines),
+                ratios => overview::charts(&lines),
+                comparison => comparison,
+                latency_of_all => latency_of_all,
+                latency => latency,
                 footprint => tables.footprint_charts(),
                 fragmentation => tables.fragmentation(),
                 classes => tables.by_class(),
+                threads => tables.by_thread(),
+                tails => tables.tail_events(),
                 fidelity => tables.fidelity(),
                 raw => raw,
                 version => env!("CARGO_PKG_VERSION"),
@@ -121,6 +153,40 @@ mod tests {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(page.contains("href=\"verdicts.csv\"") && page.contains("<svg"));
+    }
+
+    #[test]
+    fn every_section_of_a_run_is_there() {
+        let folder = folder(&[
+            (
+                "runs.csv",
+                "run_id,workload,allocator,threads,pass,waits,operations,stalled_operations\n\
+                          r1,w,a,2,latency,5,10,1\n",
+            ),
+            (
+                "latency.csv",
+                "run_id,op,size_class,thread,quantile,value_ns,count\n\
+                             r1,all,,,0.5,9,2\nr1,malloc,,,0.5,9,2\nr1,malloc,64,,0.5,9,2\n\
+                             r1,malloc,,7,0.5,9,2\n",
+            ),
+            ("timeline.csv", "run_id,time_ns,live_bytes,rss_bytes\nr1,0,5,9\nr1,9,5,9\n"),
+            ("tail.csv", "run_id,rank,value_ns,op,size_bytes,thread\nr1,1,77,free,5,1\n"),
+        ]);
+        let page = of_folder(folder.path()).unwrap();
+        for title in [
+            "Time and memory",
+            "Latency by percentile",
+            "Footprint over time",
+            "thread 7",
+            "By size class",
+            "Slowest calls",
+            "Fidelity",
+            "Machine and method",
+            "Raw data",
+        ] {
+            assert!(page.contains(title), "{title}");
+        }
+        assert!(page.contains("href=\"tail.csv\"") && page.matches("<svg").count() >= 3);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What the page says: each section from the tables it needs, empty where they are missing.
+//! What the sections share: tables and charts as the template draws them, the tables of a folder, and
+//! the sections that are read from `runs.csv` and `verdicts.csv` alone. Empty where those are missing.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::frame::{Frame, Row, median};
-use super::svg::{self, Axis, IntervalRow, Scale, Series, Unit};
+use super::svg::{self, Axis, IntervalRow, Series, Unit};
 
 /// A table as the template draws it; the first column is text, the others are numbers.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -40,19 +41,23 @@ pub struct Tables {
     pub latency: Frame,
     /// Footprint over time.
     pub timeline: Frame,
+    /// The slowest calls.
+    pub tails: Frame,
+    /// `fragmentation.csv`.
+    pub fragmentation: Frame,
     /// One row per cell and metric of a gate.
     pub verdicts: Frame,
 }
 
 /// What is compared: one workload under one number of threads and one pressure.
-type Subject = (String, String, String);
+pub(super) type Subject = (String, String, String);
 
-fn subject(row: &Row<'_>) -> Subject {
+pub(super) fn subject(row: &Row<'_>) -> Subject {
     let of = |column| row.text(column).to_owned();
     (of("workload"), of("threads"), of("pressure"))
 }
 
-fn name((workload, threads, pressure): &Subject) -> String {
+pub(super) fn name((workload, threads, pressure): &Subject) -> String {
     let mut name = workload.clone();
     if !threads.is_empty() {
         name += &format!(", {threads} threads");
@@ -77,160 +82,6 @@ impl Tables {
                 .push(row);
         }
         groups.iter().map(|(subject, allocators)| compare(subject, allocators)).collect()
-    }
-
-    /// Latency by percentile, one chart per workload and operation.
-    #[must_use]
-    pub fn latency_charts(&self) -> Vec<Chart> {
-        let runs = self.runs_by_id();
-        let mut groups: BTreeMap<(Subject, String), BTreeMap<String, Quantiles>> = BTreeMap::new();
-        for row in self.latency.rows() {
-            if !(row.text("size_class").is_empty() && row.text("thread").is_empty()) {
-                continue;
-            }
-            let (Some(run), Some(q), Some(value)) =
-                (runs.get(row.text("run_id")), row.number("quantile"), row.number("value_ns"))
-            else {
-                continue;
-            };
-            groups
-                .entry((subject(run), row.text("op").to_owned()))
-                .or_default()
-                .entry(run.text("allocator").to_owned())
-                .or_default()
-                .add(q, value);
-        }
-        let x = Axis { label: "share of operations", scale: Scale::Nines, unit: Unit::Share };
-        let y = Axis { label: "time", scale: Scale::Log, unit: Unit::Nanoseconds };
-        groups
-            .into_iter()
-            .filter_map(|((subject, op), allocators)| {
-                let series: Vec<Series> = allocators
-                    .into_iter()
-                    .map(|(name, quantiles)| Series { name, points: quantiles.medians() })
-                    .collect();
-                let caption = format!("{op}: {}", name(&subject));
-                chart(caption, x, y, &series)
-            })
-            .collect()
-    }
-
-    /// Footprint over time, one chart per workload: the first footprint run of each allocator.
-    #[must_use]
-    pub fn footprint_charts(&self) -> Vec<Chart> {
-        let runs = self.runs_by_id();
-        let mut groups: BTreeMap<Subject, BTreeMap<String, (String, Vec<Row<'_>>)>> =
-            BTreeMap::new();
-        for row in self.timeline.rows() {
-            let id = row.text("run_id");
-            let Some(run) = runs.get(id) else { continue };
-            let (first, rows) = groups
-                .entry(subject(run))
-                .or_default()
-                .entry(run.text("allocator").to_owned())
-                .or_insert_with(|| (id.to_owned(), Vec::new()));
-            if first == id {
-                rows.push(row);
-            }
-        }
-        let x = Axis { label: "time", scale: Scale::Linear, unit: Unit::Nanoseconds };
-        let y = Axis { label: "resident above base", scale: Scale::Linear, unit: Unit::Bytes };
-        groups
-            .into_iter()
-            .filter_map(|(subject, allocators)| {
-                let curve = |rows: &[Row<'_>], column: &str| -> Vec<(f64, f64)> {
-                    let point = |r: &Row<'_>| r.number("time_ns").zip(r.number(column));
-                    rows.iter().filter_map(point).collect()
-                };
-                let mut series: Vec<Series> = allocators
-                    .iter()
-                    .map(|(name, (_, rows))| Series {
-                        name: name.clone(),
-                        points: curve(rows, "rss_bytes"),
-                    })
-                    .collect();
-                if let Some((_, rows)) = allocators.values().next() {
-                    let live = curve(rows, "live_bytes");
-                    if !live.is_empty() {
-                        series.push(Series { name: "live (requested)".to_owned(), points: live });
-                    }
-                }
-                chart(name(&subject), x, y, &series)
-            })
-            .collect()
-    }
-
-    /// Fragmentation as Johnstone and Wilson measure it, from the footprint runs.
-    #[must_use]
-    pub fn fragmentation(&self) -> Option<Table> {
-        let runs = self.runs_by_id();
-        let mut curves: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-        for row in self.timeline.rows() {
-            if let Some(point) = row.number("live_bytes").zip(row.number("rss_bytes")) {
-                curves.entry(row.text("run_id")).or_default().push(point);
-            }
-        }
-        let rows: Vec<Vec<String>> = curves
-            .into_iter()
-            .filter_map(|(id, curve)| {
-                let run = runs.get(id)?;
-                let figures = johnstone_wilson(&curve)?;
-                let mut row = vec![name(&subject(run)), run.text("allocator").to_owned()];
-                row.extend(figures.map(|f| format!("{f:.2}")));
-                Some(row)
-            })
-            .collect();
-        let head = ["workload", "allocator", "mean", "at peak live", "at peak use", "peak ÷ peak"];
-        table("Resident ÷ requested, in four ways", &head, rows)
-    }
-
-    /// Latency by operation and size class: the median, the tail and the count.
-    #[must_use]
-    pub fn by_class(&self) -> Option<Table> {
-        let runs = self.runs_by_id();
-        type Key = (Subject, String, u64, String);
-        let mut groups: BTreeMap<Key, BTreeMap<u64, f64>> = BTreeMap::new();
-        let mut counts: BTreeMap<Key, f64> = BTreeMap::new();
-        for row in self.latency.rows() {
-            let (Some(run), Some(class), Some(q), Some(value)) = (
-                runs.get(row.text("run_id")),
-                row.number("size_class"),
-                row.number("quantile"),
-                row.number("value_ns"),
-            ) else {
-                continue;
-            };
-            let allocator = run.text("allocator").to_owned();
-            let key = (subject(run), row.text("op").to_owned(), class as u64, allocator);
-            // Of several runs the slowest is shown: a tail seen once was there.
-            let slowest = groups.entry(key.clone()).or_default().entry(nines(q)).or_default();
-            *slowest = slowest.max(value);
-            counts.insert(key, row.number("count").unwrap_or(0.0));
-        }
-        let rows = groups
-            .into_iter()
-            .map(|(key, quantiles)| {
-                let count = counts.get(&key).copied().unwrap_or(0.0);
-                let (subject, op, class, allocator) = key;
-                let at = |q: f64| {
-                    let value = quantiles.get(&nines(q));
-                    value.map_or(String::new(), |v| svg::show(Unit::Nanoseconds, *v))
-                };
-                let class = svg::show(Unit::Bytes, class as f64);
-                let what = format!("{}: {op} ≤ {class}", name(&subject));
-                vec![
-                    what,
-                    allocator,
-                    at(0.5),
-                    at(0.99),
-                    at(0.999),
-                    at(1.0),
-                    svg::show(Unit::Plain, count),
-                ]
-            })
-            .collect();
-        let head = ["operation and size", "allocator", "p50", "p99", "p99.9", "max", "count"];
-        table("Latency by size class", &head, rows)
     }
 
     /// How faithful replays were to their traces.
@@ -280,7 +131,8 @@ impl Tables {
                 })
             })
             .collect();
-        let svg = svg::intervals("Head against base", margin, &intervals)?;
+        let label = "head against base (right: slower)";
+        let svg = svg::intervals("Head against base", label, Some(margin), &intervals)?;
         let caption =
             "Estimates with 99.9 % intervals; dashed: the slowdown that must be ruled out";
         Some(Chart { caption: caption.to_owned(), svg, legend: Vec::new() })
@@ -313,12 +165,12 @@ impl Tables {
         table("Every cell", &["cell", "verdict", "change", "interval", "blocks"], rows)
     }
 
-    fn runs_by_id(&self) -> BTreeMap<&str, Row<'_>> {
+    pub(super) fn runs_by_id(&self) -> BTreeMap<&str, Row<'_>> {
         self.runs.rows().map(|row| (row.text("run_id"), row)).collect()
     }
 }
 
-fn table(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Option<Table> {
+pub(super) fn table(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Option<Table> {
     (!rows.is_empty()).then(|| Table {
         caption: caption.to_owned(),
         head: head.iter().map(|h| (*h).to_owned()).collect(),
@@ -326,7 +178,7 @@ fn table(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Option<Table> 
     })
 }
 
-fn chart(caption: String, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Option<Chart> {
+pub(super) fn chart(caption: String, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Option<Chart> {
     let svg = svg::lines(&caption, x, y, series)?;
     let legend = series.iter().map(|s| s.name.clone()).collect();
     Some(Chart { caption, svg, legend })
@@ -381,42 +233,13 @@ fn compare(subject: &Subject, allocators: &BTreeMap<String, Vec<Row<'_>>>) -> Ta
     Table { caption: name(subject), head: head.iter().map(|h| (*h).to_owned()).collect(), rows }
 }
 
-/// A quantile as a key that can be compared.
-fn nines(quantile: f64) -> u64 {
-    (quantile * 1e6).round() as u64
-}
-
-/// Quantiles of several runs.
-#[derive(Debug, Default)]
-struct Quantiles(BTreeMap<u64, Vec<f64>>);
-
-impl Quantiles {
-    fn add(&mut self, quantile: f64, value: f64) {
-        self.0.entry(nines(quantile)).or_default().push(value);
-    }
-
-    /// The median over the runs, by quantile.
-    fn medians(self) -> Vec<(f64, f64)> {
-        let point = |(q, values): (u64, Vec<f64>)| Some((q as f64 / 1e6, median(values)?));
-        self.0.into_iter().filter_map(point).collect()
-    }
-}
-
-/// Use ÷ live: mean over time, at the peak of live, at the peak of use, and peak by peak.
-fn johnstone_wilson(curve: &[(f64, f64)]) -> Option<[f64; 4]> {
-    let curve: Vec<(f64, f64)> = curve.iter().copied().filter(|(live, _)| *live > 0.0).collect();
-    let ratio = |(live, usage): &(f64, f64)| usage / live;
-    let mean = curve.iter().map(ratio).sum::<f64>() / curve.len() as f64;
-    let peak_live = curve.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let peak_use = curve.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    Some([mean, ratio(peak_live), ratio(peak_use), peak_use.1 / peak_live.0])
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    fn tables() -> Tables {
+    pub(in crate::report) fn tables() -> Tables {
         let frame = |text| Frame::parse(text).unwrap();
         Tables {
             runs: frame(
@@ -427,10 +250,16 @@ mod tests {
                  r4,larson,ours,2,footprint,9999,4096,completed\n\
                  r5,larson,bad,2,throughput,5,,crashed (SIGSEGV)\n",
             ),
+            tails: frame(
+                "run_id,rank,value_ns,op,size_bytes,thread,place,event\n\
+                 r2,1,90000,malloc,64,3,7,41\nr2,2,800,free,64,3,9,\nr1,1,100,malloc,8,1,1,5\n",
+            ),
+            fragmentation: Frame::default(),
             latency: frame(
                 "run_id,op,size_class,thread,quantile,value_ns,count\n\
                  r2,malloc,,,0.5,10,100\nr2,malloc,,,0.999,1000,100\nr1,malloc,,,0.5,20,100\n\
-                 r2,malloc,64,,0.5,10,50\nr2,malloc,64,,0.99,30,50\nr9,malloc,,,0.5,1,1\n",
+                 r2,malloc,64,,0.5,10,50\nr2,malloc,64,,0.99,30,50\n\
+                 r2,malloc,,3,0.5,12,70\nr2,malloc,,3,1,90000,70\nr2,malloc,,4,0.5,9,30\nr9,malloc,,,0.5,1,1\n",
             ),
             timeline: frame(
                 "run_id,time_ns,live_bytes,rss_bytes\nr4,0,0,100\nr4,1,100,200\nr4,2,400,600\n\
@@ -454,26 +283,8 @@ mod tests {
     }
 
     #[test]
-    fn latency_of_all_sizes_and_threads_becomes_one_line_per_allocator() {
-        let charts = tables().latency_charts();
-        assert_eq!(charts.len(), 1);
-        assert_eq!(charts[0].caption, "malloc: larson, 2 threads");
-        assert_eq!(charts[0].legend, ["ours", "system"]);
-    }
-
-    #[test]
-    fn fragmentation_is_that_of_johnstone_and_wilson() {
-        let rows = tables().fragmentation().unwrap().rows;
-        // Use ÷ live: 2, 1.5, 4; peak live 400 at use 600; peak use 800 at live 200.
-        assert_eq!(rows[0][2..], ["2.50", "1.50", "4.00", "2.00"]);
-    }
-
-    #[test]
-    fn size_classes_and_verdicts_have_their_tables() {
+    fn verdicts_have_their_table_and_chart() {
         let tables = tables();
-        let classes = tables.by_class().unwrap();
-        assert_eq!(classes.rows.len(), 1);
-        assert_eq!(classes.rows[0][2..5], ["10 ns", "30 ns", ""]);
         let verdicts = tables.verdict_table().unwrap();
         assert_eq!(verdicts.rows[0][1..4], ["fail", "+6.1 %", "+4.4 % … +7.9 %"]);
         assert!(tables.verdict_chart().is_some());
@@ -482,9 +293,10 @@ mod tests {
     #[test]
     fn an_empty_folder_gives_empty_sections_and_no_panic() {
         let none = Tables::default();
-        assert!(none.comparison().is_empty() && none.latency_charts().is_empty());
+        assert!(none.comparison().is_empty() && none.latency_charts(Path::new("")).is_empty());
         assert!(none.footprint_charts().is_empty() && none.fragmentation().is_none());
         assert!(none.by_class().is_none() && none.fidelity().is_none());
+        assert!(none.by_thread().is_none() && none.tail_events().is_empty());
         assert!(none.verdict_chart().is_none() && none.verdict_table().is_none());
     }
 }

@@ -151,11 +151,17 @@ pub struct IntervalRow {
     pub interval: Option<(f64, f64)>,
 }
 
-/// Intervals about zero, one row each, with the margin as a line; `None` where there is none.
+/// Intervals about zero, one row each, with the margin (where there is one) as a line; `None` where
+/// there is nothing to draw.
 #[must_use]
-pub fn intervals(title: &str, margin: f64, rows: &[IntervalRow]) -> Option<String> {
+pub fn intervals(
+    title: &str,
+    label: &str,
+    margin: Option<f64>,
+    rows: &[IntervalRow],
+) -> Option<String> {
     const ROW: f64 = 26.0;
-    const NAMES: f64 = 170.0;
+    const NAMES: f64 = 190.0;
     if rows.is_empty() {
         return None;
     }
@@ -163,63 +169,91 @@ pub fn intervals(title: &str, margin: f64, rows: &[IntervalRow]) -> Option<Strin
         let (low, high) = r.interval.unwrap_or((r.estimate, r.estimate));
         [low, high, r.estimate]
     });
-    let reach =
-        ends.chain([margin * 1.2]).map(f64::abs).filter(|e| e.is_finite()).fold(0.01, f64::max);
-    let place = |share: f64| NAMES + (share / reach + 1.0) / 2.0 * (WIDTH - NAMES - RIGHT);
+    let (low, high) = ends
+        .chain(margin.map(|m| m * 1.2))
+        .filter(|e| e.is_finite())
+        .fold((-0.01_f64, 0.01_f64), |(low, high), e| (low.min(e), high.max(e)));
+    let pad = (high - low) * 0.04;
+    let reach = (low - pad, high + pad);
+    let place =
+        |share: f64| NAMES + fraction(Scale::Linear, reach, share) * (WIDTH - NAMES - RIGHT - 24.0);
     let height = TOP + ROW * rows.len() as f64 + BOTTOM;
     let bottom = height - BOTTOM;
     let mut svg = open(title, height);
-    for (share, class) in [(0.0, "axis"), (margin, "margin")] {
+    let axis = Axis { label, scale: Scale::Linear, unit: Unit::Share };
+    for (share, _) in ticks(axis, reach) {
+        let class = if share.abs() < 1e-9 { "axis" } else { "grid" };
         let at = place(share);
         let _ = write!(
             svg,
-            "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>"
-        );
-    }
-    for share in [-reach, 0.0, margin, reach] {
-        let anchor = if share >= reach { "end" } else { "middle" };
-        let _ = write!(
-            svg,
-            "<text class=\"tick {anchor}\" x=\"{:.1}\" y=\"{:.1}\">{:+.1} %</text>",
-            place(share),
+            "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>\
+             <text class=\"tick middle\" x=\"{at:.1}\" y=\"{:.1}\">{:+.0}%</text>",
             bottom + 16.0,
             share * 100.0
         );
     }
+    if let Some(margin) = margin {
+        let at = place(margin);
+        let _ = write!(
+            svg,
+            "<line class=\"margin\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>"
+        );
+    }
     let _ = write!(
         svg,
-        "<text class=\"label middle\" x=\"{:.1}\" y=\"{:.1}\">head against base (right: slower)</text>",
-        place(0.0),
-        height - 8.0
+        "<text class=\"label middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+        f64::midpoint(NAMES, WIDTH - RIGHT),
+        height - 6.0,
+        escape(label)
     );
     for (i, row) in rows.iter().enumerate() {
         let at = TOP + ROW * (i as f64 + 0.5);
-        let class = escape(&row.class);
-        let _ = write!(
-            svg,
-            "<text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            NAMES - 10.0,
-            at + 4.0,
-            escape(&row.name)
-        );
-        if let Some((low, high)) = row.interval {
-            let _ = write!(
-                svg,
-                "<line class=\"bar {class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
-                place(low),
-                place(high)
-            );
-        }
-        let _ = write!(
-            svg,
-            "<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{at:.1}\" r=\"4\"><title>{}: {:+.1} %</title></circle>",
-            place(row.estimate),
-            escape(&row.name),
-            row.estimate * 100.0
-        );
+        interval_row(&mut svg, row, at, NAMES - 10.0, &place);
     }
     svg.push_str("</svg>");
     Some(svg)
+}
+
+/// One row: its name up to `names`, its interval and its estimate where `place` puts them.
+fn interval_row(
+    svg: &mut String,
+    row: &IntervalRow,
+    at: f64,
+    names: f64,
+    place: &dyn Fn(f64) -> f64,
+) {
+    let class = escape(&row.class);
+    let _ = write!(
+        svg,
+        "<text class=\"tick end\" x=\"{names:.1}\" y=\"{:.1}\">{}<title>{}</title></text>",
+        at + 4.0,
+        escape(&shortened(&row.name)),
+        escape(&row.name)
+    );
+    if let Some((low, high)) = row.interval {
+        let _ = write!(
+            svg,
+            "<line class=\"bar {class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+            place(low),
+            place(high)
+        );
+    }
+    let _ = write!(
+        svg,
+        "<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{at:.1}\" r=\"4\"><title>{}: {:+.1} %</title></circle>",
+        place(row.estimate),
+        escape(&row.name),
+        row.estimate * 100.0
+    );
+}
+
+/// A name that fits beside a chart; the whole of it is in the drawing's title.
+fn shortened(name: &str) -> String {
+    const LONGEST: usize = 24;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 fn open(title: &str, height: f64) -> String {
@@ -361,7 +395,7 @@ mod tests {
             estimate: 0.1,
             interval: Some((0.0, 0.2)),
         };
-        assert!(!intervals("t", 0.05, &[row]).unwrap().contains("<script"));
+        assert!(!intervals("t", "l", Some(0.05), &[row]).unwrap().contains("<script"));
     }
 
     #[test]
@@ -369,7 +403,7 @@ mod tests {
         assert!(lines("t", X, Y, &[]).is_none());
         let zero = [Series { name: "a".to_owned(), points: vec![(0.5, 0.0), (0.9, f64::NAN)] }];
         assert!(lines("t", X, Y, &zero).is_none());
-        assert!(intervals("t", 0.05, &[]).is_none());
+        assert!(intervals("t", "l", None, &[]).is_none());
     }
 
     #[test]

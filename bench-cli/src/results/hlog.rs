@@ -8,7 +8,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2Serializer};
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use super::atomic;
 
@@ -35,11 +36,9 @@ impl HistogramLog {
     /// # Errors
     /// If the histogram cannot be encoded.
     pub fn add(&mut self, tag: &str, histogram: &Histogram<u64>) -> Result<(), String> {
-        let mut bytes = Vec::new();
-        V2Serializer::new().serialize(histogram, &mut bytes).map_err(|e| e.to_string())?;
         let tag = tag.replace([',', ' ', '\n'], "_");
         let max = histogram.max();
-        let encoded = base64(&bytes);
+        let encoded = encode(histogram)?;
         writeln!(self.text, "Tag={tag},0.000,{:.3},{max},{encoded}", self.seconds)
             .map_err(|e| e.to_string())
     }
@@ -51,6 +50,41 @@ impl HistogramLog {
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         atomic::write(path, self.text.as_bytes())
     }
+}
+
+/// The distributions of one log, by tag.
+///
+/// # Errors
+/// A fragment that says what is damaged.
+pub fn read_log(text: &[u8]) -> Result<Vec<(String, Histogram<u64>)>, String> {
+    let mut found = Vec::new();
+    for entry in IntervalLogIterator::new(text) {
+        let Ok(entry) = entry else { return Err("a line is no histogram".to_owned()) };
+        if let LogEntry::Interval(interval) = entry {
+            let tag = interval.tag().map_or("all", |tag| tag.as_str()).to_owned();
+            found.push((tag, decode(interval.encoded_histogram())?));
+        }
+    }
+    Ok(found)
+}
+
+/// A histogram as text: HdrHistogram's V2 encoding in base64.
+///
+/// # Errors
+/// If the histogram cannot be encoded.
+pub fn encode(histogram: &Histogram<u64>) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    V2Serializer::new().serialize(histogram, &mut bytes).map_err(|e| e.to_string())?;
+    Ok(base64(&bytes))
+}
+
+/// The histogram behind [`encode`]'s text.
+///
+/// # Errors
+/// A fragment that says what is damaged.
+pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = from_base64(text).ok_or("a histogram is not in base64")?;
+    Deserializer::new().deserialize(&mut &bytes[..]).map_err(|error| error.to_string())
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -73,8 +107,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// The bytes behind standard base64 with padding.
-#[must_use]
-pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+fn from_base64(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=');
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     let (mut word, mut bits) = (0_u32, 0);
@@ -93,7 +126,6 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     #[test]
     fn base64_is_that_of_the_standard() {
@@ -109,14 +141,18 @@ mod tests {
         histogram.record_n(17, 5).unwrap();
         let mut log = HistogramLog::new(1_700_000_000, 1.5);
         log.add("malloc, all", &histogram).unwrap();
-        let entries: Vec<_> = IntervalLogIterator::new(log.text.as_bytes())
-            .map(|entry| entry.unwrap())
-            .filter_map(|entry| match entry {
-                LogEntry::Interval(interval) => Some(interval),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0].tag().unwrap().as_str(), "malloc__all");
+        let read = read_log(log.text.as_bytes()).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].0, "malloc__all");
+        assert_eq!(read[0].1, histogram);
+    }
+
+    #[test]
+    fn a_damaged_histogram_is_said_to_be_one() {
+        let text = encode(&Histogram::<u64>::new(2).unwrap()).unwrap();
+        assert!(decode(&text).is_ok());
+        assert!(decode(&text[..text.len() / 2]).is_err());
+        assert!(decode("no base64!").is_err());
+        assert!(read_log(b"Tag=a,0.000,1.000,5,AAAA\n").is_err());
     }
 }

@@ -25,7 +25,7 @@ pub mod utc;
 
 pub use detail::{FragmentationRow, InternalRow, Noted, SyscallRow, TailRow};
 pub use directory::RunDirectory;
-pub use hlog::{HistogramLog, from_base64};
+pub use hlog::{HistogramLog, decode, encode, read_log};
 pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};
 pub use metrics::{METRICS, Metric};
 pub use recorded::Recorded;

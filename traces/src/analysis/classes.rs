@@ -9,7 +9,7 @@
 /// An allocator's rule for the block that serves a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeClasses {
-    /// 16-byte steps up to 1,008 bytes, then eight classes per doubling up to 1 MiB, then pages.
+    /// 16-byte steps up to 256 bytes, then eight classes per doubling up to 1 MiB, then pages.
     Ours,
     /// 8 bytes of header, 16-byte steps, 32 at least; from 128 KiB pages of their own.
     Glibc,
@@ -58,7 +58,7 @@ impl SizeClasses {
             return size;
         }
         match self {
-            SizeClasses::Ours if size <= 1008 => round_up(size.max(1), 16),
+            SizeClasses::Ours if size <= 256 => round_up(size.max(1), 16),
             SizeClasses::Ours if size <= 1 << 20 => per_doubling(size, 3),
             SizeClasses::Glibc if size >= 128 << 10 => round_up(size + 16, PAGE),
             SizeClasses::Glibc => round_up(size + 8, 16).max(32),
@@ -111,6 +111,7 @@ mod tests {
         assert_eq!(blocks(1), [16, 32, 8, 8, 8, 16]);
         assert_eq!(blocks(24), [32, 32, 32, 24, 32, 32]);
         assert_eq!(blocks(100), [112, 112, 112, 112, 112, 128]);
+        assert_eq!(blocks(300)[0], 320);
         assert_eq!(blocks(1025), [1152, 1040, 1280, 1280, 1152, 2048]);
         assert_eq!(blocks(200_000)[1], 200_704);
     }

@@ -74,6 +74,9 @@ pub struct RunArgs {
     /// Start no further round after this long, as in `90s` or `4m`
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub budget: Option<Duration>,
+    /// Not on the command line: tails and memory are looked at as often as times.
+    #[arg(skip)]
+    pub every_pass_in_every_round: bool,
     /// Continue the interrupted run in --out (default: bench-out/latest)
     #[arg(long)]
     pub resume: bool,

@@ -38,6 +38,7 @@ pub(super) fn run(text: &str, args: &RunArgs, global: &Global) -> Result<Exit, C
     session::run_all(&slots, &mut cells, &mut directory, args.budget, global.quiet)?;
     let names: Vec<String> = cells.allocators.iter().map(|a| a.name.clone()).collect();
     report::print(&directory, &names, global)?;
+    report::page(&directory, global)?;
     Ok(judge(directory.runs()))
 }
 

@@ -64,7 +64,7 @@ pub(super) fn session(
     );
     let manifest = manifest(notes, &allocators, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
-    let rounds: Vec<u32> = passes.iter().map(|pass| rounds_of(*pass, args.runs)).collect();
+    let rounds: Vec<u32> = passes.iter().map(|pass| rounds_of(*pass, args)).collect();
     let variants = prepared.len() * limiter.variants();
     let slots = session::schedule(variants, &rounds, allocators.len(), global.seed);
     let histograms = directory.histograms();
@@ -90,6 +90,7 @@ pub(super) fn session(
             crate::output::print(&details::render(&directory))?;
         }
     }
+    report::page(&directory, global)?;
     if stop == Stop::OutOfBudget && !global.quiet {
         crate::output::note("the budget ended before the last round: intervals are wider");
     }
@@ -149,9 +150,10 @@ fn chosen_passes(args: &RunArgs) -> Result<Vec<Pass>, CliError> {
 }
 
 /// Times vary from process to process, so they need the rounds; the rest varies little.
-fn rounds_of(pass: Pass, runs: Option<u32>) -> u32 {
-    let runs = runs.unwrap_or(DEFAULT_RUNS);
+fn rounds_of(pass: Pass, args: &RunArgs) -> u32 {
+    let runs = args.runs.unwrap_or(DEFAULT_RUNS);
     match pass {
+        _ if args.every_pass_in_every_round => runs,
         Pass::Throughput => runs,
         Pass::Latency => runs.div_ceil(3),
         _ => 1,

@@ -4,11 +4,27 @@
 
 use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
+use crate::gate::files;
 use crate::output;
+use crate::report::page;
 use crate::results::{RunDirectory, RunRow};
 use crate::session;
 use crate::subjects::Prepared;
 use crate::worker::OUT_OF_MEMORY;
+
+/// Writes `report.html` into the folder of a run that is complete.
+///
+/// # Errors
+/// A folder that cannot be written any more.
+pub(super) fn page(directory: &RunDirectory, global: &Global) -> Result<(), CliError> {
+    let page = page::of_folder(directory.path())?;
+    let path = directory.path().join("report.html");
+    files::write_whole(&path, page.as_bytes())?;
+    if !global.quiet {
+        output::note(&format!("to read in a browser: {}", path.display()));
+    }
+    Ok(())
+}
 
 /// Prints the summary of what is in `directory`.
 pub(super) fn print(
