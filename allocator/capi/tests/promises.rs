@@ -175,7 +175,10 @@ const MISUSED: [usize; 4] = [40, 5_000, 300_000, 3_000_000];
 
 /// Runs every misuse of `misuse.cc` on an object of each kind; those that were not caught, with what
 /// the process did, and how many there are in all. `None` without a compiler.
-fn survivors(library: &Path) -> Option<(Vec<String>, usize)> {
+///
+/// A misuse counts as not caught if it is not caught in any of `tries` processes: one byte written
+/// over a canary is what stood there already once in 256 processes.
+fn survivors(library: &Path, tries: usize) -> Option<(Vec<String>, usize)> {
     // Linked against a library, since the C library may lack `free_sized`.
     let linked = common::shared_library().display().to_string();
     let name = library.display().to_string().replace('/', "-");
@@ -185,18 +188,22 @@ fn survivors(library: &Path) -> Option<(Vec<String>, usize)> {
         shapes.lines().flat_map(|shape| MISUSED.map(|size| (shape, size))).collect();
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
-    let judge = |&(shape, size): &(&str, usize)| {
+    let is_caught = |shape: &str, size: usize| {
         let outcome = run(Command::new(&program)
             .args([shape, &size.to_string()])
             .env("LD_PRELOAD", library)
             .env_remove("ALLOCATOR_OPTIONS"));
-        let hangs = outcome.status.signal() == Some(libc::SIGALRM);
-        if outcome.stdout.contains("not caught") || hangs || outcome.status.code() == Some(2) {
-            survivors.lock().expect("no panics").push(format!("{shape} of {size} bytes"));
-        } else if outcome.status.signal() == Some(libc::SIGABRT) {
+        if outcome.status.signal() == Some(libc::SIGABRT) {
             let report = &outcome.stderr;
             let sound = report.lines().count() == 1 && report.starts_with("allocator: ");
             assert!(sound, "{shape} of {size} bytes is reported in one line:\n{report}");
+        }
+        let hangs = outcome.status.signal() == Some(libc::SIGALRM);
+        !outcome.stdout.contains("not caught") && !hangs && outcome.status.code() != Some(2)
+    };
+    let judge = |&(shape, size): &(&str, usize)| {
+        if !(0..tries).any(|_| is_caught(shape, size)) {
+            survivors.lock().expect("no panics").push(format!("{shape} of {size} bytes"));
         }
     };
     thread::scope(|scope| {
@@ -213,10 +220,11 @@ fn survivors(library: &Path) -> Option<(Vec<String>, usize)> {
 
 #[test]
 fn the_hardened_library_survives_no_misuse_and_the_ordinary_one_at_most_two_thirds() {
-    let Some((missed, all)) = survivors(common::hardened_library()) else { return };
+    let Some((missed, all)) = survivors(common::hardened_library(), 3) else { return };
     assert!(all >= 116, "{all} cases");
     assert_eq!(missed, Vec::<String>::new(), "caught by the hardened library");
-    let (missed, all) = survivors(common::shared_library()).expect("the compiler is still there");
+    let (missed, all) =
+        survivors(common::shared_library(), 1).expect("the compiler is still there");
     println!("the ordinary library catches {} of {all}", all - missed.len());
     assert!(missed.len() * 3 <= all * 2, "{} of {all} missed: {missed:#?}", missed.len());
 }
