@@ -160,6 +160,8 @@ mod signals {
 
     static PROGRAM: AtomicI32 = AtomicI32::new(0);
     static SWITCH: AtomicBool = AtomicBool::new(false);
+    /// A signal that came before the program's number was known; 0 for none.
+    static EARLY: AtomicI32 = AtomicI32::new(0);
 
     extern "C" fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
         if signal == libc::SIGUSR1 {
@@ -169,10 +171,15 @@ mod signals {
         let program = PROGRAM.load(Ordering::Relaxed);
         // SAFETY: the kernel passes a valid siginfo.
         let by_terminal = unsafe { (*info).si_code } > 0;
-        if program > 0 && !by_terminal {
+        if by_terminal {
+            return;
+        }
+        if program > 0 {
             // SAFETY: kill may be called in a signal handler; the process is our child, not yet
             // waited for, so the number still means it.
             unsafe { libc::kill(program, signal) };
+        } else {
+            EARLY.store(signal, Ordering::Relaxed);
         }
     }
 
@@ -181,9 +188,15 @@ mod signals {
         SWITCH.swap(false, Ordering::Relaxed)
     }
 
-    /// From now on signals go to `program`; 0 for none.
+    /// From now on signals go to `program`, the last one that came before too; 0 for none. The
+    /// calling thread is the only one, so the handler runs before the store or after it.
     pub(super) fn pass_on_to(program: i32) {
         PROGRAM.store(program, Ordering::Relaxed);
+        let early = EARLY.swap(0, Ordering::Relaxed);
+        if program > 0 && early != 0 {
+            // SAFETY: the process is our child, not yet waited for.
+            unsafe { libc::kill(program, early) };
+        }
     }
 
     /// Installs the handler. The program starts with the default actions, as handlers do not
