@@ -63,7 +63,7 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
         let line = table.lines().find(|line| line.starts_with(&format!("{run},all,,,0.5,")));
         line.unwrap().rsplit(',').next().unwrap().parse().unwrap()
     };
-    let cells = counts("small-churn-1t--base") + counts("larson-2t--base");
+    let cells = counts("tiny-churn-1t--base") + counts("tiny-larson-2t--base");
     assert!(cells > 0 && counts("all-cells--base") == cells);
     assert_eq!(counts("all-cells--head"), cells, "both sides did the same work");
 }
