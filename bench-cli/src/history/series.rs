@@ -11,7 +11,7 @@ use crate::verdict::changes::{self, Change};
 
 /// Chance of a change where there is none, per search of a segment.
 const ALPHA: f64 = 0.01;
-/// From so many points on a clear step is found; of nine no order is rarer than [`ALPHA`].
+/// From so many points on a clear step is found; of nine no order is rarer than `ALPHA`.
 pub const FEWEST: usize = 12;
 
 /// A series.
