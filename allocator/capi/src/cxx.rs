@@ -30,6 +30,7 @@ fn aligned(size: usize, alignment: usize) -> *mut u8 {
 
 /// `operator new(size_t)`
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot.new")]
 extern "C" fn _Znwm(size: usize) -> *mut c_void {
     let p = heap::allocate_ready(size);
     if p.is_null() { slow_new(size) } else { p.cast() }
@@ -44,6 +45,7 @@ extern "C" fn slow_new(size: usize) -> *mut c_void {
 
 /// `operator new[](size_t)`
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot.new_array")]
 extern "C" fn _Znam(size: usize) -> *mut c_void {
     let p = heap::allocate_ready(size);
     if p.is_null() { slow_new_array(size) } else { p.cast() }
@@ -133,6 +135,7 @@ macro_rules! delete {
         /// # Safety
         /// `p` is null or a live object of this allocator, and nobody uses it afterwards.
         #[unsafe(no_mangle)]
+        #[unsafe(link_section = ".text.hot.free")]
         unsafe extern "C" fn $name(p: *mut c_void, $($ignored: $type),*) {
             // SAFETY: the caller's contract is `deallocate`'s.
             unsafe { heap::deallocate(p.cast()) }
@@ -161,6 +164,7 @@ macro_rules! sized_delete {
         /// # Safety
         /// `p` is null or a live object of this allocator of `size` bytes, and nobody uses it afterwards.
         #[unsafe(no_mangle)]
+        #[unsafe(link_section = ".text.hot.free")]
         unsafe extern "C" fn $name(p: *mut c_void, size: usize, $($ignored: $type),*) {
             // SAFETY: the caller's contract is `deallocate_known`'s.
             unsafe { heap::deallocate_known(p.cast(), size) }

@@ -10,6 +10,7 @@
 //! | `libc_names` | `__libc_malloc` and its siblings, which old libraries call directly |
 //! | `cxx`, `cxx_throw` | the 8 `operator new` and 12 `operator delete`; the way to the C++ runtime that throws |
 //! | `introspection` | mallopt malloc_trim mallinfo mallinfo2 malloc_stats malloc_info |
+//! | `hot` | none: puts the fast paths on lines of their own |
 //! | `loading` | none: runs when the library is loaded |
 //! | `report` | allocator_report allocator_heap_map; reports at exit and on a signal |
 //! | `control` | the `allocator_…` functions of `include/allocator.h` |
@@ -31,6 +32,7 @@ mod control;
 mod cxx;
 mod cxx_throw;
 mod errno;
+mod hot;
 mod introspection;
 mod libc_names;
 mod loading;

@@ -9,6 +9,7 @@ use core::ffi::c_void;
 
 /// At least `size` bytes aligned to 16; null with `ENOMEM` when there are none. `malloc(0)` is unique.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot.malloc")]
 pub(crate) extern "C" fn malloc(size: usize) -> *mut c_void {
     let p = heap::allocate_ready(size);
     if p.is_null() { allocate(size) } else { p.cast() }
@@ -16,6 +17,7 @@ pub(crate) extern "C" fn malloc(size: usize) -> *mut c_void {
 
 /// The rest of `malloc`: apart, so that its frame does not burden the fast path.
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.refill")]
 pub(crate) extern "C" fn allocate(size: usize) -> *mut c_void {
     let p = heap::allocate_at_hand(size);
     if p.is_null() { allocate_slowly(size) } else { p.cast() }
@@ -33,6 +35,7 @@ fn allocate_slowly(size: usize) -> *mut c_void {
 /// # Safety
 /// `p` is null or a live object of this allocator, and nobody uses it afterwards.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".text.hot.free")]
 unsafe extern "C" fn free(p: *mut c_void) {
     // SAFETY: the caller's contract is `deallocate`'s, which allows null.
     unsafe { heap::deallocate(p.cast()) }

@@ -101,6 +101,8 @@ const INVERSES: [u32; CLASSES] = {
 };
 
 impl SizeClass {
+    pub(crate) const SMALLEST: Self = SizeClass(0);
+
     /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`].
     #[inline(always)]
     pub(crate) const fn of(size: usize) -> Self {
@@ -120,7 +122,12 @@ impl SizeClass {
 
     /// All classes, smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..CLASSES as u8).map(SizeClass)
+        SizeClass::SMALLEST.and_above()
+    }
+
+    /// This class and all larger ones.
+    pub(crate) fn and_above(self) -> impl Iterator<Item = Self> {
+        (self.0..CLASSES as u8).map(SizeClass)
     }
 
     /// The smallest class that serves `size` bytes at a multiple of `align`, if there is one:

@@ -4,7 +4,9 @@
 //! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
 //! 2. A stashed block is neither free in its span nor anybody's.
-//! 3. `current` is never null: `no_span`, which has no free block, stands for none.
+//! 3. Of a class at most one listed span holds no live block, and then no other span is listed: it
+//!    is what the next refill takes.
+//! 4. `current` is never null: `no_span`, which has no free block, stands for none.
 
 use core::ptr::null_mut;
 
@@ -12,7 +14,7 @@ use super::span::{
     FULL, LISTED, OWNED, check_span, for_each_record, freed_twice, locate, mark_full, no_span,
     take_lowest, zero_mask,
 };
-use super::{CLASSES, SizeClass};
+use super::{CLASSES, KNOWS_ZERO, SizeClass};
 use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, unguard};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
@@ -154,12 +156,19 @@ impl Bitmaps {
         }
     }
 
+    /// A listed span holds no live block any more. It is kept if the next refill would miss it.
+    ///
     /// # Safety
     /// `span` is listed and holds no live block.
     #[inline(never)]
     unsafe fn emptied(&mut self, span: *mut Span, supply: &mut impl Supply) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; the class is in range.
         unsafe {
+            let class = (*span).class as usize;
+            let alone = self.partial.get_unchecked(class).only() == span;
+            if alone && (**self.current.get_unchecked(class)).free == 0 {
+                return;
+            }
             self.unlist(span);
             self.release(span, supply);
         }
@@ -203,21 +212,36 @@ impl Bitmaps {
     unsafe fn settle(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
-            if (*span).free == (*span).full {
-                self.release(span, supply);
-            } else {
-                self.list(span);
+            self.list(span, supply);
+            if (*span).free == (*span).full | LISTED {
+                self.emptied(span, supply);
             }
         }
     }
 
     /// # Safety
     /// The span is this heap's and neither current nor listed.
-    unsafe fn list(&mut self, span: *mut Span) {
+    unsafe fn list(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
+            self.release_empty((*span).class as usize, supply);
             (*span).free |= LISTED;
             self.partial.get_unchecked_mut((*span).class as usize).push(span);
+        }
+    }
+
+    /// Gives back the one listed span that holds no live block, if there is one.
+    ///
+    /// # Safety
+    /// The class is in range.
+    unsafe fn release_empty(&mut self, class: usize, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise; listed spans are this heap's.
+        unsafe {
+            let span = self.partial.get_unchecked(class).only();
+            if !span.is_null() && (*span).free == (*span).full | LISTED {
+                self.unlist(span);
+                self.release(span, supply);
+            }
         }
     }
 
@@ -303,10 +327,8 @@ impl Bitmaps {
         // SAFETY: the run is ours; the class is in range.
         unsafe {
             let spans = *self.spans.get_unchecked(class.index());
-            if spans == 0 {
-                for turn in 0..CLASSES as u32 {
-                    self.age(turn, supply);
-                }
+            if spans == 0 && class.knows_zero() {
+                self.let_go(SizeClass::of(KNOWS_ZERO), supply);
             }
             let mut slices = class.span_slices(spans) + class.tail();
             let run = loop {
@@ -363,10 +385,18 @@ impl Bitmaps {
     ///
     /// # Safety
     /// The caller owns this heap.
+    #[inline(always)]
     pub(crate) unsafe fn collect_queue(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
-        if queue.is_empty() {
-            return;
+        if !queue.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.take_over(queue, supply) };
         }
+    }
+
+    /// # Safety
+    /// As [`Bitmaps::collect_queue`].
+    #[inline(never)]
+    unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
         let mut span = queue.take_all();
         while !span.is_null() {
             // SAFETY: whoever takes a queue owns the spans in it.
@@ -379,27 +409,30 @@ impl Bitmaps {
         }
     }
 
-    /// Lets go of what one class holds for its next request: the stashed block, and the current span
-    /// if nothing of it is in use. `turn` chooses the class.
+    /// Lets go of what the classes from `first` on hold for their next requests: the stashed blocks,
+    /// and the spans of which nothing is in use.
     ///
     /// A program whose arrays grow passes through all classes once: without this each of them would
     /// go on holding a block.
     ///
     /// # Safety
     /// The caller's thread owns this heap.
-    pub(crate) unsafe fn age(&mut self, turn: u32, supply: &mut impl Supply) {
-        let class = turn as usize % CLASSES;
-        // SAFETY: the class is in range; a stashed block and the current span are this heap's.
-        unsafe {
-            let stash = self.stash.get_unchecked_mut(class);
-            let block = core::mem::replace(stash, null_mut());
-            if !block.is_null() {
-                self.put_back(record_of(block), block, supply);
-            }
-            let span = *self.current.get_unchecked(class);
-            if (*span).free == (*span).full && span != no_span() {
-                *self.current.get_unchecked_mut(class) = no_span();
-                self.release(span, supply);
+    pub(crate) unsafe fn let_go(&mut self, first: SizeClass, supply: &mut impl Supply) {
+        for class in first.and_above() {
+            // SAFETY: the class is in range; a stashed block, the current span and those listed are
+            // this heap's.
+            unsafe {
+                let stash = self.stash.get_unchecked_mut(class.index());
+                let block = core::mem::replace(stash, null_mut());
+                if !block.is_null() {
+                    self.put_back(record_of(block), block, supply);
+                }
+                let span = *self.current.get_unchecked(class.index());
+                if (*span).free == (*span).full && span != no_span() {
+                    *self.current.get_unchecked_mut(class.index()) = no_span();
+                    self.release(span, supply);
+                }
+                self.release_empty(class.index(), supply);
             }
         }
     }
@@ -425,9 +458,10 @@ impl Bitmaps {
                     let next = (*span).next;
                     if (*span).remote.load(Ordering::Relaxed) != 0 {
                         (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
-                        if (*span).free == (*span).full | LISTED {
-                            self.emptied(span, supply);
-                        }
+                    }
+                    if (*span).free == (*span).full | LISTED {
+                        self.unlist(span);
+                        self.release(span, supply);
                     }
                     span = next;
                 }

@@ -95,6 +95,12 @@ impl SpanList {
         self.head
     }
 
+    /// The one span listed; null if there is none, or more.
+    #[inline]
+    pub(crate) fn only(&self) -> *mut Span {
+        if self.head == self.tail { self.head } else { null_mut() }
+    }
+
     /// Lists `span` as the last.
     ///
     /// # Safety

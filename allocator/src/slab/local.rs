@@ -356,14 +356,22 @@ impl Slabs {
     ///
     /// # Safety
     /// The caller's thread owns this heap.
+    #[inline(always)]
     pub(crate) unsafe fn collect_queue(
         &mut self,
         queue: &LimboQueue,
         supply: &mut impl SlabSupply,
     ) {
-        if queue.is_empty() {
-            return;
+        if !queue.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.take_over(queue, supply) };
         }
+    }
+
+    /// # Safety
+    /// As [`Slabs::collect_queue`].
+    #[inline(never)]
+    unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
         let mut span = queue.take_all();
         while !span.is_null() {
             // SAFETY: whoever takes a queue owns the spans in it.

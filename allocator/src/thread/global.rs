@@ -246,22 +246,23 @@ impl Global {
         }
     }
 
-    /// Gives back what time has made due. Called on slow paths; cheap when nothing is due.
-    pub(super) fn tick(&self) {
+    /// Gives back what time has made due, and tells the time in milliseconds. Called on slow paths;
+    /// cheap when nothing is due.
+    pub(super) fn tick(&self) -> u64 {
         let now = host().now_ms();
         let last = self.last_tick.load(Ordering::Relaxed);
-        if now.wrapping_sub(last) < TICK_MS
-            || self
+        if now.wrapping_sub(last) >= TICK_MS
+            && self
                 .last_tick
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
+                .is_ok()
         {
-            return;
+            for pool in self.used_pools() {
+                pool.tick();
+            }
+            self.huge.tick();
         }
-        for pool in self.used_pools() {
-            pool.tick();
-        }
-        self.huge.tick();
+        now
     }
 
     /// Gives back everything that is free.

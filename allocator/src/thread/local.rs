@@ -17,6 +17,8 @@ const SPARES: usize = 8;
 const FLUSH_EVERY: u32 = 16;
 /// Slow calls between two looks at the clock.
 const LOOK_EVERY: u32 = 4;
+/// Milliseconds after which a heap lets go of medium blocks that it holds for classes out of use.
+const LET_GO_MS: u64 = 250;
 /// Refills from the current span after which one goes the long way, upkeep included.
 const QUICK_CALLS: u32 = 64;
 /// Remote frees that a thread makes one by one before it is given a heap to batch them in.
@@ -51,6 +53,8 @@ pub(super) struct Upkeep {
     pub(super) node: u32,
     slow_calls: u32,
     quick_calls: u32,
+    /// When this heap last let go of medium blocks.
+    let_go: u64,
     /// Where the last search for an idle heap's queue ended.
     pub(super) cursor: *mut ThreadHeap,
 }
@@ -167,17 +171,25 @@ impl ThreadHeap {
     }
 
     /// Upkeep that each slow call does its share of.
+    #[inline(always)]
     fn slow_call(&mut self) {
         self.upkeep.slow_calls = self.upkeep.slow_calls.wrapping_add(1);
-        let turn = self.upkeep.slow_calls;
-        let (_, bitmaps, _, _, mut supply) = self.split();
-        // SAFETY: `self` is the calling thread's heap.
-        unsafe { bitmaps.age(turn, &mut supply) };
-        if turn.is_multiple_of(FLUSH_EVERY) {
+        if self.upkeep.slow_calls.is_multiple_of(LOOK_EVERY) {
+            self.look_around();
+        }
+    }
+
+    #[inline(never)]
+    fn look_around(&mut self) {
+        if self.upkeep.slow_calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
         }
-        if turn.is_multiple_of(LOOK_EVERY) {
-            GLOBAL.tick();
+        let now = GLOBAL.tick();
+        if now.wrapping_sub(self.upkeep.let_go) >= LET_GO_MS {
+            self.upkeep.let_go = now;
+            let (_, bitmaps, _, _, mut supply) = self.split();
+            // SAFETY: `self` is the calling thread's heap.
+            unsafe { bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply) };
         }
     }
 
