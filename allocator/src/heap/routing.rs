@@ -403,6 +403,15 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
     }
 }
 
+/// What to ask for when a block of `usable` bytes becomes one of `size`. A medium block that grows by
+/// less than a quarter tends to go on growing, and each step to the next class would be a copy; a
+/// program that grows by more keeps room itself.
+fn with_room(size: usize, usable: usize) -> usize {
+    let room = usable + usable / 4;
+    let steps = size > usable && size < room && usable > MAX_SLAB && room <= MAX_BITMAP;
+    if steps { room } else { size }
+}
+
 /// A block of `size` bytes (above 0) that begins as `block` does; `block` is freed. Null when
 /// memory is exhausted: then `block` is as it was.
 ///
@@ -429,7 +438,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
                 return moved;
             }
         }
-        let new = allocate(size);
+        let new = allocate(with_room(size, usable));
         if !new.is_null() {
             ptr::copy_nonoverlapping(block, new, usable.min(size));
             deallocate(block);
