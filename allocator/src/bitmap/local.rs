@@ -6,7 +6,8 @@
 //! 2. A stashed block is neither free in its span nor anybody's.
 //! 3. Of a class at most one listed span holds no live block, and then no other span is listed: it
 //!    is what the next refill takes.
-//! 4. `current` is never null: `no_span`, which has no free block, stands for none.
+//! 4. A retired span holds no live block and counts as none of `spans`.
+//! 5. `current` is never null: `no_span`, which has no free block, stands for none.
 
 use core::ptr::null_mut;
 
@@ -23,6 +24,10 @@ use crate::units::{SKIPPED, SLICE};
 /// Classes up to 128 KiB have a stash of their own.
 const OWN_STASH: u8 = 55;
 const _: () = assert!(SizeClass::from_index(OWN_STASH).size() == 128 << 10);
+
+/// Spans that a heap keeps after they were emptied, and how long in slices they may be.
+const RETIRED: usize = 8;
+const RETIRED_SLICES: u32 = 8;
 
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
@@ -41,6 +46,15 @@ pub(crate) struct Bitmaps {
     spans: [u16; CLASSES],
     /// The one class above 128 KiB whose stash is in use, or 0.
     large_stashed: u8,
+    retired: Retired,
+}
+
+/// Short spans that were emptied lately, laid out as they were: most are asked for again.
+#[derive(Debug)]
+#[repr(C)]
+struct Retired {
+    spans: [*mut Span; RETIRED],
+    next: u8,
 }
 
 impl Bitmaps {
@@ -262,6 +276,55 @@ impl Bitmaps {
         unsafe {
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_sub(1);
+            let mut span = span;
+            if (*span).live <= RETIRED_SLICES && !cfg!(feature = "hardened") {
+                let slot = self.retired.next as usize % RETIRED;
+                self.retired.next = self.retired.next.wrapping_add(1);
+                span = core::mem::replace(self.retired.spans.get_unchecked_mut(slot), span);
+            }
+            if !span.is_null() {
+                Self::dismantle(span, supply);
+            }
+        }
+    }
+
+    /// A retired span of `class`, the latest first; null if there is none.
+    fn take_retired(&mut self, class: SizeClass) -> *mut Span {
+        for back in 1..=RETIRED {
+            let number = (self.retired.next as usize).wrapping_sub(back) % RETIRED;
+            // SAFETY: the remainder is in range; retired spans are this heap's.
+            unsafe {
+                let slot = self.retired.spans.get_unchecked_mut(number);
+                if !slot.is_null() && (**slot).class as usize == class.index() {
+                    let spans = self.spans.get_unchecked_mut(class.index());
+                    *spans = spans.saturating_add(1);
+                    return core::mem::replace(slot, null_mut());
+                }
+            }
+        }
+        null_mut()
+    }
+
+    /// Gives the retired spans of the classes from `first` on back.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    unsafe fn dismantle_retired(&mut self, first: SizeClass, supply: &mut impl Supply) {
+        for slot in &mut self.retired.spans {
+            // SAFETY: retired spans are this heap's and hold no live block.
+            unsafe {
+                if !slot.is_null() && (**slot).class as usize >= first.index() {
+                    Self::dismantle(core::mem::replace(slot, null_mut()), supply);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The span is nobody's any more and holds no live block.
+    unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise.
+        unsafe {
             for_each_record(span, |record, _| {
                 (*record).owner.store(NOBODY, Ordering::Relaxed);
                 (*record).kind = Kind::Free;
@@ -304,6 +367,9 @@ impl Bitmaps {
                 if !span.is_null() {
                     self.unlist(span);
                 } else {
+                    span = self.take_retired(class);
+                }
+                if span.is_null() {
                     span = supply.foreign_bitmap(class);
                     if !span.is_null() {
                         self.adopt(span, supply.identity());
@@ -435,6 +501,8 @@ impl Bitmaps {
                 self.release_empty(class.index(), supply);
             }
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.dismantle_retired(first, supply) };
     }
 
     /// Empties the stash, collects what others freed, and gives back the empty spans.
@@ -474,6 +542,7 @@ impl Bitmaps {
                     }
                 }
             }
+            self.dismantle_retired(SizeClass::SMALLEST, supply);
         }
     }
 
@@ -505,6 +574,14 @@ impl Bitmaps {
     /// # Safety
     /// The caller owns this heap.
     pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        for &span in &self.retired.spans {
+            // SAFETY: retired spans are this heap's, so the class is in range.
+            unsafe {
+                if !span.is_null() {
+                    check_span(span, SizeClass::from_index((*span).class), 0)?;
+                }
+            }
+        }
         for class in SizeClass::all() {
             // SAFETY: the class is in range; listed and current spans are this heap's.
             unsafe {

@@ -12,7 +12,7 @@
 //! # Invariants
 //! 1. `dirty` and `old` are subsets of `free` in every header.
 //! 2. `dirty_slices` is the number of dirty bits, `used` the number of slices handed out.
-//! 3. No segment below `hint[k]` has a free run of `k` slices.
+//! 3. No segment below `hints[k]` has a free run of `k` slices.
 
 mod scarce;
 mod view;
@@ -81,8 +81,8 @@ struct State {
     number: u16,
     origin: Origin,
     directory: Directory,
-    /// Per run length: the lowest segment that may have room.
-    hint: [u32; SLICES + 1],
+    /// Per run length: the lowest segment that may have room, or one below.
+    hints: [i16; SLICES + 1],
     used: usize,
     dirty_slices: usize,
     purged: usize,
@@ -142,6 +142,12 @@ impl Directory {
     }
 }
 
+/// A segment's number as far as a hint can tell it: a release updates up to 127 of them, and eight
+/// numbers of 16 bits are one vector.
+fn hint_of(index: u32) -> i16 {
+    index.min(i16::MAX as u32) as i16
+}
+
 /// Bits where a run of `len` set bits begins.
 #[inline]
 fn run_starts(mut bits: u128, len: usize) -> u128 {
@@ -174,7 +180,7 @@ impl<K: Kernel> Pool<K> {
                     first: [null_mut(); INLINE],
                     chunks: [null_mut(); CHUNKS],
                 },
-                hint: [0; SLICES + 1],
+                hints: [0; SLICES + 1],
                 used: 0,
                 dirty_slices: 0,
                 purged: 0,
@@ -210,7 +216,7 @@ impl<K: Kernel> Pool<K> {
         let mut state = self.state.lock();
         state.find(len).or_else(|| {
             let index = self.grow(&mut state, len)?;
-            state.hint_at(len, index);
+            state.raise_hint(len, index);
             state.find(len)
         })
     }
@@ -435,25 +441,41 @@ impl State {
         (0..self.directory.count).map(|index| self.directory.get(index))
     }
 
-    fn hint_at(&mut self, len: usize, index: u32) {
-        if let Some(hint) = self.hint.get_mut(len) {
-            *hint = index;
+    /// The lowest segment that may have room for `len` slices.
+    fn hint(&self, len: usize) -> u32 {
+        self.hints.get(len).map_or(0, |&hint| hint as u32)
+    }
+
+    /// No segment below `index` has room for `len` slices.
+    fn raise_hint(&mut self, len: usize, index: u32) {
+        if let Some(hint) = self.hints.get_mut(len) {
+            *hint = hint_of(index);
+        }
+    }
+
+    /// Segment `index` may have room for up to `len` slices.
+    fn lower_hints(&mut self, len: usize, index: u32) {
+        let index = hint_of(index);
+        if let Some(hints) = self.hints.get_mut(1..=len) {
+            for hint in hints {
+                *hint = index.min(*hint);
+            }
         }
     }
 
     fn find(&mut self, len: usize) -> Option<Run> {
-        let first = self.hint.get(len).copied().unwrap_or(0);
+        let first = self.hint(len);
         for index in first..self.directory.count {
             let segment = self.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
             let starts = unsafe { run_starts((*segment).free, len) };
             if starts != 0 {
-                self.hint_at(len, index);
+                self.raise_hint(len, index);
                 // SAFETY: as above; every set bit of `starts` begins a free run.
                 return Some(unsafe { self.take(segment, starts, len) });
             }
         }
-        self.hint_at(len, self.directory.count);
+        self.raise_hint(len, self.directory.count);
         None
     }
 
@@ -495,11 +517,7 @@ impl State {
             let below = (header.free << (127 - start)).leading_ones() as usize;
             let run = below + (header.free >> start).trailing_ones() as usize - 1;
             let index = header.index;
-            if let Some(hints) = self.hint.get_mut(1..=run) {
-                for hint in hints {
-                    *hint = index.min(*hint);
-                }
-            }
+            self.lower_hints(run, index);
         }
     }
 }

@@ -28,7 +28,7 @@ impl<K: Kernel> Pool<K> {
             }
         }
         // Segments may have moved down in the directory.
-        state.hint = [0; SLICES + 1];
+        state.hints = [0; SLICES + 1];
     }
 
     /// # Safety
@@ -109,7 +109,7 @@ impl<K: Kernel> Pool<K> {
                 state.dirty_slices += free;
                 state.used += (header.slices as usize).saturating_sub(1 + free);
             }
-            state.hint = [0; SLICES + 1];
+            state.hints = [0; SLICES + 1];
         });
     }
 }
