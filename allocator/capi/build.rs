@@ -8,6 +8,9 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_PRELOAD").is_none() {
         return;
     }
+    println!("cargo::rerun-if-changed=layout.ld");
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{here}/layout.ld");
     for argument in [
         // The name that programs linked with -lallocator ask for, and that valgrind's somalloc matches.
         "-Wl,-soname,liballocator.so",
@@ -21,6 +24,10 @@ fn main() {
         "-Wl,-z,defs",
         // Calls among our own exports stay inside.
         "-Wl,-Bsymbolic",
+        // The kernel maps 64 KiB around a touched page: what ordinary processes run begins one such
+        // stretch, and fills one (see layout.ld).
+        "-Wl,-z,max-page-size=65536",
+        "-Wl,-z,separate-code",
         "-Wl,--as-needed",
         "-Wl,--gc-sections",
     ] {

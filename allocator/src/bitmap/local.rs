@@ -11,9 +11,10 @@
 
 use core::ptr::null_mut;
 
+use super::retired::Retired;
 use super::span::{
-    FULL, LISTED, OWNED, check_span, for_each_record, freed_twice, locate, mark_full, no_span,
-    take_lowest, zero_mask,
+    FULL, LISTED, OWNED, for_each_record, freed_twice, locate, mark_full, no_span, take_lowest,
+    zero_mask,
 };
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
 use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, unguard};
@@ -24,10 +25,6 @@ use crate::units::{SKIPPED, SLICE};
 /// Classes up to 128 KiB have a stash of their own.
 const OWN_STASH: u8 = 55;
 const _: () = assert!(SizeClass::from_index(OWN_STASH).size() == 128 << 10);
-
-/// Spans that a heap keeps after they were emptied, and how long in slices they may be.
-const RETIRED: usize = 8;
-const RETIRED_SLICES: u32 = 8;
 
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
@@ -40,21 +37,13 @@ pub(crate) trait BitmapSupply: Supply {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Bitmaps {
-    stash: [*mut u8; CLASSES],
-    current: [*mut Span; CLASSES],
-    partial: [SpanList; CLASSES],
-    spans: [u16; CLASSES],
+    pub(super) stash: [*mut u8; CLASSES],
+    pub(super) current: [*mut Span; CLASSES],
+    pub(super) partial: [SpanList; CLASSES],
+    pub(super) spans: [u16; CLASSES],
     /// The one class above 128 KiB whose stash is in use, or 0.
     large_stashed: u8,
-    retired: Retired,
-}
-
-/// Short spans that were emptied lately, laid out as they were: most are asked for again.
-#[derive(Debug)]
-#[repr(C)]
-struct Retired {
-    spans: [*mut Span; RETIRED],
-    next: u8,
+    pub(super) retired: Retired,
 }
 
 impl Bitmaps {
@@ -152,7 +141,12 @@ impl Bitmaps {
     /// # Safety
     /// As [`Bitmaps::push`].
     #[inline(always)]
-    unsafe fn put_back(&mut self, record: *mut Span, block: *mut u8, supply: &mut impl Supply) {
+    pub(super) unsafe fn put_back(
+        &mut self,
+        record: *mut Span,
+        block: *mut u8,
+        supply: &mut impl Supply,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             let (span, bit) = locate(record, block);
@@ -248,7 +242,7 @@ impl Bitmaps {
     ///
     /// # Safety
     /// The class is in range.
-    unsafe fn release_empty(&mut self, class: usize, supply: &mut impl Supply) {
+    pub(super) unsafe fn release_empty(&mut self, class: usize, supply: &mut impl Supply) {
         // SAFETY: the caller's promise; listed spans are this heap's.
         unsafe {
             let span = self.partial.get_unchecked(class).only();
@@ -261,7 +255,7 @@ impl Bitmaps {
 
     /// # Safety
     /// The span is listed.
-    unsafe fn unlist(&mut self, span: *mut Span) {
+    pub(super) unsafe fn unlist(&mut self, span: *mut Span) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
             self.partial.get_unchecked_mut((*span).class as usize).remove(span);
@@ -271,58 +265,32 @@ impl Bitmaps {
 
     /// # Safety
     /// The span is this heap's, neither current nor listed, and holds no live block.
-    unsafe fn release(&mut self, span: *mut Span, supply: &mut impl Supply) {
+    pub(super) unsafe fn release(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_sub(1);
-            let mut span = span;
-            if (*span).live <= RETIRED_SLICES && !cfg!(feature = "hardened") {
-                let slot = self.retired.next as usize % RETIRED;
-                self.retired.next = self.retired.next.wrapping_add(1);
-                span = core::mem::replace(self.retired.spans.get_unchecked_mut(slot), span);
-            }
+            let span = self.retired.exchange(span);
             if !span.is_null() {
                 Self::dismantle(span, supply);
             }
         }
     }
 
-    /// A retired span of `class`, the latest first; null if there is none.
+    /// A retired span of `class`; null if there is none.
     fn take_retired(&mut self, class: SizeClass) -> *mut Span {
-        for back in 1..=RETIRED {
-            let number = (self.retired.next as usize).wrapping_sub(back) % RETIRED;
-            // SAFETY: the remainder is in range; retired spans are this heap's.
-            unsafe {
-                let slot = self.retired.spans.get_unchecked_mut(number);
-                if !slot.is_null() && (**slot).class as usize == class.index() {
-                    let spans = self.spans.get_unchecked_mut(class.index());
-                    *spans = spans.saturating_add(1);
-                    return core::mem::replace(slot, null_mut());
-                }
-            }
+        let span = self.retired.take(class);
+        if !span.is_null() {
+            // SAFETY: the class is in range.
+            let spans = unsafe { self.spans.get_unchecked_mut(class.index()) };
+            *spans = spans.saturating_add(1);
         }
-        null_mut()
-    }
-
-    /// Gives the retired spans of the classes from `first` on back.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    unsafe fn dismantle_retired(&mut self, first: SizeClass, supply: &mut impl Supply) {
-        for slot in &mut self.retired.spans {
-            // SAFETY: retired spans are this heap's and hold no live block.
-            unsafe {
-                if !slot.is_null() && (**slot).class as usize >= first.index() {
-                    Self::dismantle(core::mem::replace(slot, null_mut()), supply);
-                }
-            }
-        }
+        span
     }
 
     /// # Safety
     /// The span is nobody's any more and holds no live block.
-    unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
+    pub(super) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
             for_each_record(span, |record, _| {
@@ -473,136 +441,5 @@ impl Bitmaps {
                 span = next;
             }
         }
-    }
-
-    /// Lets go of what the classes from `first` on hold for their next requests: the stashed blocks,
-    /// and the spans of which nothing is in use.
-    ///
-    /// A program whose arrays grow passes through all classes once: without this each of them would
-    /// go on holding a block.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap.
-    pub(crate) unsafe fn let_go(&mut self, first: SizeClass, supply: &mut impl Supply) {
-        for class in first.and_above() {
-            // SAFETY: the class is in range; a stashed block, the current span and those listed are
-            // this heap's.
-            unsafe {
-                let stash = self.stash.get_unchecked_mut(class.index());
-                let block = core::mem::replace(stash, null_mut());
-                if !block.is_null() {
-                    self.put_back(record_of(block), block, supply);
-                }
-                let span = *self.current.get_unchecked(class.index());
-                if (*span).free == (*span).full && span != no_span() {
-                    *self.current.get_unchecked_mut(class.index()) = no_span();
-                    self.release(span, supply);
-                }
-                self.release_empty(class.index(), supply);
-            }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.dismantle_retired(first, supply) };
-    }
-
-    /// Empties the stash, collects what others freed, and gives back the empty spans.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
-        // SAFETY: stashed blocks, current and listed spans are this heap's.
-        unsafe {
-            for class in SizeClass::all() {
-                let stash = self.stash.get_unchecked_mut(class.index());
-                let block = core::mem::replace(stash, null_mut());
-                if !block.is_null() {
-                    self.put_back(record_of(block), block, supply);
-                }
-            }
-            self.collect_queue(queue, supply);
-            for class in SizeClass::all() {
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    let next = (*span).next;
-                    if (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
-                    }
-                    if (*span).free == (*span).full | LISTED {
-                        self.unlist(span);
-                        self.release(span, supply);
-                    }
-                    span = next;
-                }
-                let span = *self.current.get_unchecked(class.index());
-                if span != no_span() {
-                    (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
-                    if (*span).free == (*span).full {
-                        *self.current.get_unchecked_mut(class.index()) = no_span();
-                        self.release(span, supply);
-                    }
-                }
-            }
-            self.dismantle_retired(SizeClass::SMALLEST, supply);
-        }
-    }
-
-    /// Gives up one span of `class` with free blocks for another heap, if there is one.
-    ///
-    /// # Safety
-    /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
-    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
-        // SAFETY: the class is in range; current and listed spans are this heap's.
-        unsafe {
-            let mut span = self.partial.get_unchecked(class.index()).first();
-            if !span.is_null() {
-                self.unlist(span);
-            } else {
-                span = *self.current.get_unchecked(class.index());
-                if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) == 0 {
-                    return null_mut();
-                }
-                *self.current.get_unchecked_mut(class.index()) = no_span();
-            }
-            let spans = self.spans.get_unchecked_mut(class.index());
-            *spans = spans.saturating_sub(1);
-            span
-        }
-    }
-
-    /// Tests the invariants over every span of the heap; the first broken one is named.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
-        for &span in &self.retired.spans {
-            // SAFETY: retired spans are this heap's, so the class is in range.
-            unsafe {
-                if !span.is_null() {
-                    check_span(span, SizeClass::from_index((*span).class), 0)?;
-                }
-            }
-        }
-        for class in SizeClass::all() {
-            // SAFETY: the class is in range; listed and current spans are this heap's.
-            unsafe {
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    check_span(span, class, LISTED)?;
-                    span = (*span).next;
-                }
-                let current = *self.current.get_unchecked(class.index());
-                if current != no_span() {
-                    check_span(current, class, 0)?;
-                }
-                let stashed = *self.stash.get_unchecked(class.index());
-                if !stashed.is_null() {
-                    let (span, bit) = locate(record_of(stashed), stashed);
-                    if (*span).free & bit != 0 {
-                        return Err(("a block is free twice", stashed.addr()));
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }

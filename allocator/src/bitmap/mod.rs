@@ -17,7 +17,9 @@
 mod classes;
 mod local;
 mod remote;
+mod retired;
 mod span;
+mod upkeep;
 
 pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
 pub(crate) use local::{BitmapSupply, Bitmaps};

@@ -6,6 +6,7 @@
 #[cfg(feature = "hardened")]
 mod hardened;
 mod map;
+mod process;
 mod report;
 #[cfg_attr(
     feature = "hardened",
@@ -30,6 +31,7 @@ pub use hardened::{
     deallocate_sized, reallocate, usable_size,
 };
 pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
+pub use process::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
 pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
 #[cfg(not(feature = "hardened"))]
 pub(crate) use routing::allocate_known;
@@ -38,7 +40,6 @@ pub use routing::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
     allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
 };
-pub use routing::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
 #[cfg(not(feature = "hardened"))]
 pub use sized::{deallocate_aligned, deallocate_known, deallocate_sized};
 

@@ -23,11 +23,8 @@ use self::extents::Extents;
 use crate::lock::Lock;
 use crate::os::{self, Kernel};
 use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::Ordering;
 use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
-
-/// Bytes that may stay cached beside what is live.
-const CACHE_FLOOR: usize = 64 << 20;
 /// From the start of a mapping to an object without an alignment of its own: the first record.
 const HEAD: usize = size_of::<Span>();
 const HARDENED: bool = cfg!(feature = "hardened");
@@ -46,7 +43,6 @@ const EPOCH_MS: u64 = 250;
 #[derive(Debug)]
 pub(crate) struct Huge<K> {
     kernel: K,
-    next_hint: &'static AtomicUsize,
     state: Lock<State>,
 }
 
@@ -184,15 +180,15 @@ pub(crate) unsafe fn usable(record: *mut Span) -> usize {
 }
 
 impl<K: Kernel> Huge<K> {
-    pub(crate) const fn new(kernel: K, next_hint: &'static AtomicUsize) -> Self {
+    /// Empty and all zero; it is configured before it is used.
+    pub(crate) const fn new(kernel: K) -> Self {
         Huge {
             kernel,
-            next_hint,
             state: Lock::new(State {
                 free: Extents::EMPTY,
                 live: 0,
                 mapped: 0,
-                cache_floor: CACHE_FLOOR,
+                cache_floor: 0,
                 epoch_began: 0,
                 calls: 0,
                 looked_at: 0,
@@ -248,7 +244,8 @@ impl<K: Kernel> Huge<K> {
     fn map(&self, offset: usize, mapped: usize, used: usize, align: usize) -> Option<Place> {
         // The object, not the base, has the alignment when that is above a segment.
         let lead = if align > SEGMENT { align } else { 0 };
-        let hint = self.next_hint.fetch_add(round_up(mapped, SEGMENT) + GAP, Ordering::Relaxed);
+        let hint =
+            self.kernel.next_hint().fetch_add(round_up(mapped, SEGMENT) + GAP, Ordering::Relaxed);
         // When memory is short, whole units are a luxury; what is cached, too.
         let first = if os::address_space_is_scarce() { used } else { mapped };
         for bytes in [first, used] {
@@ -395,7 +392,7 @@ impl<K: Kernel> Huge<K> {
                 Ok(base) => base,
                 Err(_) => {
                     let next = round_up(mapped, SEGMENT) + GAP;
-                    let hint = self.next_hint.fetch_add(next, Ordering::Relaxed);
+                    let hint = self.kernel.next_hint().fetch_add(next, Ordering::Relaxed);
                     let Ok(target) = os::map_aligned(&self.kernel, hint, mapped, SEGMENT) else {
                         return stays();
                     };

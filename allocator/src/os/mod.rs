@@ -14,6 +14,7 @@ use core::fmt;
 
 #[cfg(test)]
 use crate::sync::AtomicU32;
+use crate::sync::AtomicUsize;
 
 pub(crate) use brk::extend_break;
 #[cfg(feature = "hardened")]
@@ -85,7 +86,13 @@ pub(crate) unsafe trait Kernel {
 
     /// Milliseconds of a coarse clock that never goes back.
     fn now_ms(&self) -> u64;
+
+    /// Where the next mapping is asked for, so that mappings come aligned without cutting.
+    fn next_hint(&self) -> &AtomicUsize;
 }
+
+/// What [`Kernel::next_hint`] gives; its start is chosen at random when options are read.
+static NEXT_HINT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
 
 /// The kernel this process runs on.
 #[derive(Clone, Copy, Debug)]
@@ -206,5 +213,9 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
 
     fn now_ms(&self) -> u64 {
         self.kernel.now_ms()
+    }
+
+    fn next_hint(&self) -> &AtomicUsize {
+        self.kernel.next_hint()
     }
 }

@@ -159,6 +159,10 @@ unsafe impl Kernel for Linux {
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
+
+    fn next_hint(&self) -> &AtomicUsize {
+        &super::NEXT_HINT
+    }
 }
 
 /// A page whose first word reads 0 in every child that is forked; null where the kernel cannot.

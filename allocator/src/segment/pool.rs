@@ -14,24 +14,26 @@
 //! 2. `dirty_slices` is the number of dirty bits, `used` the number of slices handed out.
 //! 3. No segment below `hints[k]` has a free run of `k` slices.
 
+mod directory;
 mod scarce;
 mod view;
 
-use core::ptr::{self, null_mut};
+use core::ptr;
 
+use self::directory::Directory;
 use super::{Header, Kind, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 use crate::units::{SEGMENT, SLICE, SLICES};
 
 /// Where a pool's segments come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// `sbrk`, and `mmap` once the break refuses.
-    Break,
     /// `mmap`.
     Map,
+    /// `sbrk`, and `mmap` once the break refuses.
+    Break,
 }
 
 /// A run of slices just handed out.
@@ -60,19 +62,13 @@ pub(crate) struct PoolUsage {
 
 /// Length of a purge epoch in milliseconds.
 const EPOCH_MS: u64 = 250;
-/// Slices that may stay dirty however little is in use: 4 MiB.
-const DIRTY_FLOOR: usize = (4 << 20) / SLICE;
-
-const INLINE: usize = 32;
-const CHUNK: usize = 1024;
-const CHUNKS: usize = 256;
 
 /// The segments of one origin and node.
 #[derive(Debug)]
 pub(crate) struct Pool<K> {
     kernel: K,
+    /// The node its segments prefer, plus one; 0 for none.
     node: AtomicU32,
-    next_hint: &'static AtomicUsize,
     state: Lock<State>,
 }
 
@@ -99,49 +95,6 @@ struct State {
 // SAFETY: the pointers lead to segments, which belong to the pool and not to a thread.
 unsafe impl Send for State {}
 
-/// Segment `i`, for ever at the same place, without a table sized for the worst case.
-#[derive(Debug)]
-struct Directory {
-    count: u32,
-    first: [*mut Header; INLINE],
-    chunks: [*mut *mut Header; CHUNKS],
-}
-
-impl Directory {
-    fn get(&self, index: u32) -> *mut Header {
-        let i = index as usize;
-        debug_assert!(index < self.count);
-        // SAFETY: `index < count`, and `push` filled every slot below `count`.
-        unsafe {
-            if i < INLINE {
-                *self.first.get_unchecked(i)
-            } else {
-                *self.chunks.get_unchecked((i - INLINE) / CHUNK).add((i - INLINE) % CHUNK)
-            }
-        }
-    }
-
-    /// Appends a segment; false when no memory or no slot is left.
-    fn push<K: Kernel>(&mut self, kernel: &K, segment: *mut Header) -> bool {
-        let i = self.count as usize;
-        if let Some(slot) = self.first.get_mut(i) {
-            *slot = segment;
-        } else {
-            let Some(chunk) = self.chunks.get_mut((i - INLINE) / CHUNK) else { return false };
-            if chunk.is_null() {
-                let Ok(table) = kernel.map(0, CHUNK * size_of::<*mut Header>()) else {
-                    return false;
-                };
-                *chunk = ptr::with_exposed_provenance_mut(table);
-            }
-            // SAFETY: the chunk holds CHUNK slots and the remainder is below that.
-            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
-        }
-        self.count += 1;
-        true
-    }
-}
-
 /// A segment's number as far as a hint can tell it: a release updates up to 127 of them, and eight
 /// numbers of 16 bits are one vector.
 fn hint_of(index: u32) -> i16 {
@@ -167,19 +120,15 @@ fn low_bits(len: usize) -> u128 {
 }
 
 impl<K: Kernel> Pool<K> {
-    pub(crate) const fn new(kernel: K, next_hint: &'static AtomicUsize) -> Self {
+    /// An empty pool, all zero; it is configured before it is used.
+    pub(crate) const fn new(kernel: K) -> Self {
         Pool {
             kernel,
-            node: AtomicU32::new(u32::MAX),
-            next_hint,
+            node: AtomicU32::new(0),
             state: Lock::new(State {
                 number: 0,
                 origin: Origin::Map,
-                directory: Directory {
-                    count: 0,
-                    first: [null_mut(); INLINE],
-                    chunks: [null_mut(); CHUNKS],
-                },
+                directory: Directory::EMPTY,
                 hints: [0; SLICES + 1],
                 used: 0,
                 dirty_slices: 0,
@@ -188,8 +137,8 @@ impl<K: Kernel> Pool<K> {
                 peak_before: 0,
                 epoch_began: 0,
                 releases: 0,
-                floor: DIRTY_FLOOR,
-                sixteenths: 20,
+                floor: 0,
+                sixteenths: 0,
             }),
         }
     }
@@ -197,7 +146,7 @@ impl<K: Kernel> Pool<K> {
     /// Sets the number its segments carry, where they come from and, on machines of several nodes,
     /// which node they prefer.
     pub(crate) fn configure(&self, number: u16, origin: Origin, node: Option<u32>) {
-        self.node.store(node.unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.node.store(node.map_or(0, |node| node + 1), Ordering::Relaxed);
         let mut state = self.state.lock();
         state.number = number;
         state.origin = origin;
@@ -270,7 +219,7 @@ impl<K: Kernel> Pool<K> {
         state.epoch_began = now;
         state.peak_before = state.peak;
         state.peak = state.used;
-        for index in (0..state.directory.count).rev() {
+        for index in (0..state.directory.count()).rev() {
             let segment = state.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
             unsafe {
@@ -286,7 +235,7 @@ impl<K: Kernel> Pool<K> {
     /// Purges dirty slices, highest segment first, until `goal` are left; only those an epoch old
     /// if `old_only`.
     fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) {
-        for index in (0..state.directory.count).rev() {
+        for index in (0..state.directory.count()).rev() {
             if state.dirty_slices <= goal {
                 return;
             }
@@ -337,7 +286,7 @@ impl<K: Kernel> Pool<K> {
                 return None;
             }
         };
-        let index = state.directory.count;
+        let index = state.directory.count();
         // SAFETY: just mapped, so zeroed and ours; a zeroed record is `Kind::Free`.
         unsafe {
             (*segment).owner.store(NOBODY, Ordering::Relaxed);
@@ -353,8 +302,7 @@ impl<K: Kernel> Pool<K> {
         // SAFETY: the segment is the pool's, and nobody has any of its slices yet.
         (state.used += unsafe { super::guard_slices(segment, state.number) });
         self.kernel.label(segment.addr(), slices * SLICE);
-        let node = self.node.load(Ordering::Relaxed);
-        if node != u32::MAX {
+        if let Some(node) = self.node.load(Ordering::Relaxed).checked_sub(1) {
             // Without it the memory is only farther away.
             let _ = self.kernel.bind(segment.addr(), slices * SLICE, node);
         }
@@ -371,7 +319,7 @@ impl<K: Kernel> Pool<K> {
                 state.origin = Origin::Map;
             }
         }
-        let hint = self.next_hint.fetch_add(SEGMENT, Ordering::Relaxed);
+        let hint = self.kernel.next_hint().fetch_add(SEGMENT, Ordering::Relaxed);
         os::map_aligned(&self.kernel, hint, len, SEGMENT)
     }
 
@@ -438,7 +386,7 @@ impl<K: Kernel> Pool<K> {
 
 impl State {
     fn segments(&self) -> impl Iterator<Item = *mut Header> + '_ {
-        (0..self.directory.count).map(|index| self.directory.get(index))
+        (0..self.directory.count()).map(|index| self.directory.get(index))
     }
 
     /// The lowest segment that may have room for `len` slices.
@@ -465,7 +413,7 @@ impl State {
 
     fn find(&mut self, len: usize) -> Option<Run> {
         let first = self.hint(len);
-        for index in first..self.directory.count {
+        for index in first..self.directory.count() {
             let segment = self.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
             let starts = unsafe { run_starts((*segment).free, len) };
@@ -475,7 +423,7 @@ impl State {
                 return Some(unsafe { self.take(segment, starts, len) });
             }
         }
-        self.raise_hint(len, self.directory.count);
+        self.raise_hint(len, self.directory.count());
         None
     }
 

@@ -13,7 +13,7 @@
 //! A heap whose thread did not survive may have been in the middle of a change: nobody adopts it.
 //! Blocks in it can still be freed, since a remote free touches atomics only.
 
-use super::global::GLOBAL;
+use super::global::{GLOBAL, SETUP};
 use super::tls::Tls;
 use crate::lock::LINEAGE;
 use crate::os::{self, MAX_NODES};
@@ -41,7 +41,7 @@ unsafe extern "C" fn before() {
         return;
     }
     let mut taken = u32::from(GLOBAL.registry.before_fork()) << 1;
-    taken |= u32::from(GLOBAL.setup.before_fork());
+    taken |= u32::from(SETUP.before_fork());
     for (number, pool) in GLOBAL.used_pools().enumerate() {
         taken |= u32::from(pool.before_fork()) << (3 + number);
     }
@@ -78,7 +78,7 @@ fn mend() {
     } else {
         TAKEN.store(0, Ordering::Relaxed);
         NESTED.store(0, Ordering::Relaxed);
-        GLOBAL.setup.mend(|_| ());
+        SETUP.mend(|_| ());
         for pool in &GLOBAL.pools {
             pool.mend();
         }
@@ -103,6 +103,6 @@ fn release() {
     for (number, pool) in GLOBAL.pools.iter().enumerate() {
         pool.after_fork((taken >> (3 + number)) & 1 != 0);
     }
-    GLOBAL.setup.after_fork(taken & 1 != 0);
+    SETUP.after_fork(taken & 1 != 0);
     GLOBAL.registry.after_fork(taken & 2 != 0);
 }

@@ -36,20 +36,12 @@ const PURGER_FLOOR: usize = 1 << 20;
 /// Milliseconds between two looks at what may be given back.
 const TICK_MS: u64 = 125;
 
-/// Where mappings are asked for, so that they come aligned without cutting. Starts at a place
-/// chosen at random.
-static NEXT_HINT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
-
-/// The one instance of everything shared.
+/// The one instance of everything shared. All of it is zero at first, so that it takes no place in
+/// the file and no page before it is used.
 pub(crate) static GLOBAL: Global = Global {
-    pools: [const { Pool::new(host(), &NEXT_HINT) }; POOLS],
-    huge: Huge::new(host(), &NEXT_HINT),
+    pools: [const { Pool::new(host()) }; POOLS],
+    huge: Huge::new(host()),
     registry: Registry::new(),
-    setup: Lock::new(Setup {
-        done: false,
-        topology: Topology::single(),
-        options: Options::DEFAULT,
-    }),
     wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
     last_tick: AtomicU64::new(0),
@@ -57,13 +49,16 @@ pub(crate) static GLOBAL: Global = Global {
     exported: AtomicUsize::new(0),
 };
 
+/// What is found out once: apart, for it is not zero at first.
+pub(super) static SETUP: Lock<Setup> =
+    Lock::new(Setup { done: false, topology: Topology::single(), options: Options::DEFAULT });
+
 /// Everything shared between threads.
 #[derive(Debug)]
 pub(crate) struct Global {
     pub(super) pools: [Pool<Host>; POOLS],
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
-    pub(super) setup: Lock<Setup>,
     many_nodes: AtomicBool,
     last_tick: AtomicU64,
     /// A `fn(&Options)` of the C face's, or null.
@@ -96,7 +91,7 @@ impl Global {
 
     /// Reads the options and registers with libc, once.
     pub(crate) fn ensure_ready(&self) {
-        let mut setup = self.setup.lock();
+        let mut setup = SETUP.lock();
         if setup.done {
             return;
         }
@@ -107,7 +102,7 @@ impl Global {
         crate::slab::set_secret(secret);
         // 2^20 places, as far apart as mappings are aligned: as much as the kernel's own choice.
         let place = (secret as usize & 0xf_ffff) * SEGMENT;
-        NEXT_HINT.store(0x1000_0000_0000 + place, Ordering::Relaxed);
+        host().next_hint().store(0x1000_0000_0000 + place, Ordering::Relaxed);
         let sbrk = options.sbrk.unwrap_or(self.exported.load(Ordering::Relaxed) != 0);
         // The pools of further nodes stay untouched pages until there are such nodes.
         for (number, pool) in self.pools.iter().enumerate().take(2) {
@@ -152,7 +147,7 @@ impl Global {
     /// first allocation.
     pub(crate) fn configure(&self, setting: &[u8]) -> bool {
         self.ensure_ready();
-        let mut setup = self.setup.lock();
+        let mut setup = SETUP.lock();
         let understood = setup.options.set(setting);
         let options = setup.options;
         drop(setup);
@@ -162,7 +157,7 @@ impl Global {
 
     /// The options in force.
     pub(crate) fn options(&self) -> Options {
-        self.setup.lock().options
+        SETUP.lock().options
     }
 
     /// Starts the purging thread if it was asked for. To be called where no state is in the middle
@@ -190,7 +185,7 @@ impl Global {
         if !self.many_nodes.load(Ordering::Relaxed) {
             return 0;
         }
-        let topology = self.setup.lock().topology;
+        let topology = SETUP.lock().topology;
         topology.current()
     }
 
@@ -208,8 +203,10 @@ impl Global {
                 pool.configure(number as u16, origin, Some((number / 2) as u32));
             }
         }
-        self.setup.lock().topology = topology;
+        SETUP.lock().topology = topology;
         self.many_nodes.store(topology.many(), Ordering::Relaxed);
+        // To the pools of further nodes the options are news.
+        self.apply(&self.options());
     }
 
     /// A run of slices for a thread on `node`.
@@ -289,7 +286,7 @@ impl Global {
     /// Whether the calling thread holds any of the locks: then, in a signal handler, nothing that
     /// takes one may be called.
     pub(crate) fn is_held_by_us(&self) -> bool {
-        self.setup.is_held_by_us()
+        SETUP.is_held_by_us()
             || self.registry.is_held_by_us()
             || self.huge.is_held_by_us()
             || self.used_pools().any(Pool::is_held_by_us)

@@ -1,7 +1,7 @@
 //! When memory is short, what is free goes back to the kernel, address and all; and what a fork
 //! does to a pool.
 
-use super::{CHUNK, Directory, INLINE, Pool, State, low_bits};
+use super::{Pool, State, low_bits};
 use crate::os::Kernel;
 use crate::segment::{Header, NOBODY};
 use crate::sync::Ordering;
@@ -14,7 +14,7 @@ impl<K: Kernel> Pool<K> {
     /// more than it has. Segments of the break go the same way: the break itself stays where it is.
     pub(crate) fn release_free(&self) {
         let mut state = self.state.lock();
-        for index in (0..state.directory.count).rev() {
+        for index in (0..state.directory.count()).rev() {
             let segment = state.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held; nobody uses free slices.
             unsafe {
@@ -50,7 +50,7 @@ impl<K: Kernel> Pool<K> {
             #[cfg(feature = "hardened")]
             crate::segment::note(segment.addr(), crate::segment::Segment::Pool);
             if state.directory.push(&self.kernel, segment) {
-                (*segment).index = state.directory.count - 1;
+                (*segment).index = state.directory.count() - 1;
                 state.dirty_slices += dirty;
             }
         }
@@ -97,7 +97,7 @@ impl<K: Kernel> Pool<K> {
         self.state.mend(|state| {
             state.directory.forget_unset();
             (state.used, state.dirty_slices) = (0, 0);
-            for index in 0..state.directory.count {
+            for index in 0..state.directory.count() {
                 // SAFETY: segments in the directory are mapped, and nobody else changes them.
                 let header = unsafe { &mut *state.directory.get(index) };
                 header.index = index;
@@ -111,33 +111,5 @@ impl<K: Kernel> Pool<K> {
             }
             state.hints = [0; SLICES + 1];
         });
-    }
-}
-
-impl Directory {
-    fn set(&mut self, index: u32, segment: *mut Header) {
-        let i = index as usize;
-        if let Some(slot) = self.first.get_mut(i) {
-            *slot = segment;
-        } else if let Some(chunk) = self.chunks.get((i - INLINE) / CHUNK) {
-            // SAFETY: `push` filled this slot once, so its chunk exists.
-            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
-        }
-    }
-
-    /// Takes a segment out; the last one takes its place.
-    fn remove(&mut self, index: u32) {
-        let last = self.get(self.count - 1);
-        self.set(index, last);
-        // SAFETY: the last segment is the pool's.
-        unsafe { (*last).index = index };
-        self.count -= 1;
-    }
-
-    /// Drops a last entry that was counted before it was written.
-    fn forget_unset(&mut self) {
-        while self.count > 0 && self.get(self.count - 1).is_null() {
-            self.count -= 1;
-        }
     }
 }

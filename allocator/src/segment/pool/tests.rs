@@ -4,12 +4,12 @@ use std::vec::Vec;
 use super::*;
 use crate::os::{Failing, Linux};
 
-static HINT: AtomicUsize = AtomicUsize::new(0x3100_0000_0000);
-
 type TestPool = Pool<Failing<Linux>>;
 
 fn pool() -> TestPool {
-    Pool::new(Failing::new(Linux), &HINT)
+    let pool = Pool::new(Failing::new(Linux));
+    pool.configure_purge(4 << 20, 20);
+    pool
 }
 
 #[test]

@@ -13,7 +13,7 @@ impl<K: Kernel> Pool<K> {
         look: impl FnOnce(*const Header) -> R,
     ) -> Option<R> {
         let state = self.state.lock();
-        (index < state.directory.count).then(|| look(state.directory.get(index)))
+        (index < state.directory.count()).then(|| look(state.directory.get(index)))
     }
 
     /// Whether the calling thread was interrupted while it held the pool.

@@ -1,0 +1,154 @@
+//! Upkeep of a heap's bitmap spans: letting go, giving up, checking.
+
+use core::ptr::null_mut;
+
+use super::SizeClass;
+use super::local::Bitmaps;
+use super::span::{LISTED, check_span, locate, no_span};
+use crate::segment::{Span, Supply, record_of};
+use crate::slab::LimboQueue;
+use crate::sync::Ordering;
+
+impl Bitmaps {
+    /// Lets go of what the classes from `first` on hold for their next requests: the stashed blocks,
+    /// and the spans of which nothing is in use.
+    ///
+    /// A program whose arrays grow passes through all classes once: without this each of them would
+    /// go on holding a block.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn let_go(&mut self, first: SizeClass, supply: &mut impl Supply) {
+        for class in first.and_above() {
+            // SAFETY: the class is in range; a stashed block, the current span and those listed are
+            // this heap's.
+            unsafe {
+                let stash = self.stash.get_unchecked_mut(class.index());
+                let block = core::mem::replace(stash, null_mut());
+                if !block.is_null() {
+                    self.put_back(record_of(block), block, supply);
+                }
+                let span = *self.current.get_unchecked(class.index());
+                if (*span).free == (*span).full && span != no_span() {
+                    *self.current.get_unchecked_mut(class.index()) = no_span();
+                    self.release(span, supply);
+                }
+                self.release_empty(class.index(), supply);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.dismantle_retired(first, supply) };
+    }
+
+    /// Empties the stash, collects what others freed, and gives back the empty spans.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
+        // SAFETY: stashed blocks, current and listed spans are this heap's.
+        unsafe {
+            for class in SizeClass::all() {
+                let stash = self.stash.get_unchecked_mut(class.index());
+                let block = core::mem::replace(stash, null_mut());
+                if !block.is_null() {
+                    self.put_back(record_of(block), block, supply);
+                }
+            }
+            self.collect_queue(queue, supply);
+            for class in SizeClass::all() {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    let next = (*span).next;
+                    if (*span).remote.load(Ordering::Relaxed) != 0 {
+                        (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                    }
+                    if (*span).free == (*span).full | LISTED {
+                        self.unlist(span);
+                        self.release(span, supply);
+                    }
+                    span = next;
+                }
+                let span = *self.current.get_unchecked(class.index());
+                if span != no_span() {
+                    (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                    if (*span).free == (*span).full {
+                        *self.current.get_unchecked_mut(class.index()) = no_span();
+                        self.release(span, supply);
+                    }
+                }
+            }
+            self.dismantle_retired(SizeClass::SMALLEST, supply);
+        }
+    }
+
+    /// Gives up one span of `class` with free blocks for another heap, if there is one.
+    ///
+    /// # Safety
+    /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
+    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
+        // SAFETY: the class is in range; current and listed spans are this heap's.
+        unsafe {
+            let mut span = self.partial.get_unchecked(class.index()).first();
+            if !span.is_null() {
+                self.unlist(span);
+            } else {
+                span = *self.current.get_unchecked(class.index());
+                if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) == 0 {
+                    return null_mut();
+                }
+                *self.current.get_unchecked_mut(class.index()) = no_span();
+            }
+            let spans = self.spans.get_unchecked_mut(class.index());
+            *spans = spans.saturating_sub(1);
+            span
+        }
+    }
+
+    /// Tests the invariants over every span of the heap; the first broken one is named.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        for span in self.retired.each() {
+            // SAFETY: retired spans are this heap's, so the class is in range.
+            unsafe {
+                if !span.is_null() {
+                    check_span(span, SizeClass::from_index((*span).class), 0)?;
+                }
+            }
+        }
+        for class in SizeClass::all() {
+            // SAFETY: the class is in range; listed and current spans are this heap's.
+            unsafe {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    check_span(span, class, LISTED)?;
+                    span = (*span).next;
+                }
+                let current = *self.current.get_unchecked(class.index());
+                if current != no_span() {
+                    check_span(current, class, 0)?;
+                }
+                let stashed = *self.stash.get_unchecked(class.index());
+                if !stashed.is_null() {
+                    let (span, bit) = locate(record_of(stashed), stashed);
+                    if (*span).free & bit != 0 {
+                        return Err(("a block is free twice", stashed.addr()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the retired spans of the classes from `first` on back.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    unsafe fn dismantle_retired(&mut self, first: SizeClass, supply: &mut impl Supply) {
+        while let Some(span) = self.retired.take_from(first) {
+            // SAFETY: retired spans are this heap's and hold no live block.
+            unsafe { Self::dismantle(span, supply) };
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is asked of the whole process: options, giving back, checking.
+
+use crate::classic;
+use crate::options::Options;
+use crate::thread::{GLOBAL, Tls};
+use crate::units::{MAX_OBJECT, round_up};
+
+/// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
+/// called before the first allocation; later it changes nothing.
+pub fn own_the_break() {
+    GLOBAL.own_the_break();
+}
+
+/// Applies one option, `name=value` as in `ALLOCATOR_OPTIONS`, while the process runs; false if it
+/// is not understood. `sbrk` counts only before the first allocation.
+pub fn configure(setting: &[u8]) -> bool {
+    GLOBAL.configure(setting)
+}
+
+/// Lets `hook`, which may not allocate, see the options when the first allocation has read them.
+pub fn call_when_ready(hook: fn(&Options)) {
+    GLOBAL.call_when_ready(hook);
+}
+
+/// The options in force.
+pub fn options() -> Options {
+    GLOBAL.options()
+}
+
+/// Gives everything that is free back to the kernel.
+pub fn trim() {
+    if classic::is_configured() {
+        classic::trim(0);
+        return;
+    }
+    let heap = Tls::here().heap();
+    if !heap.is_null() {
+        // SAFETY: this thread's heap.
+        unsafe { (*heap).rest(Tls::here()) };
+    }
+    GLOBAL.purge_all();
+}
+
+/// Walks everything that is shared and the calling thread's heap.
+///
+/// # Errors
+/// The first broken invariant, and the address where it shows (0 where there is none).
+pub fn check() -> Result<(), (&'static str, usize)> {
+    if classic::is_configured() {
+        return classic::check().map(drop).map_err(|fault| (fault.kind.what(), fault.address));
+    }
+    for pool in GLOBAL.used_pools() {
+        pool.check().map_err(|what| (what, 0))?;
+    }
+    GLOBAL.huge.check().map_err(|what| (what, 0))?;
+    let heap = Tls::here().heap();
+    if heap.is_null() {
+        return Ok(());
+    }
+    // SAFETY: this thread's heap.
+    unsafe { (*heap).check() }
+}
+
+/// The size the kernel's page makes of `size`, for `pvalloc`; `None` if that overflows.
+pub fn round_to_page(size: usize) -> Option<usize> {
+    (size <= MAX_OBJECT).then(|| round_up(size, crate::os::page_size()))
+}

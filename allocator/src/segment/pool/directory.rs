@@ -1,0 +1,89 @@
+//! The list of a pool's segments.
+
+use core::ptr::{self, null_mut};
+
+use crate::os::Kernel;
+use crate::segment::Header;
+
+const INLINE: usize = 32;
+const CHUNK: usize = 1024;
+const CHUNKS: usize = 256;
+
+/// Segment `i`, for ever at the same place, without a table sized for the worst case.
+#[derive(Debug)]
+pub(super) struct Directory {
+    count: u32,
+    first: [*mut Header; INLINE],
+    chunks: [*mut *mut Header; CHUNKS],
+}
+
+impl Directory {
+    pub(super) const EMPTY: Directory =
+        Directory { count: 0, first: [null_mut(); INLINE], chunks: [null_mut(); CHUNKS] };
+
+    /// Number of segments.
+    #[inline(always)]
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Segment `index`, which is below the count.
+    pub(super) fn get(&self, index: u32) -> *mut Header {
+        let i = index as usize;
+        debug_assert!(index < self.count);
+        // SAFETY: `index < count`, and `push` filled every slot below `count`.
+        unsafe {
+            if i < INLINE {
+                *self.first.get_unchecked(i)
+            } else {
+                *self.chunks.get_unchecked((i - INLINE) / CHUNK).add((i - INLINE) % CHUNK)
+            }
+        }
+    }
+
+    /// Appends a segment; false when no memory or no slot is left.
+    pub(super) fn push<K: Kernel>(&mut self, kernel: &K, segment: *mut Header) -> bool {
+        let i = self.count as usize;
+        if let Some(slot) = self.first.get_mut(i) {
+            *slot = segment;
+        } else {
+            let Some(chunk) = self.chunks.get_mut((i - INLINE) / CHUNK) else { return false };
+            if chunk.is_null() {
+                let Ok(table) = kernel.map(0, CHUNK * size_of::<*mut Header>()) else {
+                    return false;
+                };
+                *chunk = ptr::with_exposed_provenance_mut(table);
+            }
+            // SAFETY: the chunk holds CHUNK slots and the remainder is below that.
+            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
+        }
+        self.count += 1;
+        true
+    }
+
+    fn set(&mut self, index: u32, segment: *mut Header) {
+        let i = index as usize;
+        if let Some(slot) = self.first.get_mut(i) {
+            *slot = segment;
+        } else if let Some(chunk) = self.chunks.get((i - INLINE) / CHUNK) {
+            // SAFETY: `push` filled this slot once, so its chunk exists.
+            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
+        }
+    }
+
+    /// Takes a segment out; the last one takes its place.
+    pub(super) fn remove(&mut self, index: u32) {
+        let last = self.get(self.count - 1);
+        self.set(index, last);
+        // SAFETY: the last segment is the pool's.
+        unsafe { (*last).index = index };
+        self.count -= 1;
+    }
+
+    /// Drops a last entry that was counted before it was written.
+    pub(super) fn forget_unset(&mut self) {
+        while self.count > 0 && self.get(self.count - 1).is_null() {
+            self.count -= 1;
+        }
+    }
+}
