@@ -4,7 +4,7 @@
 //! rights than their caller. A name or value that is not understood is reported in one line on
 //! standard error and passed over.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 
 use crate::os;
 
@@ -166,16 +166,18 @@ pub(crate) fn is_of_classic_mode(setting: &[u8]) -> bool {
     OF_CLASSIC_MODE.contains(&name)
 }
 
+unsafe extern "C" {
+    /// As `getenv`, but null in a process with more rights than its caller.
+    fn secure_getenv(name: *const c_char) -> *mut c_char;
+}
+
 /// Calls `apply` with each `name=value` of `ALLOCATOR_OPTIONS`; what it does not understand
 /// (false) is reported in one line.
 pub(crate) fn for_each_setting(mut apply: impl FnMut(&[u8]) -> bool) {
-    if os::secure_process() {
-        return;
-    }
-    // SAFETY: libc's environment; a concurrent setenv is the program's own race, as with any
-    // getenv in a library.
+    // SAFETY: libc's environment, which it hides in a process with more rights than its caller; a
+    // concurrent setenv is the program's own race, as with any getenv in a library.
     let value = unsafe {
-        let value = libc::getenv(c"ALLOCATOR_OPTIONS".as_ptr());
+        let value = secure_getenv(c"ALLOCATOR_OPTIONS".as_ptr());
         if value.is_null() {
             return;
         }
@@ -187,21 +189,6 @@ pub(crate) fn for_each_setting(mut apply: impl FnMut(&[u8]) -> bool) {
             os::write_stderr(setting);
             os::write_stderr(b"\n");
         }
-    }
-}
-
-/// A word nobody outside can guess, from the kernel's gift to each process.
-pub(crate) fn random_word() -> u64 {
-    // SAFETY: AT_RANDOM points to 16 random bytes that live as long as the process; without it
-    // the clock-like address of a local has to do.
-    unsafe {
-        let bytes: *const u64 =
-            core::ptr::with_exposed_provenance(libc::getauxval(libc::AT_RANDOM) as usize);
-        if bytes.is_null() {
-            let local = 0u8;
-            return (&raw const local).addr() as u64;
-        }
-        bytes.add(1).read_unaligned()
     }
 }
 

@@ -85,7 +85,7 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
     /// A heap that takes its regions from `source`, as `policy` says.
     #[must_use]
     pub fn new(source: S, policy: Policy) -> Self {
-        let secret = super::secret();
+        let secret = crate::os::random_word() | 1;
         Self::with_secret(source, policy, secret, 0)
     }
 

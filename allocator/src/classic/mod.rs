@@ -31,15 +31,3 @@ pub use process::{
     configure, deallocate, is_configured, on_fault, owns, reallocate, snapshot, trim, usable_size,
 };
 pub use settings::{LockChoice, PlacementChoice, Settings};
-
-/// A word nobody outside can guess, from the random bytes the kernel gives each process.
-fn secret() -> u64 {
-    // SAFETY: reads the auxiliary vector.
-    let bytes = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
-    let bytes = core::ptr::with_exposed_provenance::<u64>(bytes);
-    if bytes.is_null() {
-        return kernel::now_ns() | 1;
-    }
-    // SAFETY: AT_RANDOM points to 16 bytes that live as long as the process.
-    unsafe { bytes.read_unaligned() | 1 }
-}

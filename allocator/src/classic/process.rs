@@ -97,7 +97,7 @@ impl Process {
         unsafe { (&raw mut (*place).settings).write(*settings) };
         // SAFETY: an all-zero registry is an empty one (a test compares them).
         let shared: &'static Shared = unsafe { &(*place).shared };
-        let secret = super::secret();
+        let secret = crate::os::random_word() | 1;
         let set = Settings { deferred: settings.deferred, ..*settings };
         let quick = Settings { deferred: true, ..*settings };
         let heaps = match settings.placement {

@@ -1,4 +1,4 @@
-//! Tells the child of a fork that nobody told it of: `_Fork` and a bare `clone` run no handlers.
+//! Tells the child of a fork that it is one: `_Fork` and a bare `clone` run no handlers.
 //!
 //! Owns one page that the kernel wipes in every child (`MADV_WIPEONFORK`). Its word says
 //! [`TOLD`] in a process whose locks are sound. In a child it reads 0 until somebody has mended what
@@ -9,8 +9,7 @@
 //! processors' translations, before a thread that faults goes on. So a lock that reads free protects
 //! whole state, and what is linked without a lock is whole too; only held locks need mending.
 //!
-//! Cost: two loads per lock taken. The page exists from the second thread on: with one thread there
-//! is nobody who could hold a lock in the child.
+//! Cost: two loads per lock taken, and a page.
 
 use core::ptr;
 

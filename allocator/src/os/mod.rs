@@ -23,7 +23,7 @@ pub(crate) use syscall::guard;
 pub(crate) use numa::{MAX_NODES, Topology};
 pub(crate) use syscall::{
     address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children, page_size, process_id,
-    processors, resident_bytes, secure_process, single_threaded_flag, thread_alive, thread_id,
+    processors, random_word, resident_bytes, single_threaded_flag, thread_alive, thread_id,
     thread_pointer, write_stderr,
 };
 

@@ -26,6 +26,7 @@ mod number {
     pub(super) const OPENAT: usize = 257;
     pub(super) const PRLIMIT64: usize = 302;
     pub(super) const GETCPU: usize = 309;
+    pub(super) const GETRANDOM: usize = 318;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -49,6 +50,7 @@ mod number {
     pub(super) const MADVISE: usize = 233;
     pub(super) const MBIND: usize = 235;
     pub(super) const PRLIMIT64: usize = 261;
+    pub(super) const GETRANDOM: usize = 278;
 }
 
 /// One system call; returns what the kernel does (`-errno` on failure).
@@ -291,7 +293,15 @@ pub(crate) fn processors() -> usize {
     if written <= 0 { 1 } else { set.iter().map(|word| word.count_ones() as usize).sum() }
 }
 
+/// The kernel's page size in bytes: x86_64 has one.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn page_size() -> usize {
+    crate::units::PAGE
+}
+
 /// The kernel's page size in bytes.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(crate) fn page_size() -> usize {
     /// 0 until asked for.
@@ -310,11 +320,18 @@ pub(crate) fn page_size() -> usize {
     }
 }
 
-/// Whether this process runs with more rights than its caller, so that its environment must not
-/// be trusted.
-pub(crate) fn secure_process() -> bool {
-    // SAFETY: as in `page_size`.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+/// A word nobody outside can guess. The kernel is asked and not the bytes it gives each process, for
+/// finding those brings 64 KiB of libc into memory that little else needs.
+pub(crate) fn random_word() -> u64 {
+    const NONBLOCK: usize = 1;
+    let mut word = 0u64;
+    let args = [(&raw mut word) as usize, size_of::<u64>(), NONBLOCK, 0, 0, 0];
+    // SAFETY: the kernel writes at most the eight bytes of the word.
+    if unsafe { raw(number::GETRANDOM, args) } != size_of::<u64>() as isize {
+        // An early boot, or a filter: an address and a clock have to do.
+        word = (&raw const word).addr() as u64 ^ Linux.now_ms().rotate_left(32);
+    }
+    word
 }
 
 /// Writes to standard error without stdio; what cannot be written is lost.

@@ -1,14 +1,14 @@
 //! What a fork does: the child is one thread with every lock free and the other threads' heaps
 //! frozen.
 //!
-//! From the second heap on a fork takes no lock. libc runs our handler before it takes its own locks,
-//! so a fork that held ours while it waits for those of stdio would wait for a thread that holds one
-//! and allocates. Instead the child mends what the threads that it does not have were changing (see
-//! `lock::lineage`), in our handler, or, as the child of `_Fork` or a bare `clone`, when it first
-//! takes a lock.
+//! A fork takes no lock. libc runs handlers before it takes its own locks, so a fork that held ours
+//! while it waits for those of stdio would wait for a thread that holds one and allocates. Instead
+//! the child mends what the threads that it does not have were changing (see `lock::lineage`) when it
+//! first takes a lock, be it the child of `fork`, of `_Fork` or of a bare `clone`. So libc need not
+//! know of us: to register handlers would leave 64 KiB more of it resident.
 //!
-//! Before there is a second heap, and where the kernel wipes no pages, locks are taken before the fork
-//! in the order in which nested code takes them (registry, setup, pools, huge).
+//! Where the kernel wipes no pages (before Linux 4.14), handlers take the locks before the fork in the
+//! order in which nested code takes them (registry, setup, pools, huge).
 //!
 //! A heap whose thread did not survive may have been in the middle of a change: nobody adopts it.
 //! Blocks in it can still be freed, since a remote free touches atomics only.
@@ -29,17 +29,19 @@ static NESTED: AtomicU32 = AtomicU32::new(0);
 static FORKER: AtomicUsize = AtomicUsize::new(0);
 const _: () = assert!(3 + 2 * MAX_NODES <= 32, "a bit for each lock");
 
-/// Registers with libc, once.
-pub(super) fn register() {
+/// Sees to it that children find out about themselves, once. Where the kernel wipes no pages, libc is
+/// to tell them.
+pub(super) fn prepare() {
+    LINEAGE.watch(mend);
+    if LINEAGE.is_watched() {
+        return;
+    }
     // SAFETY: the handlers live in a library that is never unloaded. Failure (no memory) leaves
     // forks as they are without us.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
 }
 
 unsafe extern "C" fn before() {
-    if LINEAGE.is_watched() {
-        return;
-    }
     let mut taken = u32::from(GLOBAL.registry.before_fork()) << 1;
     taken |= u32::from(SETUP.before_fork());
     for (number, pool) in GLOBAL.used_pools().enumerate() {
@@ -59,31 +61,17 @@ unsafe extern "C" fn after_in_parent() {
 }
 
 unsafe extern "C" fn after_in_child() {
-    LINEAGE.look();
     release();
     GLOBAL.registry.freeze_others(Tls::here().heap());
 }
 
-/// From the second heap on: lets a child without handlers find out about itself.
-pub(super) fn watch() {
-    LINEAGE.watch(mend);
-}
-
-/// Called in a child that was not told, by the thread that first wants a lock.
+/// Called in a child, by the thread that first wants a lock.
 fn mend() {
-    if FORKER.load(Ordering::Relaxed) == os::thread_pointer() {
-        // The fork did run our first handler, and another library's handler allocates in the child
-        // before ours ran: the locks are this thread's own.
-        release();
-    } else {
-        TAKEN.store(0, Ordering::Relaxed);
-        NESTED.store(0, Ordering::Relaxed);
-        SETUP.mend(|_| ());
-        for pool in &GLOBAL.pools {
-            pool.mend();
-        }
-        GLOBAL.huge.mend();
+    SETUP.mend(|_| ());
+    for pool in &GLOBAL.pools {
+        pool.mend();
     }
+    GLOBAL.huge.mend();
     GLOBAL.registry.mend(Tls::here().heap());
 }
 

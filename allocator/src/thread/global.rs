@@ -8,7 +8,7 @@ use crate::lock::{ALONE, Lock};
 use crate::options::{MemoryPolicy, Options};
 #[cfg(test)]
 use crate::os::Failing;
-use crate::os::{Kernel, Linux, MAX_NODES, Topology};
+use crate::os::{self, Kernel, Linux, MAX_NODES, Topology};
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::units::SEGMENT;
@@ -53,10 +53,10 @@ pub(crate) static GLOBAL: Global = Global {
 pub(super) static SETUP: Lock<Setup> =
     Lock::new(Setup { done: false, topology: Topology::single(), options: Options::DEFAULT });
 
-/// Everything shared between threads.
+/// Everything shared between threads. What one node needs comes first and fills two pages.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Global {
-    pub(super) pools: [Pool<Host>; POOLS],
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
     many_nodes: AtomicBool,
@@ -67,6 +67,7 @@ pub(crate) struct Global {
     wants_purger: AtomicBool,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
     exported: AtomicUsize,
+    pub(super) pools: [Pool<Host>; POOLS],
 }
 
 /// What is found out once.
@@ -98,7 +99,7 @@ impl Global {
         setup.done = true;
         ALONE.learn();
         let options = Options::from_environment();
-        let secret = crate::options::random_word();
+        let secret = os::random_word();
         crate::slab::set_secret(secret);
         // 2^20 places, as far apart as mappings are aligned: as much as the kernel's own choice.
         let place = (secret as usize & 0xf_ffff) * SEGMENT;
@@ -114,7 +115,7 @@ impl Global {
         self.apply(&options);
         drop(setup);
         super::lifecycle::register();
-        super::fork::register();
+        super::fork::prepare();
         let hook = self.when_ready.load(Ordering::Relaxed);
         if !hook.is_null() {
             // SAFETY: only `call_when_ready` stores here, and it stores such a function.

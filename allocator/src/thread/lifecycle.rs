@@ -36,7 +36,6 @@ pub(crate) fn attach(tls: Tls) -> *mut ThreadHeap {
         return null_mut();
     }
     if GLOBAL.registry().created() >= 2 && !SECOND.swap(true, Ordering::Relaxed) {
-        super::fork::watch();
         GLOBAL.discover_nodes();
     }
     // SAFETY: the heap is this thread's now.
