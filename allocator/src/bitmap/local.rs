@@ -3,11 +3,10 @@
 //! # Invariants
 //! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
-//! 2. A stashed block is neither free in its span nor anybody's.
-//! 3. Of a class at most one listed span holds no live block, and then no other span is listed: it
+//! 2. Of a class at most one listed span holds no live block, and then no other span is listed: it
 //!    is what the next refill takes.
-//! 4. A retired span holds no live block and counts as none of `spans`.
-//! 5. `current` is never null: `no_span`, which has no free block, stands for none.
+//! 3. A retired span holds no live block and counts as none of `spans`.
+//! 4. `current` is never null: `no_span`, which has no free block, stands for none.
 
 use core::ptr::null_mut;
 
@@ -16,15 +15,12 @@ use super::span::{
     FULL, LISTED, OWNED, for_each_record, freed_twice, locate, mark_full, no_span, take_lowest,
     zero_mask,
 };
+use super::stash::{Offer, Stash};
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
 use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, unguard};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 use crate::units::{SKIPPED, SLICE};
-
-/// Classes up to 128 KiB have a stash of their own.
-const OWN_STASH: u8 = 55;
-const _: () = assert!(SizeClass::from_index(OWN_STASH).size() == 128 << 10);
 
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
@@ -37,12 +33,10 @@ pub(crate) trait BitmapSupply: Supply {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Bitmaps {
-    pub(super) stash: [*mut u8; CLASSES],
+    pub(super) stash: Stash,
     pub(super) current: [*mut Span; CLASSES],
     pub(super) partial: [SpanList; CLASSES],
     pub(super) spans: [u16; CLASSES],
-    /// The one class above 128 KiB whose stash is in use, or 0.
-    large_stashed: u8,
     pub(super) retired: Retired,
 }
 
@@ -50,6 +44,7 @@ impl Bitmaps {
     /// Makes a zeroed one usable.
     pub(crate) fn prepare(&mut self) {
         self.current = [no_span(); CLASSES];
+        self.stash.prepare();
     }
 
     /// A block of `class`, if the stash or the current span has one.
@@ -58,12 +53,12 @@ impl Bitmaps {
     /// The caller's thread owns this heap.
     #[inline(always)]
     pub(crate) unsafe fn pop(&mut self, class: SizeClass) -> *mut u8 {
+        let block = self.stash.pop(class);
+        if !block.is_null() {
+            return block;
+        }
         // SAFETY: the class is in range; the current span is this heap's.
         unsafe {
-            let stash = self.stash.get_unchecked_mut(class.index());
-            if !stash.is_null() {
-                return core::mem::replace(stash, null_mut());
-            }
             let span = *self.current.get_unchecked(class.index());
             let free = (*span).free;
             if free == 0 { null_mut() } else { take_lowest(span, free, class) }
@@ -80,7 +75,7 @@ impl Bitmaps {
             let span = *self.current.get_unchecked(class.index());
             let free = (*span).free;
             let next = free & free.wrapping_neg();
-            self.stash.get_unchecked(class.index()).is_null()
+            self.stash.is_empty(class)
                 && class.knows_zero()
                 && next != 0
                 && *zero_mask(span) & next != 0
@@ -98,40 +93,27 @@ impl Bitmaps {
         block: *mut u8,
         supply: &mut impl Supply,
     ) {
-        // SAFETY: the class in a record is in range; the rest is the caller's promise.
+        // SAFETY: the record is of a span of this heap; a stashed block is this heap's.
         unsafe {
-            let class = (*record).class;
-            let stash = self.stash.get_unchecked_mut(class as usize);
-            if stash.is_null() && (class <= OWN_STASH || self.large_stashed == class) {
-                *stash = block;
-                return;
+            match self.stash.push((*record).class, block) {
+                Offer::Kept => {}
+                Offer::Full => self.put_back(record, block, supply),
+                Offer::Claims => self.evict(record, block, supply),
             }
-            if *stash == block {
-                freed_twice(block);
-            }
-            if class > OWN_STASH && self.large_stashed != class {
-                return self.stash_large(block, class, supply);
-            }
-            self.put_back(record, block, supply);
         }
     }
 
-    /// Gives the large stash to `class`: what another class had in it goes back.
+    /// Stashes a large block; another class's goes back to its span.
     ///
     /// # Safety
     /// As [`Bitmaps::push`].
     #[inline(never)]
-    unsafe fn stash_large(&mut self, block: *mut u8, class: u8, supply: &mut impl Supply) {
-        // SAFETY: both classes are in range; a stashed block is this heap's.
+    unsafe fn evict(&mut self, record: *mut Span, block: *mut u8, supply: &mut impl Supply) {
+        // SAFETY: a stashed block is this heap's.
         unsafe {
-            let before = core::mem::replace(&mut self.large_stashed, class) as usize;
-            let old = core::mem::replace(self.stash.get_unchecked_mut(class as usize), block);
-            debug_assert!(old.is_null());
-            if before > OWN_STASH as usize {
-                let evicted = core::mem::replace(self.stash.get_unchecked_mut(before), null_mut());
-                if !evicted.is_null() {
-                    self.put_back(record_of(evicted), evicted, supply);
-                }
+            let evicted = self.stash.claim((*record).class, block);
+            if !evicted.is_null() {
+                self.put_back(record_of(evicted), evicted, supply);
             }
         }
     }

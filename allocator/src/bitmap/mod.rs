@@ -1,7 +1,7 @@
 //! Blocks from 1 KiB to 1 MiB: spans of one size class whose free blocks are bits of one word in
 //! the span's record, so that no byte of a free block is ever touched.
 //!
-//! In front of the spans stands a *stash*: per heap and class the block freed last, and one for
+//! In front of the spans stands a *stash*: per heap and class the blocks freed last, and one for
 //! all classes above 128 KiB. Most medium blocks are freed and asked for again at once.
 //!
 //! A span without a free block carries FULL in its remote mask. Unlike a slab it stays its heap's:
@@ -19,6 +19,7 @@ mod local;
 mod remote;
 mod retired;
 mod span;
+mod stash;
 mod upkeep;
 
 pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};

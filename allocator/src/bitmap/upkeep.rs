@@ -23,11 +23,7 @@ impl Bitmaps {
             // SAFETY: the class is in range; a stashed block, the current span and those listed are
             // this heap's.
             unsafe {
-                let stash = self.stash.get_unchecked_mut(class.index());
-                let block = core::mem::replace(stash, null_mut());
-                if !block.is_null() {
-                    self.put_back(record_of(block), block, supply);
-                }
+                self.empty_stash(class, supply);
                 let span = *self.current.get_unchecked(class.index());
                 if (*span).free == (*span).full && span != no_span() {
                     *self.current.get_unchecked_mut(class.index()) = no_span();
@@ -48,11 +44,7 @@ impl Bitmaps {
         // SAFETY: stashed blocks, current and listed spans are this heap's.
         unsafe {
             for class in SizeClass::all() {
-                let stash = self.stash.get_unchecked_mut(class.index());
-                let block = core::mem::replace(stash, null_mut());
-                if !block.is_null() {
-                    self.put_back(record_of(block), block, supply);
-                }
+                self.empty_stash(class, supply);
             }
             self.collect_queue(queue, supply);
             for class in SizeClass::all() {
@@ -129,8 +121,7 @@ impl Bitmaps {
                 if current != no_span() {
                     check_span(current, class, 0)?;
                 }
-                let stashed = *self.stash.get_unchecked(class.index());
-                if !stashed.is_null() {
+                for stashed in self.stash.each(class) {
                     let (span, bit) = locate(record_of(stashed), stashed);
                     if (*span).free & bit != 0 {
                         return Err(("a block is free twice", stashed.addr()));
@@ -139,6 +130,21 @@ impl Bitmaps {
             }
         }
         Ok(())
+    }
+
+    /// Puts the stashed blocks of `class` back on their spans.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    unsafe fn empty_stash(&mut self, class: SizeClass, supply: &mut impl Supply) {
+        loop {
+            let block = self.stash.pop(class);
+            if block.is_null() {
+                return;
+            }
+            // SAFETY: a stashed block is this heap's.
+            unsafe { self.put_back(record_of(block), block, supply) };
+        }
     }
 
     /// Gives the retired spans of the classes from `first` on back.
