@@ -102,6 +102,12 @@ pub enum TraceError {
         /// The census counters above zero, as `name count` pairs.
         anomalies: String,
     },
+    /// Whoever reads asked to stop.
+    #[error("reading trace `{}` was stopped", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system refused to create or write a file.
     #[error("cannot write trace `{}`", path.display())]
     Write {
@@ -152,6 +158,7 @@ impl TraceError {
             | TraceError::Compression { path, .. }
             | TraceError::Bomb { path, .. }
             | TraceError::Strict { path, .. }
+            | TraceError::Stopped { path }
             | TraceError::Write { path, .. }
             | TraceError::Unsupported { path, .. }
             | TraceError::Disorder { path, .. } => Some(path),

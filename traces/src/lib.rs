@@ -13,4 +13,6 @@ pub mod rewrite;
 
 pub use error::TraceError;
 pub use event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
-pub use import::{Census, Format, ImportOptions, Source, UnknownFormat, open, open_with, read};
+pub use import::{
+    Census, Format, ImportOptions, Position, Source, UnknownFormat, open, open_with, read,
+};

@@ -18,7 +18,7 @@ use super::reader::read_file_header;
 use super::resolve::{ResolveOptions, Resolver};
 use crate::error::TraceError;
 use crate::event::{Event, EventSource};
-use crate::import::{Census, Format, Source};
+use crate::import::{Census, Format, Position, Source};
 
 /// A run of slots of one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +194,10 @@ impl Source for RawTrace {
 
     fn census(&self) -> Census {
         self.resolver.census()
+    }
+
+    fn position(&self) -> Option<Position> {
+        Some(self.resolver.position())
     }
 }
 

@@ -22,7 +22,7 @@ use super::convert;
 use super::footer::Footer;
 use crate::error::TraceError;
 use crate::event::{Event, EventSource, Op};
-use crate::import::{Census, Format, Source};
+use crate::import::{Census, Format, Position, Source};
 
 /// Most bytes of a footer, compressed and not: an index of some 70 billion events.
 const MAX_FOOTER: u32 = 64 << 20;
@@ -285,6 +285,10 @@ impl Source for Reader {
 
     fn census(&self) -> Census {
         self.census.clone()
+    }
+
+    fn position(&self) -> Option<Position> {
+        Some(Position { done: self.offset, total: self.end })
     }
 }
 

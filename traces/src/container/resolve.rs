@@ -20,7 +20,7 @@ use trace_format::v1::raw::{self, ProcessBlock, RawOp, RawRecord, Slot};
 use super::raw::{Bytes, Segment};
 use crate::error::TraceError;
 use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
-use crate::import::Census;
+use crate::import::{Census, Position};
 
 /// How many records an allocation waits for the release of its address.
 const PATIENCE: u64 = 65_536;
@@ -103,6 +103,9 @@ pub(super) struct Resolver {
     next_thread: u32,
     ns_per_tick: Option<f64>,
     window: usize,
+    /// Bytes of slots read, and in all.
+    read: u64,
+    total: u64,
     census: Census,
     options: ResolveOptions,
     /// What was live at each fork, for the children.
@@ -123,6 +126,7 @@ impl Resolver {
         // The recorder's numbers are only names here: a damaged file may hold any.
         let mut numbers: HashMap<u32, usize> = HashMap::new();
         let mut streams: Vec<Stream> = Vec::new();
+        let total = segments.iter().map(|segment| u64::from(segment.len)).sum();
         for segment in segments {
             let place = *numbers.entry(segment.thread).or_insert(streams.len());
             if place == streams.len() {
@@ -144,6 +148,8 @@ impl Resolver {
             next_object: 0,
             next_thread: 0,
             ns_per_tick: known.then(|| ns as f64 / ticks as f64),
+            read: 0,
+            total,
             census,
             options,
             fork_heaps: HashMap::new(),
@@ -152,6 +158,10 @@ impl Resolver {
 
     pub(super) fn census(&self) -> Census {
         Census { leaked: self.live.len() as u64, ..self.census.clone() }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position { done: self.read, total: self.total }
     }
 
     pub(super) fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
@@ -235,6 +245,7 @@ impl Resolver {
                 }
             }
             let used = got - input.len();
+            self.read += used as u64;
             segment.offset += used as u64;
             segment.len -= used as u32;
             if segment.len < raw::SLOT as u32 || used == 0 {

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::input::Meter;
 use super::raw::RawSource;
 use super::resolver::Resolver;
-use super::{Census, Format, Source};
+use super::{Census, Format, Position, Source};
 use crate::error::TraceError;
 use crate::event::{Event, EventSource};
 
@@ -14,6 +15,7 @@ pub(crate) struct Importer {
     path: PathBuf,
     format: Format,
     raw: Box<dyn RawSource>,
+    meter: Meter,
     resolver: Resolver,
     census: Census,
     strict: bool,
@@ -21,10 +23,25 @@ pub(crate) struct Importer {
 }
 
 impl Importer {
-    pub(crate) fn new(path: &Path, format: Format, raw: Box<dyn RawSource>, strict: bool) -> Self {
+    pub(crate) fn new(
+        path: &Path,
+        format: Format,
+        raw: Box<dyn RawSource>,
+        meter: Meter,
+        strict: bool,
+    ) -> Self {
         let resolver = Resolver::new(raw.threaded());
         let path = path.to_owned();
-        Importer { path, format, raw, resolver, census: Census::default(), strict, ended: false }
+        Importer {
+            path,
+            format,
+            raw,
+            meter,
+            resolver,
+            census: Census::default(),
+            strict,
+            ended: false,
+        }
     }
 
     fn end(&mut self) -> Result<(), TraceError> {
@@ -68,5 +85,9 @@ impl Source for Importer {
 
     fn census(&self) -> Census {
         self.census.clone()
+    }
+
+    fn position(&self) -> Option<Position> {
+        Some(self.meter.position())
     }
 }

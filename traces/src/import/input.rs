@@ -7,8 +7,10 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Format;
+use super::{Format, Position};
 use crate::error::TraceError;
 
 /// The longest line of a text format, in bytes.
@@ -34,6 +36,35 @@ pub(crate) struct Input {
     base: u64,
     line: u64,
     at_end: bool,
+    meter: Meter,
+    stop: Option<fn() -> bool>,
+}
+
+/// How much of the file has been read, for whoever watches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meter {
+    done: Arc<AtomicU64>,
+    total: u64,
+}
+
+impl Meter {
+    pub(crate) fn position(&self) -> Position {
+        Position { done: self.done.load(Ordering::Relaxed), total: self.total }
+    }
+}
+
+/// A file whose bytes are counted as they are read.
+struct Metered {
+    file: File,
+    done: Arc<AtomicU64>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buffer)?;
+        self.done.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
 }
 
 impl Input {
@@ -46,10 +77,12 @@ impl Input {
             return Err(TraceError::Directory { path: path.to_owned() });
         }
         let compressed = metadata.len();
-        let (reader, layer) = uncompress(file, path)?;
+        let meter = Meter { done: Arc::default(), total: compressed };
+        let (reader, layer) = uncompress(file, path, &meter)?;
         let mut input = Input::from_reader(path, reader);
         input.layer = layer;
         input.compressed = compressed;
+        input.meter = meter;
         if layer.is_some() {
             input.limit = compressed.saturating_mul(MAX_EXPANSION).max(MIN_LIMIT);
         }
@@ -70,7 +103,18 @@ impl Input {
             base: 0,
             line: 0,
             at_end: false,
+            meter: Meter::default(),
+            stop: None,
         }
+    }
+
+    /// Gives up with [`TraceError::Stopped`] once `stop` says so.
+    pub(crate) fn stop_when(&mut self, stop: Option<fn() -> bool>) {
+        self.stop = stop;
+    }
+
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -159,6 +203,9 @@ impl Input {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
         let got = loop {
+            if self.stop.is_some_and(|stop| stop()) {
+                return Err(TraceError::Stopped { path: self.path.clone() });
+            }
             match self.reader.read(&mut self.buffer[self.end..]) {
                 Ok(got) => break got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -201,7 +248,7 @@ pub(crate) struct Fault {
 
 type Layer = (Box<dyn Read + Send>, Option<&'static str>);
 
-fn uncompress(mut file: File, path: &Path) -> Result<Layer, TraceError> {
+fn uncompress(mut file: File, path: &Path, meter: &Meter) -> Result<Layer, TraceError> {
     let read_error = |source| TraceError::Read { path: path.to_owned(), source };
     let mut magic = [0; 4];
     let mut got = 0;
@@ -218,13 +265,15 @@ fn uncompress(mut file: File, path: &Path) -> Result<Layer, TraceError> {
         // A pipe cannot be rewound: what was read is put back in front of it, uncompressed.
         if error.kind() == io::ErrorKind::NotSeekable {
             let head = io::Cursor::new(magic[..got].to_vec());
+            let file = Metered { file, done: Arc::clone(&meter.done) };
             return unwrap_stream(Box::new(head.chain(file)), &magic[..got], path);
         }
         return Err(read_error(error));
     }
     if magic[..got].starts_with(b"PK\x03\x04") || magic[..got].starts_with(b"PK\x05\x06") {
-        return Ok((first_of_zip(file, path)?, Some("zip")));
+        return Ok((first_of_zip(file, path, meter)?, Some("zip")));
     }
+    let file = Metered { file, done: Arc::clone(&meter.done) };
     unwrap_stream(Box::new(file), &magic[..got], path)
 }
 
@@ -246,7 +295,11 @@ fn unwrap_stream(
 }
 
 /// The content of the first file of a zip archive, checked against its CRC at the end.
-fn first_of_zip(file: File, path: &Path) -> Result<Box<dyn Read + Send>, TraceError> {
+fn first_of_zip(
+    file: File,
+    path: &Path,
+    meter: &Meter,
+) -> Result<Box<dyn Read + Send>, TraceError> {
     let damaged = |source: io::Error| TraceError::Compression {
         path: path.to_owned(),
         layer: "zip",
@@ -268,6 +321,7 @@ fn first_of_zip(file: File, path: &Path) -> Result<Box<dyn Read + Send>, TraceEr
     };
     let mut file = archive.into_inner();
     file.seek(SeekFrom::Start(start)).map_err(damaged)?;
+    let file = Metered { file, done: Arc::clone(&meter.done) };
     let data = BufReader::with_capacity(BUFFER, file.take(length));
     let reader: Box<dyn Read + Send> = match method {
         zip::CompressionMethod::Stored => Box::new(data),

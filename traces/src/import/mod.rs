@@ -37,6 +37,20 @@ pub trait Source: EventSource<Error = TraceError> + Send {
 
     /// What was repaired or left out so far; final once the stream has ended.
     fn census(&self) -> Census;
+
+    /// How far the file has been read, where that is known.
+    fn position(&self) -> Option<Position> {
+        None
+    }
+}
+
+/// How much of a file has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes of the file, compressed as it may be, read so far.
+    pub done: u64,
+    /// Bytes of the file; 0 where it is none, for example a pipe.
+    pub total: u64,
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
@@ -46,6 +60,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn census(&self) -> Census {
         (**self).census()
+    }
+
+    fn position(&self) -> Option<Position> {
+        (**self).position()
     }
 }
 
@@ -60,11 +78,14 @@ pub struct ImportOptions {
     pub strip_tail: bool,
     /// Read as this format instead of detecting it.
     pub format: Option<Format>,
+    /// Asked now and then, and whenever a signal interrupts a read: whether to give up with
+    /// [`TraceError::Stopped`].
+    pub stop: Option<fn() -> bool>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        ImportOptions { strict: false, pid: None, strip_tail: true, format: None }
+        ImportOptions { strict: false, pid: None, strip_tail: true, format: None, stop: None }
     }
 }
 
@@ -85,6 +106,7 @@ pub fn open_with(
     options: &ImportOptions,
 ) -> Result<Box<dyn Source>, TraceError> {
     let mut input = Input::open(path.as_ref())?;
+    input.stop_when(options.stop);
     let own = container::is_container(input.peek(container::MAGIC.len())?) && input.is_plain();
     if own && options.format.is_none_or(|format| format == Format::Container) {
         return container::open(path);
@@ -106,6 +128,7 @@ pub fn read(
 
 fn import(mut input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, TraceError> {
     let path = input.path().to_owned();
+    let meter = input.meter();
     let format = match options.format {
         Some(format) => format,
         None => detect::detect(&mut input)?,
@@ -127,5 +150,5 @@ fn import(mut input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, 
         Format::Ltrace => Box::new(f::ltrace::Ltrace::new(input)),
         Format::Csv => Box::new(f::csv::Csv(input)),
     };
-    Ok(Box::new(Importer::new(&path, format, raw, options.strict)))
+    Ok(Box::new(Importer::new(&path, format, raw, meter, options.strict)))
 }

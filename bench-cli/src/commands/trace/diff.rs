@@ -50,9 +50,9 @@ struct SizeChange {
     share_change: f64,
 }
 
-pub(super) fn run(args: &DiffArgs, output: Format) -> Result<Exit, CliError> {
+pub(super) fn run(args: &DiffArgs, output: Format, quiet: bool) -> Result<Exit, CliError> {
     let sum_up = |path: &PathBuf| -> Result<Summary, CliError> {
-        Ok(analysis::summarise(&mut *args.input.open(path)?)?)
+        Ok(analysis::summarise(&mut *args.input.open(path, quiet)?)?)
     };
     let (before, after) = (sum_up(&args.before)?, sum_up(&args.after)?);
     let report = Report {

@@ -23,6 +23,7 @@ impl From<TraceError> for CliError {
 
 fn exit(error: &TraceError) -> Exit {
     match error {
+        TraceError::Stopped { .. } => Exit::Interrupted,
         TraceError::Write { .. } | TraceError::Inexpressible { .. } => Exit::Usage,
         _ => Exit::Trace,
     }
@@ -80,6 +81,7 @@ fn help(error: &TraceError) -> String {
         TraceError::Write { path, .. } => {
             format!("choose another place with `-o`, or see `ls -ld {}`", named(path))
         }
+        TraceError::Stopped { .. } => "nothing was written; start it again".to_owned(),
         TraceError::Inexpressible { .. } => {
             "export as CSV, which expresses everything: `bench-cli trace export --to csv`"
                 .to_owned()

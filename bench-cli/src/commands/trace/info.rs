@@ -32,7 +32,7 @@ struct Report<'a> {
 }
 
 pub(super) fn run(args: &InfoArgs, output: Format, quiet: bool) -> Result<Exit, CliError> {
-    let mut source = args.input.open(&args.file)?;
+    let mut source = args.input.open(&args.file, quiet)?;
     let summary = analysis::summarise(&mut *source)?;
     let file = args.file.display().to_string();
     if let Some(path) = &args.html {

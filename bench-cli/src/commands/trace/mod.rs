@@ -11,8 +11,9 @@ mod output;
 mod rewrite;
 mod shrink;
 mod verify;
+mod watched;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -20,7 +21,9 @@ use traces::{Format, ImportOptions, Source};
 
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
+use crate::interrupt;
 use crate::output::print as show;
+use watched::Watched;
 
 pub use model::{GenArgs, generate};
 
@@ -62,13 +65,13 @@ enum Verb {
 pub fn run(args: TraceArgs, global: &Global) -> Result<Exit, CliError> {
     match args.verb {
         Verb::Info(args) => info::run(&args, global.format, global.quiet),
-        Verb::Verify(args) => verify::run(&args, global.format),
+        Verb::Verify(args) => verify::run(&args, global.format, global.quiet),
         Verb::Export(args) => rewrite::export(&args, global.quiet),
         Verb::Convert(args) => rewrite::convert(&args, global.quiet),
         Verb::Cut(args) => rewrite::cut(&args, global.quiet),
         Verb::Merge(args) => rewrite::merge(&args, global.quiet),
         Verb::Anonymize(args) => rewrite::anonymize(&args, global.quiet),
-        Verb::Diff(args) => diff::run(&args, global.format),
+        Verb::Diff(args) => diff::run(&args, global.format, global.quiet),
         Verb::Shrink(args) => shrink::run(&args, global.quiet),
         Verb::Fit(args) => model::fit(&args, global),
     }
@@ -92,14 +95,17 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    fn open(&self, path: &PathBuf) -> Result<Box<dyn Source>, CliError> {
+    /// Opens `path`, watched: see [`Watched`].
+    fn open(&self, path: &Path, quiet: bool) -> Result<Box<dyn Source>, CliError> {
+        interrupt::listen();
         let options = ImportOptions {
             strict: self.strict,
             pid: self.pid,
             strip_tail: !self.keep_tail,
             format: self.from,
+            stop: Some(interrupt::requested),
         };
-        Ok(traces::open_with(path, &options)?)
+        Ok(Box::new(Watched::new(traces::open_with(path, &options)?, path, quiet)))
     }
 }
 

@@ -14,6 +14,7 @@ use traces::rewrite::{Fitter, Generator, Profile, ProfileError};
 
 use super::human::{self, number};
 use super::output::OutputArgs;
+use super::watched::Watched;
 use super::{InputArgs, json, say, show};
 use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
@@ -49,7 +50,7 @@ struct Goodness {
 }
 
 pub(super) fn fit(args: &FitArgs, global: &Global) -> Result<Exit, CliError> {
-    let mut source = args.input.open(&args.file)?;
+    let mut source = args.input.open(&args.file, global.quiet)?;
     let (mut fitter, mut fleet, mut original) =
         (Fitter::new(), FleetFitter::default(), Profiler::new());
     while let Some(event) = source.next_event()? {
@@ -61,15 +62,15 @@ pub(super) fn fit(args: &FitArgs, global: &Global) -> Result<Exit, CliError> {
     }
     let profile = fitter.finish();
     let text = profile.to_json().map_err(|error| unusable(&args.output, &error))?;
+    let original = original.finish(source.census());
+    let generator = Generator::new(profile, 1.0, global.seed)
+        .map_err(|error| unusable(&args.output, &error))?;
+    let copy = sum_up(Watched::new(generator, &args.output, global.quiet))?;
+    let goodness = compare(&original, &copy, text.len() as u64);
     write(&args.output, &text)?;
     if let Some(path) = &args.fleet {
         write(path, &fleetbench::format(&fleet.finish()))?;
     }
-    let original = original.finish(source.census());
-    let generator = Generator::new(profile, 1.0, global.seed)
-        .map_err(|error| unusable(&args.output, &error))?;
-    let copy = sum_up(generator)?;
-    let goodness = compare(&original, &copy, text.len() as u64);
     show(&match global.format {
         Format::Json => json(&goodness)?,
         _ => tell(&goodness, &args.output),
@@ -77,7 +78,7 @@ pub(super) fn fit(args: &FitArgs, global: &Global) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-fn sum_up(mut source: Generator) -> Result<Summary, CliError> {
+fn sum_up(mut source: Watched<Generator>) -> Result<Summary, CliError> {
     Ok(traces::analysis::summarise(&mut source)?)
 }
 
@@ -176,7 +177,7 @@ pub fn generate(args: &GenArgs, global: &Global) -> Result<Exit, CliError> {
         };
         fleetbench::parse(&text).and_then(|rows| fleetbench::to_profile(&rows, &options))
     };
-    let mut generator = profile
+    let generator = profile
         .and_then(|profile| Generator::new(profile, args.scale, global.seed))
         .map_err(|error| unusable(path, &error))?;
     let notes = [
@@ -185,6 +186,7 @@ pub fn generate(args: &GenArgs, global: &Global) -> Result<Exit, CliError> {
         ("seed", global.seed.to_string()),
         ("random", "ChaCha8".to_owned()),
     ];
+    let mut generator = Watched::new(generator, args.output.path(), global.quiet);
     let totals = args.output.save(&mut generator, &notes)?;
     super::rewrite::told(&args.output, &totals, global.quiet);
     say(global.quiet, &format!("seed {}", global.seed));

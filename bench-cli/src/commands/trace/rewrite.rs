@@ -29,7 +29,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn export(args: &ExportArgs, quiet: bool) -> Result<Exit, CliError> {
-    let mut source = args.input.open(&args.file)?;
+    let mut source = args.input.open(&args.file, quiet)?;
     let losses = output::export(&mut *source, args.to, args.output.as_deref())?;
     for (what, count) in losses.iter() {
         say(quiet, &format!("not expressed in {}: {what} ({})", args.to, number(count)));
@@ -49,7 +49,7 @@ pub(super) struct ConvertArgs {
 }
 
 pub(super) fn convert(args: &ConvertArgs, quiet: bool) -> Result<Exit, CliError> {
-    let mut source = args.input.open(&args.file)?;
+    let mut source = args.input.open(&args.file, quiet)?;
     let notes = [
         ("origin", args.file.display().to_string()),
         ("origin_format", source.format().name().to_owned()),
@@ -94,7 +94,7 @@ pub(super) fn cut(args: &CutArgs, quiet: bool) -> Result<Exit, CliError> {
         }
         (None, None) => return Err(CliError::new(Exit::Usage, "nothing says where to cut")),
     };
-    let source = args.input.open(&args.file)?;
+    let source = args.input.open(&args.file, quiet)?;
     let mut cut = Cut::new(source, span, !args.drop_live);
     let totals = args.output.save(&mut cut, &[])?;
     if totals.events == 0 {
@@ -129,7 +129,7 @@ fn ends<T>(
 }
 
 /// Nanoseconds of `5s`, `300ms`, `1.5m`, `20us`, `7ns`.
-fn duration(text: &str) -> Option<u64> {
+pub(super) fn duration(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let value: f64 = text[..digits].parse().ok()?;
     let unit = match &text[digits..] {
@@ -158,7 +158,8 @@ pub(super) struct MergeArgs {
 }
 
 pub(super) fn merge(args: &MergeArgs, quiet: bool) -> Result<Exit, CliError> {
-    let sources: Result<Vec<_>, _> = args.files.iter().map(|file| args.input.open(file)).collect();
+    let sources: Result<Vec<_>, _> =
+        args.files.iter().map(|file| args.input.open(file, quiet)).collect();
     let mut merged = Merge::new(sources?)?;
     save(&args.output, &mut merged, &[], quiet)
 }
@@ -186,7 +187,7 @@ pub(super) fn anonymize(args: &AnonymizeArgs, quiet: bool) -> Result<Exit, CliEr
             .help("write it as `1ms`, `20us` or `0s`")
     })?;
     let options = AnonymizeOptions { resolution_ns, size_classes: args.size_classes };
-    let source = args.input.open(&args.file)?;
+    let source = args.input.open(&args.file, quiet)?;
     let mut anonymous = Anonymize::new(source, options);
     let exit = save(&args.output, &mut anonymous, &[], quiet)?;
     say(quiet, "gone: addresses, names, command lines, process ids, markers' values, exact times");

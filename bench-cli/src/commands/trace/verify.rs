@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -36,11 +36,14 @@ struct Report {
     census: Census,
 }
 
-pub(super) fn run(args: &VerifyArgs, output: Format) -> Result<Exit, CliError> {
+pub(super) fn run(args: &VerifyArgs, output: Format, quiet: bool) -> Result<Exit, CliError> {
     let mut reports = Vec::new();
     let mut first_error = None;
     for file in &args.files {
-        let (report, error) = verify(file, &args.input);
+        let (report, error) = verify(file, &args.input, quiet);
+        if let Some(error @ CliError { exit: Exit::Interrupted, .. }) = error {
+            return Err(error);
+        }
         reports.push(report);
         first_error = first_error.or(error);
     }
@@ -56,7 +59,7 @@ pub(super) fn run(args: &VerifyArgs, output: Format) -> Result<Exit, CliError> {
     }
 }
 
-fn verify(file: &PathBuf, input: &InputArgs) -> (Report, Option<CliError>) {
+fn verify(file: &Path, input: &InputArgs, quiet: bool) -> (Report, Option<CliError>) {
     let mut verifier = Verifier::default();
     let mut report = Report {
         file: file.display().to_string(),
@@ -69,7 +72,7 @@ fn verify(file: &PathBuf, input: &InputArgs) -> (Report, Option<CliError>) {
         census: Census::default(),
     };
     let error;
-    match input.open(file) {
+    match input.open(file, quiet) {
         Ok(mut source) => {
             let end: Option<TraceError> = loop {
                 match source.next_event() {
