@@ -205,6 +205,18 @@ pub trait EventSource {
     }
 }
 
+impl<S: EventSource + ?Sized> EventSource for &mut S {
+    type Error = S::Error;
+
+    fn next_event(&mut self) -> Result<Option<Event>, Self::Error> {
+        (**self).next_event()
+    }
+
+    fn len_hint(&self) -> Option<u64> {
+        (**self).len_hint()
+    }
+}
+
 impl<S: EventSource + ?Sized> EventSource for Box<S> {
     type Error = S::Error;
 

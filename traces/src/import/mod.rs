@@ -53,6 +53,20 @@ pub struct Position {
     pub total: u64,
 }
 
+impl<S: Source + ?Sized> Source for &mut S {
+    fn format(&self) -> Format {
+        (**self).format()
+    }
+
+    fn census(&self) -> Census {
+        (**self).census()
+    }
+
+    fn position(&self) -> Option<Position> {
+        (**self).position()
+    }
+}
+
 impl<S: Source + ?Sized> Source for Box<S> {
     fn format(&self) -> Format {
         (**self).format()

@@ -12,6 +12,7 @@ use traces::{Census, Source, TraceError};
 use super::run::Session;
 use super::{RecordArgs, program};
 use crate::cli::Global;
+use crate::commands::trace::Watched;
 use crate::error::{CliError, Exit};
 
 /// One raw file.
@@ -39,7 +40,7 @@ pub(super) fn resolve(
     session: &Session,
     status: &ExitStatus,
 ) -> Result<(), CliError> {
-    let result = resolve_all(args, session, status);
+    let result = resolve_all(args, global, session, status);
     let keep = args.keep_raw || matches!(&result, Err(error) if error.exit != Exit::Unfit);
     if keep {
         if session.raw_files().is_empty() {
@@ -59,6 +60,7 @@ pub(super) fn resolve(
 
 fn resolve_all(
     args: &RecordArgs,
+    global: &Global,
     session: &Session,
     status: &ExitStatus,
 ) -> Result<(Saved, Vec<Saved>), CliError> {
@@ -83,7 +85,8 @@ fn resolve_all(
         let inherited = heaps.remove(&part.fork_stamp).unwrap_or_default();
         let options = ResolveOptions { children: children.clone(), inherited };
         let mut trace = RawTrace::open(&part.path, options).map_err(failure)?;
-        let saved = save(&mut trace, &place, is_main.then_some(status)).map_err(failure)?;
+        let saved =
+            save(&mut trace, &place, is_main.then_some(status), global.quiet).map_err(failure)?;
         heaps.extend(trace.take_fork_heaps());
         if is_main {
             main = Some(saved);
@@ -126,6 +129,7 @@ fn save(
     trace: &mut RawTrace,
     place: &Path,
     status: Option<&ExitStatus>,
+    quiet: bool,
 ) -> Result<Saved, TraceError> {
     let mut writer = Writer::create(place, WriterOptions::default())?;
     for (key, value) in trace.provenance() {
@@ -134,7 +138,7 @@ fn save(
     if let Some(status) = status {
         writer.provenance("exit_status", program::exit_code(status).to_string());
     }
-    let totals = container::save(trace, writer)?;
+    let totals = container::save(&mut Watched::new(&mut *trace, place, quiet), writer)?;
     let census = trace.census();
     let process = trace.process();
     Ok(Saved {
@@ -159,6 +163,7 @@ fn nothing_recorded(args: &RecordArgs) -> CliError {
 
 fn failure(error: TraceError) -> CliError {
     let exit = match error {
+        TraceError::Stopped { .. } => Exit::Interrupted,
         TraceError::Write { .. } => Exit::Usage,
         TraceError::Disorder { .. } => Exit::Internal,
         _ => Exit::Trace,

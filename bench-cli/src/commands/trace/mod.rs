@@ -23,7 +23,7 @@ use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::interrupt;
 use crate::output::print as show;
-use watched::Watched;
+pub(crate) use watched::Watched;
 
 pub use model::{GenArgs, generate};
 

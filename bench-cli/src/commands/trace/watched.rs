@@ -17,7 +17,7 @@ use crate::interrupt;
 const EVERY: u64 = 1 << 12;
 
 /// `source` with a bar and an ear for Ctrl-C.
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     source: S,
     path: PathBuf,
     bar: ProgressBar,
@@ -27,7 +27,7 @@ pub(super) struct Watched<S> {
 impl<S: Source> Watched<S> {
     /// Watches `source`; `path` names it on the bar, which is invisible if `quiet`, or if standard
     /// error is no terminal.
-    pub(super) fn new(source: S, path: &Path, quiet: bool) -> Self {
+    pub(crate) fn new(source: S, path: &Path, quiet: bool) -> Self {
         interrupt::listen();
         let whole = source.position().map(|position| position.total).or(source.len_hint());
         let bytes = source.position().is_some();

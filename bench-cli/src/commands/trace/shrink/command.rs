@@ -2,15 +2,20 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{self, Stdio};
+use std::process::{self, Child, ExitStatus, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use traces::container::{self, Writer, WriterOptions};
 use traces::event::Event;
 use traces::rewrite::Stream;
 
 use super::{Seen, ShrinkArgs, Trial};
 use crate::error::{CliError, Exit};
+use crate::interrupt;
 
 /// Runs a command on candidates.
 pub(super) struct Command<'a> {
@@ -43,6 +48,22 @@ impl<'a> Command<'a> {
     }
 }
 
+/// Waits for the end of `child`; Ctrl-C ends it with all that it started.
+fn wait(mut child: Child) -> io::Result<ExitStatus> {
+    let pid = Pid::from_child(&child);
+    let ended = pidfd_open(pid, PidfdFlags::empty())?;
+    let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    while child.try_wait()?.is_none() {
+        if interrupt::requested() {
+            kill_process_group(pid, Signal::KILL)?;
+            break;
+        }
+        // An interrupted poll is looked at like any other wake-up.
+        let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience));
+    }
+    child.wait()
+}
+
 impl Trial for Command<'_> {
     fn look(&mut self, events: Vec<Event>) -> Result<Seen, CliError> {
         let options = WriterOptions { level: 1, ..WriterOptions::default() };
@@ -54,7 +75,9 @@ impl Trial for Command<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status();
+            .process_group(0)
+            .spawn()
+            .and_then(wait);
         match status {
             Ok(status) => Ok(Seen {
                 shows: !status.success(),
