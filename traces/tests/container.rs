@@ -168,7 +168,7 @@ proptest! {
         file.extend(features.to_le_bytes());
         file.extend(bytes);
         fs::write(&path, file).expect("a writable folder");
-        if let Ok(mut source) = container::open(&path) {
+        if let Ok(mut source) = container::open(&path, false) {
             while let Ok(Some(_)) = source.next_event() {}
         }
     }
@@ -214,6 +214,27 @@ fn a_file_cut_at_any_byte_yields_its_whole_chunks_and_names_the_loss() {
         let loss = end.expect("a cut file is no error");
         assert!(loss.is_some(), "cut at {cut}: the loss is not named");
     }
+}
+
+#[test]
+fn a_damaged_file_is_read_up_to_the_damage_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("t.atrace");
+    write(&path, &all_kinds(), 4);
+    let mut bytes = fs::read(&path).expect("just written");
+    let third = Reader::open(&path).expect("sound").footer().expect("whole").index[2];
+    bytes[third.offset as usize + 70] ^= 1;
+    fs::write(&path, &bytes).expect("a writable folder");
+    assert!(read(&path).1.is_err());
+    let options = traces::ImportOptions { salvage: true, ..Default::default() };
+    let mut source = traces::open_with(&path, &options).expect("it begins well");
+    let mut count = 0;
+    while source.next_event().expect("damage is the end").is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 8, "two chunks of four");
+    let lost = source.lost().expect("something is missing");
+    assert!(lost.contains("damaged at event 8"), "{lost}");
 }
 
 #[test]

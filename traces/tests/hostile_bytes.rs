@@ -161,18 +161,82 @@ fn no_damage_to_a_sample_makes_a_reader_panic_or_break_the_event_model() {
     assert!(refused > 0, "the damage is real");
 }
 
+/// The stream of `bytes` read as `format` to its end: its records, and what is said to be lost.
+fn read_as(format: Format, bytes: &[u8], salvage: bool) -> Result<(u64, Option<String>), String> {
+    let options = ImportOptions {
+        format: Some(format),
+        strip_tail: false,
+        salvage,
+        ..ImportOptions::default()
+    };
+    let input = Box::new(Cursor::new(bytes.to_vec()));
+    let mut source = traces::read("cut", input, &options).map_err(|error| error.to_string())?;
+    while source.next_event().map_err(|error| error.to_string())?.is_some() {}
+    let census = source.census();
+    let lost = source.lost();
+    if lost.is_some() && !salvage {
+        assert!(census.truncated_bytes > 0, "what is lost is counted");
+    }
+    Ok((census.records, lost))
+}
+
 #[test]
-fn a_trace_cut_at_any_byte_is_read_up_to_there() {
+fn a_trace_cut_at_any_byte_is_read_up_to_there_and_the_loss_is_named() {
     for (name, original) in samples() {
-        for length in 1..original.len() {
-            let bytes = original[..length].to_vec();
-            if let Ok(source) =
-                traces::read(&name, Box::new(Cursor::new(bytes)), &ImportOptions::default())
-            {
+        let detected =
+            traces::read(&name, Box::new(Cursor::new(original.clone())), &ImportOptions::default());
+        let format = detected.unwrap().format();
+        // A workload's threads lie one after another: without the last, the others wait for ever.
+        let (salvage, mut losses, mut before) = (format == Format::Workload, 0, 0);
+        for length in 0..original.len() {
+            let cut = &original[..length];
+            match read_as(format, cut, salvage) {
+                Ok((records, lost)) => {
+                    // All but the last line, which may make sense until more of it is there.
+                    assert!(records + 1 >= before || salvage, "{name} cut to {length}: {records}");
+                    before = before.max(records);
+                    losses += u64::from(lost.is_some());
+                }
+                // Not even the header is there, or it names threads beyond the end.
+                Err(_) if salvage => {}
+                Err(error) => panic!("{name} cut to {length} bytes: {error}"),
+            }
+            // Told by content, it is read or refused, and never breaks the event model.
+            let input = Box::new(Cursor::new(cut.to_vec()));
+            if let Ok(source) = traces::read(&name, input, &ImportOptions::default()) {
                 check(source, length * 4 + 64);
             }
         }
+        let text = !matches!(
+            format,
+            Format::GlibcBinary | Format::Workload | Format::Protobuf | Format::Ops
+        );
+        assert!(losses > 0 || !text, "{name}: a line that is cut is a loss");
     }
+}
+
+#[test]
+fn a_damaged_trace_is_read_up_to_the_damage_where_that_is_asked_for() {
+    let text = b"1: malloc 0x10 8\n1: malloc 0x20 8\n1: mallox 0x30 8\n1: free 0x10\n";
+    assert!(read_as(Format::Android, text, false).unwrap_err().contains("line 3, column 4"));
+    let (records, lost) = read_as(Format::Android, text, true).unwrap();
+    assert_eq!(records, 2);
+    assert!(lost.unwrap().contains("line 3, column 4"));
+
+    let lines: String =
+        (0..50_000).map(|i| format!("1: malloc {:#x} {i}\n", 4096 + i * 16)).collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(lines.as_bytes()).unwrap();
+    let whole = gzip.finish().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("half.gz");
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let options = ImportOptions { salvage: true, ..ImportOptions::default() };
+    let mut source = traces::open_with(&path, &options).unwrap();
+    while source.next_event().unwrap().is_some() {}
+    let records = source.census().records;
+    assert!((20_000..30_000).contains(&records), "about half of it: {records}");
+    assert!(source.lost().unwrap().contains("gzip data"));
 }
 
 #[test]

@@ -9,18 +9,25 @@ use super::{RawTrace, Reader, ResolveOptions, Totals, Writer};
 use crate::error::TraceError;
 use crate::import::Source;
 
-/// Opens a resolved container, or a raw file as the resolved stream it stands for.
+/// Opens a resolved container, or a raw file as the resolved stream it stands for; with `salvage`, a
+/// damaged one ends where the damage begins.
 ///
 /// # Errors
 /// The file cannot be read, is no container, or is of an unknown version.
-pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Source>, TraceError> {
+pub fn open(path: impl AsRef<Path>, salvage: bool) -> Result<Box<dyn Source>, TraceError> {
     let path = path.as_ref();
-    let mut file =
-        File::open(path).map_err(|source| TraceError::Read { path: path.to_owned(), source })?;
+    let read = |source| TraceError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    if !file.metadata().map_err(read)?.is_file() {
+        let reason = "a container is read from a file, and this is a pipe or a device".to_owned();
+        return Err(TraceError::Unsupported { path: path.to_owned(), reason });
+    }
     if read_file_header(&mut file, path)?.is_raw() {
         Ok(Box::new(RawTrace::open(path, ResolveOptions::default())?))
     } else {
-        Ok(Box::new(Reader::open(path)?))
+        let mut reader = Reader::open(path)?;
+        reader.salvage(salvage);
+        Ok(Box::new(reader))
     }
 }
 

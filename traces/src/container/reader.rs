@@ -57,6 +57,7 @@ pub struct Reader {
     finished: bool,
     footer: Option<Footer>,
     loss: Option<String>,
+    salvage: bool,
     census: Census,
 }
 
@@ -94,6 +95,7 @@ impl Reader {
             finished: false,
             footer,
             loss,
+            salvage: false,
             census: Census { leaked: 0, free_null: 0, failed_allocations: 0, ..census },
         })
     }
@@ -108,6 +110,12 @@ impl Reader {
     #[must_use]
     pub fn loss(&self) -> Option<&str> {
         self.loss.as_deref()
+    }
+
+    /// Whether a damaged file ends where the damage begins, without an error; [`Reader::loss`] says
+    /// so then.
+    pub fn salvage(&mut self, salvage: bool) {
+        self.salvage = salvage;
     }
 
     /// Whether every event carries a time.
@@ -264,6 +272,10 @@ impl EventSource for Reader {
             }
             if let Some(failure) = self.failure.take() {
                 self.finished = true;
+                if self.salvage {
+                    self.loss = Some(format!("{failure}; what comes from there on is lost"));
+                    return Ok(None);
+                }
                 return Err(failure);
             }
             if self.finished {
@@ -289,6 +301,10 @@ impl Source for Reader {
 
     fn position(&self) -> Option<Position> {
         Some(Position { done: self.offset, total: self.end })
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.loss.clone()
     }
 }
 

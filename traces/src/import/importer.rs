@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::input::Meter;
-use super::raw::RawSource;
+use super::raw::{Raw, RawSource};
 use super::resolver::Resolver;
-use super::{Census, Format, Position, Source};
+use super::{Census, Format, ImportOptions, Position, Source};
 use crate::error::TraceError;
 use crate::event::{Event, EventSource};
 
@@ -19,6 +19,8 @@ pub(crate) struct Importer {
     resolver: Resolver,
     census: Census,
     strict: bool,
+    salvage: bool,
+    lost: Option<String>,
     ended: bool,
 }
 
@@ -28,7 +30,7 @@ impl Importer {
         format: Format,
         raw: Box<dyn RawSource>,
         meter: Meter,
-        strict: bool,
+        options: &ImportOptions,
     ) -> Self {
         let resolver = Resolver::new(raw.threaded());
         let path = path.to_owned();
@@ -39,9 +41,37 @@ impl Importer {
             meter,
             resolver,
             census: Census::default(),
-            strict,
+            strict: options.strict,
+            salvage: options.salvage,
+            lost: None,
             ended: false,
         }
+    }
+
+    /// The next record; `None` at the end of what can be read.
+    fn next_raw(&mut self) -> Result<Option<Raw>, TraceError> {
+        let error = match self.raw.next_raw(&mut self.census) {
+            Err(error) => error,
+            sound => return sound,
+        };
+        let ragged = self.meter.unfinished_line();
+        self.lost = Some(match error {
+            // Whoever wrote the file was cut off in the middle of its last line.
+            TraceError::Text { line, .. } if ragged > 0 => {
+                self.census.truncated_bytes += ragged;
+                format!("it ends inside line {line}, whose {ragged} bytes are lost")
+            }
+            TraceError::Text { .. }
+            | TraceError::Damaged { .. }
+            | TraceError::Compression { .. }
+            | TraceError::Bomb { .. }
+                if self.salvage =>
+            {
+                format!("{error}; what comes from there on is lost")
+            }
+            other => return Err(other),
+        });
+        Ok(None)
     }
 
     fn end(&mut self) -> Result<(), TraceError> {
@@ -70,7 +100,7 @@ impl EventSource for Importer {
             if self.ended {
                 return Ok(None);
             }
-            match self.raw.next_raw(&mut self.census)? {
+            match self.next_raw()? {
                 Some(raw) => self.resolver.push(raw, &mut self.census),
                 None => self.end()?,
             }
@@ -89,5 +119,9 @@ impl Source for Importer {
 
     fn position(&self) -> Option<Position> {
         Some(self.meter.position())
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.lost.clone()
     }
 }

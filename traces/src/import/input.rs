@@ -45,11 +45,17 @@ pub(crate) struct Input {
 pub(crate) struct Meter {
     done: Arc<AtomicU64>,
     total: u64,
+    unfinished: Arc<AtomicU64>,
 }
 
 impl Meter {
     pub(crate) fn position(&self) -> Position {
         Position { done: self.done.load(Ordering::Relaxed), total: self.total }
+    }
+
+    /// Length of the last line, if the file ends without ending it and it has been read.
+    pub(crate) fn unfinished_line(&self) -> u64 {
+        self.unfinished.load(Ordering::Relaxed)
     }
 }
 
@@ -77,7 +83,7 @@ impl Input {
             return Err(TraceError::Directory { path: path.to_owned() });
         }
         let compressed = metadata.len();
-        let meter = Meter { done: Arc::default(), total: compressed };
+        let meter = Meter { total: compressed, ..Meter::default() };
         let (reader, layer) = uncompress(file, path, &meter)?;
         let mut input = Input::from_reader(path, reader);
         input.layer = layer;
@@ -169,6 +175,7 @@ impl Input {
                 if searched == 0 {
                     return Ok(None);
                 }
+                self.meter.unfinished.store(searched as u64, Ordering::Relaxed);
                 break searched;
             }
         };

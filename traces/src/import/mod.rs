@@ -42,6 +42,11 @@ pub trait Source: EventSource<Error = TraceError> + Send {
     fn position(&self) -> Option<Position> {
         None
     }
+
+    /// What of the file is missing or could not be read; final once the stream has ended.
+    fn lost(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How much of a file has been read.
@@ -65,6 +70,10 @@ impl<S: Source + ?Sized> Source for &mut S {
     fn position(&self) -> Option<Position> {
         (**self).position()
     }
+
+    fn lost(&self) -> Option<String> {
+        (**self).lost()
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
@@ -79,6 +88,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
     fn position(&self) -> Option<Position> {
         (**self).position()
     }
+
+    fn lost(&self) -> Option<String> {
+        (**self).lost()
+    }
 }
 
 /// How to read a foreign trace.
@@ -92,6 +105,8 @@ pub struct ImportOptions {
     pub strip_tail: bool,
     /// Read as this format instead of detecting it.
     pub format: Option<Format>,
+    /// Let a damaged trace end where the damage begins, and say so by [`Source::lost`].
+    pub salvage: bool,
     /// Asked now and then, and whenever a signal interrupts a read: whether to give up with
     /// [`TraceError::Stopped`].
     pub stop: Option<fn() -> bool>,
@@ -99,7 +114,14 @@ pub struct ImportOptions {
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        ImportOptions { strict: false, pid: None, strip_tail: true, format: None, stop: None }
+        ImportOptions {
+            strict: false,
+            pid: None,
+            strip_tail: true,
+            format: None,
+            salvage: false,
+            stop: None,
+        }
     }
 }
 
@@ -123,7 +145,7 @@ pub fn open_with(
     input.stop_when(options.stop);
     let own = container::is_container(input.peek(container::MAGIC.len())?) && input.is_plain();
     if own && options.format.is_none_or(|format| format == Format::Container) {
-        return container::open(path);
+        return container::open(path, options.salvage);
     }
     import(input, options)
 }
@@ -164,5 +186,5 @@ fn import(mut input: Input, options: &ImportOptions) -> Result<Box<dyn Source>, 
         Format::Ltrace => Box::new(f::ltrace::Ltrace::new(input)),
         Format::Csv => Box::new(f::csv::Csv(input)),
     };
-    Ok(Box::new(Importer::new(&path, format, raw, meter, options.strict)))
+    Ok(Box::new(Importer::new(&path, format, raw, meter, options)))
 }

@@ -57,9 +57,7 @@ fn help(error: &TraceError) -> String {
             named(path)
         ),
         TraceError::Text { path, line, .. } => format!(
-            "correct the line, or keep what precedes it: `head -n {} {} > part.txt` \
-             (uncompress it first if need be)",
-            line - 1,
+            "correct line {line}, or read what precedes it with `bench-cli trace info --salvage {}`",
             named(path)
         ),
         TraceError::Compression { path, layer, .. } => {
@@ -68,7 +66,11 @@ fn help(error: &TraceError) -> String {
                 "gzip" => "gzip -t",
                 _ => "zstd -t",
             };
-            format!("fetch the file again, then test it with `{test} {}`", named(path))
+            format!(
+                "fetch the file again and test it with `{test} {0}`, or read what precedes the \
+                 damage with `bench-cli trace info --salvage {0}`",
+                named(path)
+            )
         }
         TraceError::Bomb { path, .. } => format!(
             "if you trust it, uncompress it yourself and give the result instead of {}",

@@ -86,6 +86,9 @@ pub struct InputArgs {
     /// Fail on anything that an importer would repair and count
     #[arg(long)]
     strict: bool,
+    /// Read a damaged trace up to the damage, and say what is lost
+    #[arg(long, conflicts_with = "strict")]
+    salvage: bool,
     /// Process to read, where a file holds several (default: the first one seen)
     #[arg(long)]
     pid: Option<u64>,
@@ -103,6 +106,7 @@ impl InputArgs {
             pid: self.pid,
             strip_tail: !self.keep_tail,
             format: self.from,
+            salvage: self.salvage,
             stop: Some(interrupt::requested),
         };
         Ok(Box::new(Watched::new(traces::open_with(path, &options)?, path, quiet)))

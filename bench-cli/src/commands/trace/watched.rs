@@ -22,6 +22,7 @@ pub(crate) struct Watched<S> {
     path: PathBuf,
     bar: ProgressBar,
     events: u64,
+    over: bool,
 }
 
 impl<S: Source> Watched<S> {
@@ -32,7 +33,13 @@ impl<S: Source> Watched<S> {
         let whole = source.position().map(|position| position.total).or(source.len_hint());
         let bytes = source.position().is_some();
         let path = path.to_owned();
-        Watched { bar: bar(whole.unwrap_or(0), bytes, &path, quiet), source, path, events: 0 }
+        Watched {
+            bar: bar(whole.unwrap_or(0), bytes, &path, quiet),
+            source,
+            path,
+            events: 0,
+            over: false,
+        }
     }
 
     fn look(&mut self) -> Result<(), TraceError> {
@@ -79,6 +86,10 @@ impl<S: Source> EventSource for Watched<S> {
         if !matches!(next, Ok(Some(_))) {
             // What is said next stands on a line of its own.
             self.bar.finish_and_clear();
+            if let (Ok(None), Some(lost), false) = (&next, self.source.lost(), self.over) {
+                crate::output::note(&format!("{}: {lost}", self.path.display()));
+            }
+            self.over = true;
         }
         next
     }
@@ -99,6 +110,10 @@ impl<S: Source> Source for Watched<S> {
 
     fn position(&self) -> Option<Position> {
         self.source.position()
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.source.lost()
     }
 }
 

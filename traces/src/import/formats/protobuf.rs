@@ -24,7 +24,7 @@ use crate::event::AlignedApi;
 const MOST: u64 = 256;
 
 /// The longest run of frees that is held back to see whether it ends the file.
-const TAIL: usize = 1 << 24;
+const TAIL: usize = 1 << 22;
 
 pub(crate) struct Protobuf {
     input: Input,
@@ -33,11 +33,20 @@ pub(crate) struct Protobuf {
     /// Frees that may turn out to end the file, then perhaps the call after them.
     held: VecDeque<RawOp>,
     releasing: bool,
+    /// Bytes of a last line that the file does not hold whole.
+    truncated: u64,
 }
 
 impl Protobuf {
     pub(crate) fn new(input: Input, strip_tail: bool) -> Self {
-        Protobuf { input, strip_tail, events: 0, held: VecDeque::new(), releasing: false }
+        Protobuf {
+            input,
+            strip_tail,
+            events: 0,
+            held: VecDeque::new(),
+            releasing: false,
+            truncated: 0,
+        }
     }
 
     fn damaged(&self, reason: &str) -> TraceError {
@@ -53,14 +62,17 @@ impl Protobuf {
     /// The next call of the file.
     fn next_op(&mut self) -> Result<Option<RawOp>, TraceError> {
         loop {
+            let start = self.input.position();
             let Some(tag) = self.input.byte()? else { return Ok(None) };
-            let value = self.varint()?;
+            let Some(value) = self.varint()? else { return Ok(self.cut_off(start)) };
             match tag {
                 0x0a if value <= MOST => {
                     let length = value as usize;
                     let message = self.input.peek(length)?;
                     if message.len() < length {
-                        return Err(self.damaged("the file ends within a line"));
+                        let rest = message.len();
+                        self.input.skip(rest);
+                        return Ok(self.cut_off(start));
                     }
                     let op = line(message);
                     self.input.skip(length);
@@ -79,15 +91,20 @@ impl Protobuf {
         }
     }
 
-    fn varint(&mut self) -> Result<u64, TraceError> {
+    /// The file ends within the line that began at `start`.
+    fn cut_off<T>(&mut self, start: u64) -> Option<T> {
+        self.truncated = self.input.position() - start;
+        None
+    }
+
+    /// The next number; `None` if the file ends within it.
+    fn varint(&mut self) -> Result<Option<u64>, TraceError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let Some(byte) = self.input.byte()? else {
-                return Err(self.damaged("the file ends within a number"));
-            };
+            let Some(byte) = self.input.byte()? else { return Ok(None) };
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Ok(value);
+                return Ok(Some(value));
             }
         }
         Err(self.damaged("a number is longer than ten bytes"))
@@ -106,7 +123,9 @@ impl RawSource for Protobuf {
                     None => self.releasing = false,
                 }
             }
-            match self.next_op()? {
+            let next = self.next_op()?;
+            census.truncated_bytes += std::mem::take(&mut self.truncated);
+            match next {
                 None if self.strip_tail => {
                     census.stripped_tail += self.held.len() as u64;
                     self.held.clear();
