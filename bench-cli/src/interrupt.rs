@@ -31,12 +31,17 @@ pub fn listen() {
 }
 
 fn install(handler: extern "C" fn(libc::c_int)) {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    // A file that may not grow (`ulimit -f`) is an error of whoever writes it. No SIG_IGN: programs
+    // that are started from here would inherit it.
+    extern "C" fn go_on(_: libc::c_int) {}
+    for (signal, handler) in
+        [(libc::SIGINT, handler), (libc::SIGTERM, handler), (libc::SIGXFSZ, go_on as _)]
+    {
         // SAFETY: all-zero bytes are an action without flags and with an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // No SA_RESTART: whoever waits for a process has to wake up and look at the flag.
         action.sa_sigaction = handler as *const () as libc::sighandler_t;
-        // SAFETY: both handlers touch one atomic and at most call `_exit`: async-signal-safe.
+        // SAFETY: the handlers touch one atomic at most, and at most call `_exit`: async-signal-safe.
         unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
 }

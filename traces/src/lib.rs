@@ -10,9 +10,11 @@ pub mod error;
 pub mod event;
 pub mod import;
 pub mod rewrite;
+mod whole;
 
 pub use error::TraceError;
 pub use event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
 pub use import::{
     Census, Format, ImportOptions, Position, Source, UnknownFormat, open, open_with, read,
 };
+pub use whole::WholeFile;

@@ -46,6 +46,8 @@ const INDEX: u32 = 2;
 const STRINGS: u32 = 3;
 const PROVENANCE: u32 = 4;
 const INDEX_ENTRY: usize = 40;
+/// An empty string takes one byte of the file and 24 in memory: their number is bounded.
+const MOST_STRINGS: u64 = 1 << 16;
 
 impl Footer {
     /// The value of a provenance key.
@@ -133,7 +135,7 @@ fn decode_index(body: &[u8]) -> Option<Vec<ChunkIndex>> {
 }
 
 fn decode_strings(mut body: &[u8]) -> Option<Vec<String>> {
-    let count = varint::read(&mut body)?;
+    let count = varint::read(&mut body).filter(|&count| count <= MOST_STRINGS)?;
     // Grown as strings are found, never by the count that the file states.
     let mut strings = Vec::new();
     for _ in 0..count {
@@ -146,7 +148,7 @@ fn decode_strings(mut body: &[u8]) -> Option<Vec<String>> {
 }
 
 fn decode_pairs(mut body: &[u8], strings: &[String]) -> Option<Vec<(String, String)>> {
-    let count = varint::read(&mut body)?;
+    let count = varint::read(&mut body).filter(|&count| count <= MOST_STRINGS)?;
     let mut pairs = Vec::new();
     let mut budget = 1 << 24;
     let mut text = |body: &mut &[u8]| {

@@ -5,7 +5,7 @@
 //!
 //! Cost: about 20 ns per event and core; memory for one batch of chunks.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use super::convert;
 use super::footer::{ChunkIndex, Footer, Totals};
 use crate::error::TraceError;
 use crate::event::Event;
+use crate::whole::WholeFile;
 
 /// How a container is written.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +52,8 @@ struct Chunk {
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    partial: PathBuf,
-    file: Option<BufWriter<File>>,
+    whole: WholeFile,
+    file: BufWriter<File>,
     options: WriterOptions,
     times: Option<bool>,
     codec: Codec,
@@ -69,19 +70,12 @@ impl Writer {
     /// The folder does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>, options: WriterOptions) -> Result<Self, TraceError> {
         let path = path.as_ref().to_owned();
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.partial", std::process::id()));
-        let partial = path.with_file_name(name);
-        let failed = |source| TraceError::Write { path: path.clone(), source };
-        if path.is_dir() {
-            return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
-        }
-        let file = File::create(&partial).map_err(failed)?;
+        let (whole, file) = WholeFile::create(&path)
+            .map_err(|source| TraceError::Write { path: path.clone(), source })?;
         Ok(Writer {
             path,
-            partial,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            whole,
+            file: BufWriter::with_capacity(1 << 20, file),
             options: WriterOptions {
                 chunk_events: options.chunk_events.clamp(1, 1 << 16),
                 ..options
@@ -163,15 +157,10 @@ impl Writer {
         self.put(&header.encode())?;
         self.put(&payload)?;
         self.put(&Trailer { footer_offset }.encode())?;
-        let file = self.file.take().expect("open until here");
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(|_| fs::rename(&self.partial, &self.path))
-            .map_err(|source| {
-                let _ = fs::remove_file(&self.partial);
-                self.failed(source)
-            })?;
-        Ok(self.footer.totals)
+        self.file.flush().map_err(|source| self.failed(source))?;
+        let Writer { path, whole, footer, .. } = self;
+        whole.finish().map_err(|source| TraceError::Write { path, source })?;
+        Ok(footer.totals)
     }
 
     fn begin(&mut self, times: bool) -> Result<bool, TraceError> {
@@ -227,8 +216,7 @@ impl Writer {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), TraceError> {
         self.offset += bytes.len() as u64;
-        let file = self.file.as_mut().expect("open until finished");
-        file.write_all(bytes).map_err(|source| self.failed(source))
+        self.file.write_all(bytes).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: io::Error) -> TraceError {
@@ -258,14 +246,6 @@ impl Totals {
             stored_len: 0,
             plain_len: 0,
             checksum: 0,
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = fs::remove_file(&self.partial);
         }
     }
 }

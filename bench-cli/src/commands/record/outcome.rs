@@ -14,6 +14,7 @@ use super::{RecordArgs, program};
 use crate::cli::Global;
 use crate::commands::trace::Watched;
 use crate::error::{CliError, Exit};
+use crate::output::note;
 
 /// One raw file.
 struct Part {
@@ -46,7 +47,7 @@ pub(super) fn resolve(
         if session.raw_files().is_empty() {
             let _ = fs::remove_dir_all(&session.raw);
         } else {
-            eprintln!("the recorder's raw files are kept in `{}`", session.raw.display());
+            note(&format!("the recorder's raw files are kept in `{}`", session.raw.display()));
         }
     } else {
         let _ = fs::remove_dir_all(&session.raw);
@@ -182,27 +183,30 @@ fn failure(error: TraceError) -> CliError {
 
 fn print_summary(output: &Path, main: &Saved, children: &[Saved]) {
     let Totals { events, objects, threads } = main.totals;
-    eprintln!(
+    note(&format!(
         "recorded {events} events ({objects} objects, {threads} threads) in {:.3} s to `{}` ({} bytes, {:.2} per event)",
         main.duration.as_secs_f64(),
         output.display(),
         main.bytes,
         main.bytes as f64 / (events.max(1)) as f64,
-    );
+    ));
     let drops = main.census.dropped_by_recorder;
-    eprintln!("dropped: {drops} events{}", if drops == 0 { "" } else { " (see `trace info`)" });
-    eprintln!(
+    note(&format!(
+        "dropped: {drops} events{}",
+        if drops == 0 { "" } else { " (see `trace info`)" }
+    ));
+    note(&format!(
         "overhead: about {:.3} ms of processor time (an estimate)",
         main.overhead_ns as f64 / 1e6
-    );
+    ));
     let anomalies = main.census.anomalies();
     if !anomalies.is_empty() {
         let list: Vec<_> =
             anomalies.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        eprintln!("census: {}", list.join(", "));
+        note(&format!("census: {}", list.join(", ")));
     }
     if !children.is_empty() {
         let events: u64 = children.iter().map(|child| child.totals.events).sum();
-        eprintln!("children: {} traces with {events} events beside it", children.len());
+        note(&format!("children: {} traces with {events} events beside it", children.len()));
     }
 }

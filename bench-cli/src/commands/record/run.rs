@@ -12,6 +12,7 @@ use traces::container::RawTrace;
 
 use super::{RecordArgs, program};
 use crate::error::{CliError, Exit};
+use crate::output::note;
 use crate::preload::{self, Library};
 
 /// One recording: its folder of raw files, and the process that was started.
@@ -109,7 +110,7 @@ impl Session {
                     // A file that is gone needs no gate.
                     let _ = RawTrace::set_recording(&path, recording);
                 }
-                eprintln!("recording is {}", if recording { "on" } else { "off" });
+                note(&format!("recording is {}", if recording { "on" } else { "off" }));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -81,7 +81,7 @@ fn help(error: &TraceError) -> String {
             named(path)
         ),
         TraceError::Write { path, .. } => {
-            format!("choose another place with `-o`, or see `ls -ld {}`", named(path))
+            format!("make room, choose another place with `-o`, or see `ls -ld {}`", named(path))
         }
         TraceError::Stopped { .. } => "nothing was written; start it again".to_owned(),
         TraceError::Inexpressible { .. } => {

@@ -2,15 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use traces::Source;
 use traces::analysis::{Profiler, Summary};
 use traces::rewrite::fleetbench::{self, FleetFitter, FleetOptions};
 use traces::rewrite::{Fitter, Generator, Profile, ProfileError};
+use traces::{Source, WholeFile};
 
 use super::human::{self, number};
 use super::output::OutputArgs;
@@ -211,14 +211,13 @@ fn unusable(path: &Path, error: &ProfileError) -> CliError {
 
 /// Writes a file whole or not at all.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(|error| {
-        let _ = fs::remove_file(&partial);
+    let written = WholeFile::create(path).and_then(|(whole, mut file)| {
+        file.write_all(text.as_bytes())?;
+        whole.finish()
+    });
+    written.map_err(|error| {
         CliError::new(Exit::Usage, format!("cannot write `{}`", path.display()))
             .because(error)
-            .help("choose another place with `-o`")
+            .help("choose another place, or make room")
     })
 }

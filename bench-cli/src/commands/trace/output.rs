@@ -1,14 +1,13 @@
 //! Where a rewritten trace goes: a container, or a file in a foreign format; whole or not at all.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use traces::container::{self, Writer, WriterOptions};
 use traces::rewrite::export::{Exporter, Losses};
-use traces::{Source, TraceError};
+use traces::{Source, TraceError, WholeFile};
 
 use crate::error::CliError;
 
@@ -61,20 +60,10 @@ pub(super) fn export(
         };
     };
     let failed = |source| TraceError::Write { path: path.to_owned(), source };
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    if path.is_dir() {
-        return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)).into());
-    }
-    let file = File::create(&partial).map_err(failed)?;
-    let written = copy(source, format, BufWriter::with_capacity(1 << 18, file), path)
-        .and_then(|(_, losses)| fs::rename(&partial, path).map_err(failed).map(|()| losses));
-    written.map_err(|error| {
-        let _ = fs::remove_file(&partial);
-        CliError::from(error)
-    })
+    let (whole, file) = WholeFile::create(path).map_err(failed)?;
+    let (mut out, losses) = copy(source, format, BufWriter::with_capacity(1 << 18, file), path)?;
+    out.flush().and_then(|()| whole.finish()).map_err(failed)?;
+    Ok(losses)
 }
 
 fn copy<W: Write>(
