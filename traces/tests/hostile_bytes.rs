@@ -69,8 +69,8 @@ fn one(name: &str, original: &[u8], format: Format, round: usize, random: &mut R
     };
     let options = ImportOptions {
         format,
-        strip_tail: round % 2 == 0,
-        salvage: round % 3 == 0,
+        strip_tail: round.is_multiple_of(2),
+        salvage: round.is_multiple_of(3),
         ..ImportOptions::default()
     };
     // One record makes at most its event, a made-up free, and the starts of two threads.
@@ -105,7 +105,7 @@ fn read_as(format: Format, bytes: &[u8], salvage: bool) -> Result<(u64, Option<S
 
 #[test]
 fn a_trace_cut_at_any_byte_is_read_up_to_there_and_the_loss_is_named() {
-    for (name, original) in samples() {
+    samples().into_par_iter().for_each(|(name, original)| {
         let detected =
             traces::read(&name, Box::new(Cursor::new(original.clone())), &ImportOptions::default());
         let format = detected.unwrap().format();
@@ -135,7 +135,7 @@ fn a_trace_cut_at_any_byte_is_read_up_to_there_and_the_loss_is_named() {
             Format::GlibcBinary | Format::Workload | Format::Protobuf | Format::Ops
         );
         assert!(losses > 0 || !text, "{name}: a line that is cut is a loss");
-    }
+    });
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn no_damage_behind_right_checksums_of_a_container_makes_anybody_panic() {
                         let bytes = sample.damaged(&mut random);
                         let most = bytes.len() * 600 + 64;
                         fs::write(&path, bytes).unwrap();
-                        let salvage = round % 3 == 0;
+                        let salvage = round.is_multiple_of(3);
                         match traces::container::open(&path, salvage) {
                             Ok(source) if sample.raw => {
                                 check(source, most);
@@ -233,7 +233,7 @@ fn no_damage_to_a_compressed_file_makes_a_reader_panic_or_hang() {
                         let mut bytes = original.clone();
                         damage(&mut bytes, &mut random);
                         fs::write(&path, bytes).unwrap();
-                        let salvage = round % 3 == 0;
+                        let salvage = round.is_multiple_of(3);
                         let options = ImportOptions { salvage, ..ImportOptions::default() };
                         match traces::open_with(&path, &options) {
                             // A run of one byte unpacks to a thousand times its length.
@@ -267,7 +267,7 @@ fn no_damage_to_a_profile_makes_its_reader_panic() {
     let mut refused = 0;
     let mut random = Random::new(300, 0);
     for round in 0..inputs() {
-        let mut bytes = if round % 2 == 0 { json.clone() } else { rows.clone() };
+        let mut bytes = if round.is_multiple_of(2) { json.clone() } else { rows.clone() };
         damage(&mut bytes, &mut random);
         let text = String::from_utf8_lossy(&bytes);
         let sound = match round % 2 {

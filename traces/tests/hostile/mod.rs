@@ -1,7 +1,7 @@
 //! What the tests with damaged bytes share: a generator of damage, and what must hold of whatever is
 //! read.
 //!
-//! `TRACES_FUZZ_INPUTS` sets how many inputs each sample gives (default 2,000), `TRACES_FUZZ_SEED`
+//! `TRACES_FUZZ_INPUTS` sets how many inputs each sample gives (default 1,000), `TRACES_FUZZ_SEED`
 //! which ones (default 0): a failure can be repeated. A long run over all readers:
 //! `TRACES_FUZZ_INPUTS=500000 TRACES_FUZZ_SEED=7 cargo test --release -p traces --test hostile_bytes
 //! --test hostile_containers -- --nocapture damage`.
@@ -20,7 +20,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 pub(crate) fn inputs() -> usize {
-    number("TRACES_FUZZ_INPUTS").map_or(2_000, |inputs| inputs as usize)
+    number("TRACES_FUZZ_INPUTS").map_or(1_000, |inputs| inputs as usize)
 }
 
 pub(crate) fn seed() -> u64 {
@@ -29,7 +29,7 @@ pub(crate) fn seed() -> u64 {
 
 /// Says what was tried, for whoever started a long run.
 pub(crate) fn told(what: &str, inputs: u64, refused: u64) {
-    println!("{what}: {inputs} inputs, {refused} refused, seed {}", seed());
+    eprintln!("{what}: {inputs} inputs, {refused} refused, seed {}", seed());
 }
 
 pub(crate) struct Random(u64);
