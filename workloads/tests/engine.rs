@@ -205,6 +205,87 @@ fn a_body_is_repeated_and_its_objects_cross_threads_unharmed() {
     }
 }
 
+/// Each repetition: two chains of three threads, each of which takes the objects of the one before
+/// it, exchanges them, gives birth to the next and ends; the main thread joins the last.
+fn folded_generations(repeat: u32) -> Vec<Event> {
+    let cells = 20;
+    let mut events = vec![event(0, Op::ThreadStart { parent: None })];
+    events.extend((0..2 * cells).map(|n| malloc(0, n, 64)));
+    events.push(event(0, Op::Marker { value: Seam::Begin.to_marker() }));
+    let mut objects = 2 * cells;
+    let mut held: Vec<u64> = (0..2 * cells).collect();
+    let mut present = [0_u32; 2];
+    for generation in 0..3 {
+        for (chain, thread) in present.iter_mut().enumerate() {
+            let successor = 1 + generation * 2 + u32::try_from(chain).unwrap();
+            let parent = Some(traces::ThreadId(*thread));
+            events.push(event(successor, Op::ThreadStart { parent }));
+            if generation > 0 {
+                events.push(event(*thread, Op::ThreadEnd));
+            }
+            *thread = successor;
+        }
+        for (i, object) in held.iter_mut().enumerate() {
+            let thread = present[i % 2];
+            events.push(free(thread, *object));
+            events.push(malloc(thread, objects, 64 + objects % 300));
+            *object = objects;
+            objects += 1;
+        }
+    }
+    for thread in present {
+        events.push(malloc(thread, objects, 16));
+        events.push(event(thread, Op::ThreadEnd));
+        events.push(free(0, objects));
+        objects += 1;
+    }
+    events.push(event(0, Op::Marker { value: Seam::End { repeat }.to_marker() }));
+    events.extend(held.into_iter().map(|n| free(0, n)));
+    events
+}
+
+#[test]
+fn threads_of_a_body_are_new_threads_in_every_repetition() {
+    for order in [Order::Deps, Order::Window(16), Order::Epoch(8), Order::Strict] {
+        for outcome in run_all(&folded_generations(25), order) {
+            assert_eq!(outcome.fidelity.threads_created, 25 * 6, "{order}");
+            let calls = 40 + 25 * (3 * 40 + 2);
+            assert_eq!((outcome.counts.allocations, outcome.counts.frees), (calls, calls));
+            assert!(outcome.verification.is_none_or(|v| v.broken == 0));
+            if let Some(latency) = outcome.latency {
+                let mut rows: Vec<_> =
+                    latency.rows.iter().filter_map(|r| Some((r.op, r.thread?))).collect();
+                rows.sort_unstable();
+                rows.dedup();
+                assert_eq!(rows.len(), 2 * 7, "one row per call and thread of the plan");
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_of_a_plan_give_birth_to_the_threads_of_their_own_bodies() {
+    let (_folder, plan) = plan_of(folded_generations(4), &options(Order::Deps)).unwrap();
+    let engine = EngineOptions { copies: 3, pass: Pass::Verify, ..Default::default() };
+    let outcome = run(&plan, &engine).unwrap();
+    assert_eq!(outcome.fidelity.threads_created, 2 + 3 * 4 * 6);
+    assert_eq!(outcome.verification.unwrap().broken, 0);
+}
+
+#[test]
+fn a_body_whose_threads_do_not_end_with_it_is_refused() {
+    let marker = |seam: Seam| event(0, Op::Marker { value: seam.to_marker() });
+    let start = |thread| event(thread, Op::ThreadStart { parent: Some(traces::ThreadId(0)) });
+    let end = marker(Seam::End { repeat: 2 });
+    let outlives =
+        vec![malloc(0, 0, 1), marker(Seam::Begin), start(1), malloc(1, 1, 1), free(0, 1), end];
+    let leaves = vec![malloc(0, 0, 1), start(1), marker(Seam::Begin), event(1, Op::ThreadEnd), end];
+    for (events, complaint) in [(outlives, "outlives it"), (leaves, "was not born in it")] {
+        let error = plan_of(events, &options(Order::Deps)).unwrap_err();
+        assert!(error.to_string().contains(complaint), "{error}");
+    }
+}
+
 #[test]
 fn the_number_of_repetitions_may_be_chosen_at_the_run() {
     let (_folder, plan) = plan_of(folded_ring(50), &options(Order::Deps)).unwrap();

@@ -16,7 +16,6 @@ const LONG: &[(&str, usize)] = &[
     ("allocator/src/classic/arenas.rs", 575),
     ("allocator/src/placement/slab.rs", 630),
     ("workloads/src/engine/execute.rs", 550),
-    ("workloads/src/plan/build.rs", 530),
 ];
 
 /// What a SAFETY comment may not say alone: it repeats the claim instead of giving the reason.

@@ -161,7 +161,7 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
                         usable(std::ptr::null_mut());
                     }
                 }
-                record::SPAWN => self.shared.spawn::<O>(self.base + at),
+                record::SPAWN => self.shared.spawn::<O>(self.base + at, self.repetition),
                 record::FORK => self.fork(),
                 record::MOVE => {
                     let from = bytes(size(word));

@@ -102,63 +102,36 @@ fn check(plan: &Plan, options: &EngineOptions) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Totals of all threads.
-struct Sums {
-    counts: Counts,
-    tally: Tally,
-    first_body_ns: u64,
-    last_body_ns: u64,
-    last_end_ns: u64,
-}
-
-fn sum(shared: &Shared<'_>) -> Sums {
-    let mut sums = Sums {
-        counts: Counts::default(),
-        tally: Tally::default(),
-        first_body_ns: u64::MAX,
-        last_body_ns: 0,
-        last_end_ns: 0,
-    };
+/// What all threads did together.
+fn sum(shared: &Shared<'_>) -> (Counts, Tally) {
+    let mut t = Tally::default();
     for id in 0..shared.threads() {
         // SAFETY: every thread was joined, except the caller itself.
-        let t = unsafe { shared.tally(id) };
-        let c = &mut sums.counts;
-        c.malloc += t.malloc;
-        c.calloc += t.calloc;
-        c.realloc += t.realloc;
-        c.aligned += t.aligned;
-        c.free += t.free;
-        c.free_null += t.free_null;
-        c.usable_size += t.usable_size;
-        c.retried += t.retried;
-        c.allocations += t.malloc + t.calloc + t.aligned + t.realloc_births;
-        c.frees += t.free + t.realloc_deaths;
-        let all = &mut sums.tally;
-        all.failed += t.failed;
-        all.unexpected += t.unexpected;
-        all.unsupported += t.unsupported;
-        all.sized_frees += t.sized_frees;
-        all.waits += t.waits;
-        all.stalled += t.stalled;
-        all.stall_ns += t.stall_ns;
-        if t.body_start_ns != 0 {
-            sums.first_body_ns = sums.first_body_ns.min(t.body_start_ns);
-            sums.last_body_ns = sums.last_body_ns.max(t.body_end_ns);
-        }
-        sums.last_end_ns = sums.last_end_ns.max(t.end_ns);
+        t.add(&unsafe { shared.tally(id) });
     }
-    let c = &mut sums.counts;
-    c.operations = c.malloc
-        + c.calloc
-        + c.realloc
-        + c.aligned
-        + c.free
-        + c.free_null
-        + c.usable_size
-        + c.retried;
-    c.requested_bytes =
-        shared.plan.counts(shared.repeat).requested_bytes * u64::from(shared.options.copies.max(1));
-    sums
+    let copies = u64::from(shared.options.copies.max(1));
+    let counts = Counts {
+        operations: t.malloc
+            + t.calloc
+            + t.realloc
+            + t.aligned
+            + t.free
+            + t.free_null
+            + t.usable_size
+            + t.retried,
+        allocations: t.malloc + t.calloc + t.aligned + t.realloc_births,
+        frees: t.free + t.realloc_deaths,
+        malloc: t.malloc,
+        calloc: t.calloc,
+        realloc: t.realloc,
+        aligned: t.aligned,
+        free: t.free,
+        free_null: t.free_null,
+        usable_size: t.usable_size,
+        retried: t.retried,
+        requested_bytes: shared.plan.counts(shared.repeat).requested_bytes * copies,
+    };
+    (counts, t)
 }
 
 fn outcome(
@@ -169,7 +142,7 @@ fn outcome(
     skew: Option<u64>,
 ) -> Outcome {
     let (plan, options) = (shared.plan, shared.options);
-    let sums = sum(&shared);
+    let (counts, tally) = sum(&shared);
     let copies = options.copies.max(1);
     let start = shared.start_ns.load(Ordering::SeqCst);
     let replay_peak = footprint.as_ref().map(|f| f.peak_live_bytes);
@@ -178,7 +151,7 @@ fn outcome(
     let fidelity = Fidelity {
         order: plan.order(),
         waits: plan.static_waits(),
-        stalled_share: sums.tally.stalled as f64 / sums.counts.operations.max(1) as f64,
+        stalled_share: tally.stalled as f64 / counts.operations.max(1) as f64,
         trace_peak_live_bytes: trace_peak,
         replay_peak_live_bytes: replay_peak,
         peak_live_deviation: replay_peak
@@ -195,15 +168,15 @@ fn outcome(
         stream_hash: plan.stream_hash(),
         repeat: shared.repeat,
         copies,
-        counts: sums.counts,
-        elapsed_ns: sums.last_end_ns.saturating_sub(start),
-        body_ns: (sums.last_body_ns != 0)
-            .then(|| sums.last_body_ns.saturating_sub(sums.first_body_ns)),
+        counts,
+        elapsed_ns: tally.end_ns.saturating_sub(start),
+        body_ns: (tally.body_end_ns != 0)
+            .then(|| tally.body_end_ns.saturating_sub(tally.body_start_ns)),
         cpu_ns: usage.cpu_ns,
-        failed_allocations: sums.tally.failed,
-        unexpected_successes: sums.tally.unexpected,
-        unsupported: sums.tally.unsupported,
-        sized_frees: sums.tally.sized_frees,
+        failed_allocations: tally.failed,
+        unexpected_successes: tally.unexpected,
+        unsupported: tally.unsupported,
+        sized_frees: tally.sized_frees,
         minor_faults: usage.minor_faults,
         major_faults: usage.major_faults,
         voluntary_switches: usage.voluntary_switches,
@@ -211,9 +184,9 @@ fn outcome(
         memory,
         timer: shared.timer.report(),
         stalls: Stalls {
-            waits: sums.tally.waits,
-            stalled: sums.tally.stalled,
-            total_ns: sums.tally.stall_ns,
+            waits: tally.waits,
+            stalled: tally.stalled,
+            total_ns: tally.stall_ns,
             histogram: Histogram::from_counters(&shared.stall_counters()),
         },
         fidelity,

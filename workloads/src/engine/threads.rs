@@ -3,10 +3,12 @@
 //! The plan's first thread is the caller, so that a plan of one thread runs in a process of one
 //! thread. A thread is created by the thread whose stream says so, and joined by the *reaper*, a
 //! thread of the harness that sleeps until one ends: stacks and thread-local heaps go back when
-//! they would in the program.
+//! they would in the program. A thread that is born in a repeated body is a new thread of the
+//! system in every repetition.
 
 use std::ffi::c_void;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::calls::Calls;
@@ -27,7 +29,7 @@ use crate::plan::{Plan, Section};
 /// Bytes of a plan thread's stack, thread-local storage of the preloaded library included.
 pub const STACK: usize = 1 << 20;
 
-/// What a thread did, written by itself at its end.
+/// What a thread did, added up by itself at its end.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Tally {
@@ -53,19 +55,59 @@ pub(crate) struct Tally {
     pub(crate) end_ns: u64,
 }
 
+impl Tally {
+    /// Adds what another thread did, or what the same thread did when it was born before.
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.malloc += other.malloc;
+        self.calloc += other.calloc;
+        self.realloc += other.realloc;
+        self.realloc_births += other.realloc_births;
+        self.realloc_deaths += other.realloc_deaths;
+        self.aligned += other.aligned;
+        self.free += other.free;
+        self.free_null += other.free_null;
+        self.usable_size += other.usable_size;
+        self.retried += other.retried;
+        self.failed += other.failed;
+        self.unexpected += other.unexpected;
+        self.unsupported += other.unsupported;
+        self.sized_frees += other.sized_frees;
+        self.waits += other.waits;
+        self.stalled += other.stalled;
+        self.stall_ns += other.stall_ns;
+        if self.body_start_ns == 0 || (1..self.body_start_ns).contains(&other.body_start_ns) {
+            self.body_start_ns = other.body_start_ns;
+        }
+        self.body_end_ns = self.body_end_ns.max(other.body_end_ns);
+        self.end_ns = self.end_ns.max(other.end_ns);
+    }
+}
+
 /// What belongs to one thread of the run. Zeroed memory is a valid one.
+///
+/// A thread of the body is born in every repetition anew, and then has the same state.
+///
+/// # Invariants
+/// 1. From a birth until the reaper has joined the thread, `occupied` is 1; nobody is born before
+///    it is 0 again, so that a state belongs to one thread at a time.
+/// 2. `next` links the list of ended threads, in which a thread stands once.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct State {
     /// Places done, in the footprint pass.
     pub(crate) places: AtomicU64,
     handle: AtomicU64,
+    occupied: AtomicU32,
+    next: AtomicU32,
+    /// The repetition of the body that the thread is born in.
+    repetition: AtomicU32,
     /// Where the thread finds what it needs, written before it is created.
     shared: AtomicPtr<c_void>,
     tally: std::cell::UnsafeCell<Tally>,
 }
 
-// SAFETY: `tally` is written by its thread before the thread ends, and read after it was joined.
+// SAFETY: `tally` is written by its thread before the thread ends, and read after it was joined;
+// one thread at a time by invariant 1.
 unsafe impl Sync for State {}
 
 /// What all threads of a run share.
@@ -93,9 +135,8 @@ pub(crate) struct Shared<'p> {
     slots: Region,
     sizes: Option<Region>,
     stalls: Region,
-    /// Threads in the order in which they ended, plus one; 0 = none yet.
-    ended: Region,
-    ended_count: AtomicU32,
+    /// The thread that ended last, plus one; 0 = none that is not joined.
+    ended: AtomicU32,
     ended_word: AtomicU32,
 }
 
@@ -148,8 +189,7 @@ impl<'p> Shared<'p> {
             slots: region::<*mut u8>("addresses of objects", slots)?,
             sizes: sizes.then(|| region::<u64>("sizes of objects", slots)).transpose()?,
             stalls: region::<AtomicU64>("the stall histogram", BUCKETS)?,
-            ended: region::<AtomicU32>("ended threads", threads)?,
-            ended_count: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
             ended_word: AtomicU32::new(0),
         })
     }
@@ -244,9 +284,16 @@ impl<'p> Shared<'p> {
         self.peak_threads.fetch_max(alive, Ordering::Relaxed);
     }
 
-    /// Creates thread `id`; on failure the run is abandoned.
-    pub(crate) fn spawn<O: Observer>(&self, id: usize) {
+    /// Creates thread `id`, in a repetition of the body; on failure the run is abandoned.
+    pub(crate) fn spawn<O: Observer>(&self, id: usize, repetition: u32) {
         let state = self.state(id);
+        while state.occupied.swap(1, Ordering::SeqCst) != 0 {
+            if self.abandoned.load(Ordering::SeqCst) {
+                return;
+            }
+            futex_wait(&state.occupied, 1);
+        }
+        state.repetition.store(repetition, Ordering::SeqCst);
         state.shared.store((&raw const *self).cast_mut().cast(), Ordering::SeqCst);
         self.arrived();
         // Before the thread exists, so that it is never joined before it is counted.
@@ -264,6 +311,26 @@ impl<'p> Shared<'p> {
         }
     }
 
+    /// The repetitions of the body in which thread `id` takes part; only the present one if it
+    /// was born there.
+    fn repetitions(&self, id: usize) -> Range<u32> {
+        if !self.plan.threads()[id % self.plan.threads().len()].in_body {
+            return 0..self.repeat;
+        }
+        let now = self.state(id).repetition.load(Ordering::SeqCst);
+        now..now + 1
+    }
+
+    /// The places that thread `id` does, now that it is born, counted over all repetitions.
+    pub(crate) fn places(&self, id: usize) -> Range<u64> {
+        let row = self.plan.threads()[id % self.plan.threads().len()];
+        if !row.in_body {
+            return 0..u64::MAX;
+        }
+        let Range { start, end } = self.repetitions(id);
+        row.places[1] * u64::from(start)..row.places[1] * u64::from(end)
+    }
+
     /// Executes the stream of thread `id` on the calling thread.
     fn execute<O: Observer>(&self, id: usize) {
         let row = id % self.plan.threads().len();
@@ -273,7 +340,7 @@ impl<'p> Shared<'p> {
         let body = self.plan.stream(row, Section::Body);
         if !body.is_empty() {
             worker.tally.body_start_ns = now_ns();
-            for repetition in 0..self.repeat {
+            for repetition in self.repetitions(id) {
                 worker.repetition = repetition;
                 // SAFETY: see above.
                 unsafe { worker.section(body) };
@@ -285,16 +352,21 @@ impl<'p> Shared<'p> {
         worker.tally.end_ns = now_ns();
         worker.observer.finish(self, id);
         // SAFETY: this thread alone writes its tally, and nobody reads it yet.
-        unsafe { *self.state(id).tally.get() = worker.tally };
+        unsafe { (*self.state(id).tally.get()).add(&worker.tally) };
         self.alive.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells the reaper that thread `id` is about to end.
     fn leave(&self, id: usize) {
-        let at = self.ended_count.fetch_add(1, Ordering::SeqCst) as usize;
-        // SAFETY: the region holds `threads()` numbers and every thread leaves once.
-        let entry = unsafe { &*self.ended.start::<AtomicU32>().wrapping_add(at) };
-        entry.store(u32::try_from(id + 1).unwrap_or(u32::MAX), Ordering::SeqCst);
+        let me = u32::try_from(id + 1).unwrap_or(u32::MAX);
+        let mut last = self.ended.load(Ordering::SeqCst);
+        loop {
+            self.state(id).next.store(last, Ordering::SeqCst);
+            match self.ended.compare_exchange(last, me, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => break,
+                Err(now) => last = now,
+            }
+        }
         self.ended_word.fetch_add(1, Ordering::SeqCst);
         futex_wake(&self.ended_word);
     }
@@ -309,27 +381,17 @@ impl<'p> Shared<'p> {
             if all_left {
                 return;
             }
-            // SAFETY: the region holds `threads()` numbers; `joined` is less until all are joined.
-            let entry = unsafe { &*self.ended.start::<AtomicU32>().wrapping_add(joined as usize) };
-            let id =
-                if (joined as usize) < self.threads() { entry.load(Ordering::SeqCst) } else { 0 };
-            if id == 0 {
+            let mut ended = self.ended.swap(0, Ordering::SeqCst) as usize;
+            if ended == 0 {
                 futex_wait(&self.ended_word, word);
-                continue;
             }
-            let handle = &self.state(id as usize - 1).handle;
-            // The creator stores the handle just after the thread began.
-            while handle.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
+            while ended != 0 {
+                let state = self.state(ended - 1);
+                // Read before the state is given away.
+                ended = state.next.load(Ordering::SeqCst) as usize;
+                join(state);
+                joined += 1;
             }
-            // SAFETY: a thread created by us and joined once.
-            unsafe {
-                libc::pthread_join(
-                    handle.load(Ordering::SeqCst) as libc::pthread_t,
-                    std::ptr::null_mut(),
-                )
-            };
-            joined += 1;
         }
     }
 
@@ -349,7 +411,7 @@ impl<'p> Shared<'p> {
             ),
         };
         for copy in 1..self.threads() / rows {
-            self.spawn::<O>(copy * rows);
+            self.spawn::<O>(copy * rows, 0);
         }
         self.arrived();
         self.start_ns.store(now_ns(), Ordering::SeqCst);
@@ -367,6 +429,20 @@ impl<'p> Shared<'p> {
         }
         self.failure().map_or(Ok(()), Err)
     }
+}
+
+/// Joins the thread of a state and gives the state away.
+fn join(state: &State) {
+    // The creator stores the handle just after the thread began.
+    let mut handle = state.handle.swap(0, Ordering::SeqCst);
+    while handle == 0 {
+        std::thread::yield_now();
+        handle = state.handle.swap(0, Ordering::SeqCst);
+    }
+    // SAFETY: a thread created by us and joined once, since its handle is gone.
+    unsafe { libc::pthread_join(handle as libc::pthread_t, std::ptr::null_mut()) };
+    state.occupied.store(0, Ordering::SeqCst);
+    futex_wake(&state.occupied);
 }
 
 /// Creates a joinable thread with a small stack, without a word to Rust's runtime or its heap.

@@ -24,11 +24,12 @@ pub struct Cells {
     /// The main thread allocates the first objects of all workers.
     #[serde(default)]
     pub filled_by_main: bool,
-    /// Half-way through a body each worker hands its objects to a successor, which goes on, and at
-    /// its end gets them back: most objects are then released by a thread that did not allocate
-    /// them. Successors live as long as the workers, since threads do not come and go in a body.
+    /// So many threads follow one another as each worker of one body: a thread makes its share of
+    /// the exchanges, gives birth to its successor, which has its objects from then on, and ends.
+    /// What a successor releases was allocated by threads that are no more. 0: workers live as
+    /// long as the program.
     #[serde(default)]
-    pub successors: bool,
+    pub generations: u32,
     /// Releases state their size.
     #[serde(default)]
     pub sized: bool,
@@ -53,8 +54,6 @@ pub struct Cells {
 struct Worker {
     /// Who has the objects now.
     thread: u32,
-    /// The worker, and its successor if there are any: each has the objects in turn.
-    turns: Vec<u32>,
     random: Random,
     cells: Vec<Option<(ObjectId, u64)>>,
 }
@@ -71,6 +70,17 @@ pub(crate) struct CellsWorkload {
 impl CellsWorkload {
     pub(crate) fn new(spec: Cells, seed: u64, threads: u32) -> Self {
         CellsWorkload { spec, seed, threads, workers: Vec::new() }
+    }
+}
+
+impl Worker {
+    /// The present thread gives birth to its successor and, unless it is the main one, ends.
+    fn succeed(&mut self, generation: u32, out: &mut Emitter) {
+        let successor = out.birth(Some(self.thread));
+        if generation > 0 {
+            out.end(self.thread);
+        }
+        self.thread = successor;
     }
 }
 
@@ -128,14 +138,14 @@ impl Workload for CellsWorkload {
         let cells = spec.most_bytes.map_or(spec.cells, |most| {
             (most as f64 / mean).clamp(1.0, f64::from(spec.cells)) as u32
         });
-        let mut turns: Vec<Vec<u32>> = out.workers(self.threads).iter().map(|t| vec![*t]).collect();
-        if spec.successors {
-            turns.iter_mut().for_each(|turns| turns.push(out.birth(Some(0))));
-        }
-        for (n, turns) in turns.into_iter().enumerate() {
+        let threads = match spec.generations {
+            0 => out.workers(self.threads),
+            // Between bodies the main thread has all objects.
+            _ => vec![out.birth(None); self.threads.max(1) as usize],
+        };
+        for (n, thread) in threads.into_iter().enumerate() {
             let random = Random::new(self.seed, n as u64);
-            let thread = turns[0];
-            let mut worker = Worker { thread, turns, random, cells: vec![None; cells as usize] };
+            let mut worker = Worker { thread, random, cells: vec![None; cells as usize] };
             if !spec.toggles {
                 let by = if spec.filled_by_main { 0 } else { thread };
                 for i in 0..worker.cells.len() {
@@ -149,10 +159,12 @@ impl Workload for CellsWorkload {
     fn body(&mut self, out: &mut Emitter) {
         let before: Vec<usize> =
             self.workers.iter().map(|w| w.cells.iter().flatten().count()).collect();
-        let turns = if self.spec.successors { 2 } else { 1 };
-        for turn in 0..turns {
-            self.workers.iter_mut().for_each(|worker| worker.thread = worker.turns[turn]);
-            for _ in 0..self.spec.exchanges / turns as u32 {
+        let generations = self.spec.generations;
+        for generation in 0..generations.max(1) {
+            if generations > 0 {
+                self.workers.iter_mut().for_each(|worker| worker.succeed(generation, out));
+            }
+            for _ in 0..self.spec.exchanges / generations.max(1) {
                 for worker in &mut self.workers {
                     self.spec.exchange(worker, out);
                 }
@@ -172,6 +184,10 @@ impl Workload for CellsWorkload {
                     now += 1;
                 }
             }
+            if generations > 0 {
+                out.join(worker.thread, 0);
+                worker.thread = 0;
+            }
         }
     }
 
@@ -180,8 +196,8 @@ impl Workload for CellsWorkload {
             for object in worker.cells.iter_mut().filter_map(Option::take) {
                 self.spec.free(worker.thread, object, out);
             }
-            for &thread in worker.turns.iter().filter(|thread| **thread != 0) {
-                out.end(thread);
+            if worker.thread != 0 {
+                out.end(worker.thread);
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::plan::Seam;
 
 /// A program that yields the events of a workload in three parts.
 ///
-/// A body that is folded must leave as many objects alive as it found, and no thread may be born
-/// or end in it.
+/// A body that is folded must leave as many objects alive as it found, and no thread but those
+/// that were.
 pub trait Workload: Send {
     /// Whether the body may be folded.
     fn folds(&self) -> bool {

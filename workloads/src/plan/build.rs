@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use traces::{Event, ObjectId, Op, ThreadId};
+use traces::{Event, ObjectId, Op};
 
 use super::clock::Clocks;
 use super::error::PlanError;
@@ -41,8 +41,10 @@ pub(crate) struct Thread {
     pub(crate) sections: [u64; 2],
     pub(crate) spawned: bool,
     pub(crate) ended: bool,
+    /// Born in the body: born, and ended, in each of its repetitions.
+    pub(crate) in_body: bool,
     /// The last piece of the total order in which the thread did something.
-    piece: Option<u64>,
+    pub(crate) piece: Option<u64>,
 }
 
 /// One live object.
@@ -113,10 +115,12 @@ pub(crate) struct Builder {
     pub(crate) peak_live_objects: u64,
     pub(crate) largest_request: u64,
     pub(crate) peak_threads: u64,
-    alive: u64,
+    pub(crate) alive: u64,
     pieces: Pieces,
-    last_thread: Option<u32>,
-    last_spawn: Option<(u32, u64)>,
+    /// Who did something last, other than being born.
+    pub(crate) last_thread: Option<u32>,
+    /// The latest birth: who did it, and where.
+    pub(crate) last_spawn: Option<(u32, u64)>,
 }
 
 impl Builder {
@@ -183,70 +187,6 @@ impl Builder {
 
     pub(crate) fn impossible<T>(&self, what: String) -> Result<T, PlanError> {
         Err(PlanError::Stream { event: self.events, what })
-    }
-
-    /// The event's thread, born now if this is its first event.
-    fn thread(&mut self, event: &Event) -> Result<u32, PlanError> {
-        let ThreadId(thread) = event.thread;
-        match (thread as usize).cmp(&self.threads.len()) {
-            std::cmp::Ordering::Less => return Ok(thread),
-            std::cmp::Ordering::Greater => {
-                return self.impossible(format!(
-                    "thread {thread} appears before thread {}",
-                    self.threads.len()
-                ));
-            }
-            std::cmp::Ordering::Equal => {}
-        }
-        if thread > record::THREAD_MAX {
-            return Err(PlanError::TooLarge { what: "more than 2^24 threads" });
-        }
-        if self.section == 1 {
-            return self.impossible("a thread is born in a repeated body".to_owned());
-        }
-        let stated = match event.op {
-            Op::ThreadStart { parent: Some(ThreadId(p)) }
-                if p < thread && !self.threads[p as usize].ended =>
-            {
-                Some(p)
-            }
-            _ => None,
-        };
-        // Unknown parents: whoever came last in the total order. Its End is written when its
-        // stream is complete, so the birth may even follow it.
-        let parent = stated.or(self.last_thread).or(if thread == 0 { None } else { Some(0) });
-        let birth = match parent {
-            None => None,
-            Some(parent) => {
-                if let Some((by, place)) = self.last_spawn {
-                    self.need(parent, by, place + 1);
-                }
-                let place = self.push(parent, &[record::word(record::SPAWN, thread, 0)])?;
-                self.last_spawn = Some((parent, place));
-                Some((parent, place))
-            }
-        };
-        self.threads.push(Thread { spawned: birth.is_some(), ..Thread::default() });
-        self.clocks.birth(birth.map(|(parent, place)| (parent, place + 1)));
-        self.slots.birth();
-        self.spool.birth();
-        if let Some(index) = &mut self.index {
-            index.birth();
-        }
-        self.alive += 1;
-        self.peak_threads = self.peak_threads.max(self.alive);
-        self.last_thread.get_or_insert(thread);
-        Ok(thread)
-    }
-
-    fn end(&mut self, thread: u32) -> Result<(), PlanError> {
-        if self.section == 1 {
-            return self.impossible("a thread ends in a repeated body".to_owned());
-        }
-        self.threads[thread as usize].ended = true;
-        self.slots.death(thread);
-        self.alive -= 1;
-        Ok(())
     }
 
     /// Appends one place to a stream; returns its number.

@@ -13,7 +13,7 @@ use super::order::Order;
 /// First word of a plan.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ALLOPLAN");
 /// Version of the layout.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 /// Words of the header.
 pub(crate) const HEADER_WORDS: usize = 128;
 /// Words of one row of the thread table.
@@ -127,6 +127,8 @@ pub struct ThreadInfo {
     pub spawned: bool,
     /// Whether the trace says that the thread ended before the trace did.
     pub ended: bool,
+    /// Whether the thread is born in the body, and ends in it, in every repetition anew.
+    pub in_body: bool,
 }
 
 impl ThreadInfo {
@@ -139,6 +141,7 @@ impl ThreadInfo {
         row[10] = self.index;
         row[11] = u64::from(self.spawned);
         row[12] = u64::from(self.ended);
+        row[13] = u64::from(self.in_body);
         row
     }
 
@@ -151,6 +154,7 @@ impl ThreadInfo {
             index: row[10],
             spawned: row[11] != 0,
             ended: row[12] != 0,
+            in_body: row[13] != 0,
         }
     }
 }
@@ -283,7 +287,7 @@ mod tests {
             ..Header::default()
         };
         assert_eq!(Header::from_words(&header.to_words()), Ok(header));
-        let row = ThreadInfo { start: 5, words: [1, 2, 3], ended: true, ..ThreadInfo::default() };
+        let row = ThreadInfo { start: 5, words: [1, 2, 3], in_body: true, ..ThreadInfo::default() };
         assert_eq!(ThreadInfo::from_words(&row.to_words()), row);
     }
 

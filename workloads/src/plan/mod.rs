@@ -12,6 +12,7 @@
 //! | `clock` | vector clocks: which waits are implied by earlier ones |
 //! | `slots` | which slot an object gets, and when a slot may be given again |
 //! | `spool` | streams under construction, in bounded memory |
+//! | `births` | threads are born and end |
 //! | `build` | events in, one at a time: waits, slots and words out |
 //! | `seam` | how a repeated part is marked, and closed so that it can be repeated |
 //! | `hash` | the golden hash of an event stream |
@@ -28,6 +29,7 @@
 //! 3. An operation takes one word of 8 bytes; a second one where it states a size of 256 MiB or
 //!    more, a count or an alignment; a time adds one. Waits add about one word per hundred.
 
+mod births;
 mod build;
 mod clock;
 mod error;

@@ -195,7 +195,7 @@ impl Plan {
     pub(crate) fn check(&self) -> Result<(), PlanError> {
         for thread in 0..self.threads.len() {
             for section in [Section::Prologue, Section::Body, Section::Epilogue] {
-                self.check_section(self.stream(thread, section)).map_err(|what| {
+                self.check_section(thread, section).map_err(|what| {
                     let what = format!("in the stream of thread {thread}, {what}");
                     PlanError::NotAPlan { path: self.path.clone(), what }
                 })?;
@@ -204,9 +204,14 @@ impl Plan {
         Ok(())
     }
 
-    fn check_section(&self, words: &[u64]) -> Result<(), String> {
+    fn check_section(&self, thread: usize, section: Section) -> Result<(), String> {
         let slots = self.header.slots;
         let threads = self.threads.len();
+        let words = self.stream(thread, section);
+        let in_body = section == Section::Body;
+        if self.threads[thread].in_body && !in_body && !words.is_empty() {
+            return Err("something is done outside the body it is born in".to_owned());
+        }
         let mut rest = words.iter();
         while let Some(&word) = rest.next() {
             let code = record::code(word);
@@ -220,8 +225,13 @@ impl Plan {
                 {
                     return Err("a wait names a thread that does not exist".to_owned());
                 }
-                record::SPAWN if at >= threads as u64 => {
-                    return Err("a birth names a thread that does not exist".to_owned());
+                record::SPAWN
+                    if self
+                        .threads
+                        .get(record::slot(word) as usize)
+                        .is_none_or(|t| t.in_body != in_body) =>
+                {
+                    return Err("a birth names no thread that can be born there".to_owned());
                 }
                 record::MOVE if record::size(word) >= slots => {
                     return Err("a move names a slot that does not exist".to_owned());

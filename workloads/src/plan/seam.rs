@@ -2,7 +2,8 @@
 //!
 //! A body can be repeated because the builder closes it: it leaves the same slots filled that it
 //! found filled (with a few moves where it did not), and where it orders threads among one another
-//! it ends with a barrier, so that one repetition never runs into the next.
+//! it ends with a barrier, so that one repetition never runs into the next. Threads born in it are
+//! waited for there.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -14,8 +15,8 @@ use super::record;
 /// The marks at which a stream folds: prologue · *begin* · body · *end* · epilogue.
 ///
 /// A generator puts them into its stream as [`traces::Op::Marker`]s with values that no recording
-/// holds. The body must leave as many objects alive as it found; every thread that takes part in
-/// it must outlive it. The plan holds the body once and the engine repeats it, so that millions
+/// holds. The body must leave as many objects alive as it found. A thread that takes part in it
+/// outlives it, or is born and ends in it, and then in every repetition anew. The plan holds the body once and the engine repeats it, so that millions
 /// of operations cost the memory of some thousands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seam {
@@ -98,10 +99,15 @@ impl Builder {
                 self.objects.len()
             ));
         }
+        if let Some(t) = self.threads.iter().position(|t| t.in_body && !t.ended) {
+            return self
+                .impossible(format!("thread {t} is born in a repeated body and outlives it"));
+        }
         let filled = std::mem::take(&mut self.body.filled);
         let moves = self.moves(&filled);
         // A slot read by one thread and filled by another orders them across repetitions.
         let crosses = self.body.crosses_threads
+            || self.threads.iter().any(|thread| thread.in_body)
             || self.objects.values().any(|object| {
                 let reader = filled.get(&object.slot).copied().flatten();
                 reader.is_some_and(|reader| reader != object.born_by)
@@ -128,6 +134,7 @@ impl Builder {
         }
         self.section = 2;
         self.body.repeat = repeat;
+        self.last_thread = self.last_thread.map(|last| self.survivor(last));
         for thread in &mut self.threads {
             thread.sections[1] = thread.place;
         }
@@ -147,7 +154,7 @@ impl Builder {
             .objects
             .iter()
             .filter(|(_, object)| !filled.contains_key(&object.slot))
-            .map(|(&id, object)| (object.born_by, object.slot, id))
+            .map(|(&id, object)| (self.survivor(object.born_by), object.slot, id))
             .collect();
         // Sorted by thread, so that most moves stay within one; and so that equal streams make
         // equal plans.
@@ -170,15 +177,31 @@ impl Builder {
         moves
     }
 
-    /// Everybody who does something in the body waits for all others, by way of the first of them.
+    /// `thread`, or who acts in its place if it did not outlive the body.
+    fn survivor(&self, thread: u32) -> u32 {
+        if !self.threads[thread as usize].in_body {
+            return thread;
+        }
+        self.busy().next().unwrap_or(0)
+    }
+
+    /// Threads that do something in the body and outlive it. Whoever is born in it has one of
+    /// them among its forebears.
+    fn busy(&self) -> impl Iterator<Item = u32> {
+        let threads = (0..).zip(&self.threads);
+        threads.filter(|(_, t)| !t.ended && t.place > t.sections[0]).map(|(n, _)| n)
+    }
+
+    /// Everybody who does something in the body waits for all others, by way of the first of them,
+    /// who also waits for those that ended in it.
     fn barrier(&mut self) -> Result<(), PlanError> {
-        let busy: Vec<u32> = (0..self.threads.len())
-            .filter(|&t| {
-                !self.threads[t].ended && self.threads[t].place > self.threads[t].sections[0]
-            })
-            .filter_map(|t| u32::try_from(t).ok())
-            .collect();
+        let busy: Vec<u32> = self.busy().collect();
         let Some((&leader, others)) = busy.split_first() else { return Ok(()) };
+        for t in 0..self.threads.len() {
+            if let (true, Ok(n)) = (self.threads[t].in_body, u32::try_from(t)) {
+                self.need(leader, n, self.threads[t].place);
+            }
+        }
         let nop = [record::word(record::NOP, 0, 0)];
         for &t in others {
             let place = self.push(t, &nop)?;

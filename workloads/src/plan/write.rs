@@ -161,6 +161,7 @@ impl<'a> Merge<'a> {
             start,
             spawned: thread.spawned,
             ended: thread.ended,
+            in_body: thread.in_body,
             ..ThreadInfo::default()
         };
         Merge {

@@ -69,12 +69,15 @@ impl Observer for AttributionObserver {
     const SIZES: bool = true;
 
     fn new(shared: &Shared<'_>, id: usize) -> Self {
+        let places = shared.places(id);
         let slow = shared.options.attribute.iter();
-        let mut wanted: Vec<SlowCall> =
-            slow.filter(|call| call.thread as usize == id).copied().collect();
+        let mut wanted: Vec<SlowCall> = slow
+            .filter(|call| call.thread as usize == id && places.contains(&call.place))
+            .copied()
+            .collect();
         wanted.sort_unstable_by_key(|call| std::cmp::Reverse(call.place));
         let found = Vec::with_capacity(wanted.len());
-        AttributionObserver { timer: shared.timer, wanted, place: 0, found }
+        AttributionObserver { timer: shared.timer, wanted, place: places.start, found }
     }
 
     fn call(&mut self, _: OpKind, _: usize, call: impl FnOnce() -> *mut c_void) -> *mut c_void {

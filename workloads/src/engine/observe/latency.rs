@@ -175,10 +175,7 @@ impl LatencyPool {
 
     /// A zeroed set of counters; the last one is shared by all when none is left.
     fn take(&self) -> *mut u64 {
-        let reused = match self.next.load(Ordering::Relaxed) < self.sets() {
-            true => None,
-            false => self.merged.lock().ok().and_then(|mut m| m.free.pop()),
-        };
+        let reused = self.merged.lock().ok().and_then(|mut merged| merged.free.pop());
         let set = reused
             .unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed).min(self.sets() - 1));
         self.counters.start::<u64>().wrapping_add(set * BUCKETS)
@@ -302,7 +299,7 @@ impl Observer for LatencyObserver {
             gap: 0,
             random: (shared.options.seed ^ (u64::from(thread) << 32)).wrapping_mul(0x9e37_79b9) | 1,
             thread,
-            place: 0,
+            place: shared.places(id).start,
             intended_ns: 0,
             touch_now: false,
             slow: Vec::with_capacity(pool.slowest),
@@ -388,7 +385,11 @@ impl Observer for LatencyObserver {
         for (op, counters) in OpKind::ALL.iter().zip(by_op) {
             if let Some(counters) = counters {
                 let histogram = Histogram::from_counters(&counters);
-                merged.by_thread.push((*op, self.thread, histogram));
+                let key = (*op, self.thread);
+                match merged.by_thread.iter_mut().find(|row| (row.0, row.1) == key) {
+                    Some(row) => row.2.merge(&histogram),
+                    None => merged.by_thread.push((key.0, key.1, histogram)),
+                }
             }
         }
         merged.slowest.append(&mut self.slow);

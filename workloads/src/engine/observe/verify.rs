@@ -202,7 +202,7 @@ impl Observer for VerifyObserver {
             ledger: &raw const shared.ledger,
             usable_size: shared.calls.usable_size,
             thread: u32::try_from(id).unwrap_or(u32::MAX),
-            places: 0,
+            places: shared.places(id).start,
         }
     }
 

@@ -1,0 +1,94 @@
+//! Threads are born and end, in the stream and in its plan.
+//!
+//! # Invariants
+//! 1. Who gives birth to a thread is known when the thread's first event comes, and has one place
+//!    for it.
+//! 2. A thread born in a repeated body ends in it: the next repetition begins without it.
+#![forbid(unsafe_code)]
+
+use std::cmp::Ordering;
+
+use traces::{Event, Op, ThreadId};
+
+use super::build::{Builder, Thread};
+use super::error::PlanError;
+use super::record;
+
+impl Builder {
+    /// The event's thread, born now if this is its first event.
+    pub(crate) fn thread(&mut self, event: &Event) -> Result<u32, PlanError> {
+        let ThreadId(thread) = event.thread;
+        match (thread as usize).cmp(&self.threads.len()) {
+            Ordering::Less => return Ok(thread),
+            Ordering::Greater => {
+                return self.impossible(format!(
+                    "thread {thread} appears before thread {}",
+                    self.threads.len()
+                ));
+            }
+            Ordering::Equal => {}
+        }
+        if thread > record::THREAD_MAX {
+            return Err(PlanError::TooLarge { what: "more than 2^24 threads" });
+        }
+        let birth = match self.parent(event, thread) {
+            None => None,
+            Some(parent) => Some((parent, self.spawn(parent, thread)?)),
+        };
+        let in_body = self.section == 1;
+        self.threads.push(Thread { spawned: birth.is_some(), in_body, ..Thread::default() });
+        self.clocks.birth(birth.map(|(parent, place)| (parent, place + 1)));
+        self.slots.birth();
+        self.spool.birth();
+        if let Some(index) = &mut self.index {
+            index.birth();
+        }
+        self.alive += 1;
+        self.peak_threads = self.peak_threads.max(self.alive);
+        self.last_thread.get_or_insert(thread);
+        Ok(thread)
+    }
+
+    /// Who gives birth to `thread`: whom the event names, else whoever came last in the total
+    /// order. A stream is written when it is complete, so the birth may even follow the parent's
+    /// end.
+    fn parent(&self, event: &Event, thread: u32) -> Option<u32> {
+        let stated = match event.op {
+            Op::ThreadStart { parent: Some(ThreadId(p)) }
+                if p < thread && !self.threads[p as usize].ended =>
+            {
+                Some(p)
+            }
+            _ => None,
+        };
+        stated.or(self.last_thread).or(if thread == 0 { None } else { Some(0) })
+    }
+
+    /// Writes a birth into the parent's stream, after the birth before it. In a body only what
+    /// the generator says orders births, so that its threads come and go each at its own pace.
+    fn spawn(&mut self, parent: u32, thread: u32) -> Result<u64, PlanError> {
+        let ordered = self.section != 1;
+        if let (true, Some((by, place))) = (ordered, self.last_spawn) {
+            self.need(parent, by, place + 1);
+        }
+        let place = self.push(parent, &[record::word(record::SPAWN, thread, 0)])?;
+        if ordered {
+            self.last_spawn = Some((parent, place));
+        }
+        Ok(place)
+    }
+
+    /// A thread ends.
+    pub(crate) fn end(&mut self, thread: u32) -> Result<(), PlanError> {
+        let state = &mut self.threads[thread as usize];
+        if self.section == 1 && !state.in_body {
+            return self.impossible(format!(
+                "thread {thread} ends in a repeated body and was not born in it"
+            ));
+        }
+        state.ended = true;
+        self.slots.death(thread);
+        self.alive -= 1;
+        Ok(())
+    }
+}
