@@ -89,13 +89,19 @@ pub fn standard_suite() -> Result<Vec<Subject>, CliError> {
 
 /// Finds the workload or trace that `text` names.
 ///
-/// A name of ours comes first; a file is a workload if it ends in `.toml`, or in `.csv` and is no
-/// trace; else it is a trace.
+/// A name of ours comes first, so that no file in the present folder can take its place; `./larson`
+/// is a file. A file is a workload if it ends in `.toml`, or in `.csv` and is no trace; else it is
+/// a trace.
 ///
 /// # Errors
 /// [`Exit::Usage`] for an unknown workload or a bad specification, [`Exit::Trace`] for a trace that
 /// is not there.
 pub fn resolve(text: &str) -> Result<Subject, CliError> {
+    if !text.contains(['/', '.'])
+        && let Some(spec) = Spec::named(text).map_err(|e| bad_spec(text, e))?
+    {
+        return Ok(Subject::Workload(Box::new(spec)));
+    }
     let path = Path::new(text);
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
     let is_profile = || extension == "csv" && traces::open(path).is_err();
@@ -107,7 +113,7 @@ pub fn resolve(text: &str) -> Result<Subject, CliError> {
             .because("no such file")
             .help("check the path; `bench-cli list workloads` lists workloads by name"));
     }
-    if path.is_dir() && !Spec::names().contains(&text) {
+    if path.is_dir() {
         return Err(CliError::new(Exit::Trace, format!("`{text}` is a folder and no trace"))
             .help("name a file in it"));
     }

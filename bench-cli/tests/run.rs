@@ -72,6 +72,18 @@ fn a_trace_gives_a_table_and_every_file_of_a_run() {
 }
 
 #[test]
+fn no_file_of_the_present_folder_takes_the_place_of_a_workload() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["run", "-a", "system", "--runs", "1", "--scale", "0.02", "--pass", "throughput"];
+    fs::write(home.path().join("larson"), "no trace at all").unwrap();
+    fs::create_dir(home.path().join("pair-64")).unwrap();
+    let (code, stdout, stderr) = run(home.path(), &[&args[..], &["larson", "pair-64"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("larson") && stdout.contains("pair-64"), "{stdout}");
+    fails(home.path(), &[&args[..], &["./larson"]].concat(), 7, &["./larson"]);
+}
+
+#[test]
 fn the_default_folder_is_named_by_its_time_and_latest_points_to_it() {
     let home = tempfile::tempdir().unwrap();
     let trace = trace(home.path(), 100);

@@ -22,6 +22,9 @@ use super::seam::{Body, Seam};
 use super::slots::Slots;
 use super::spool::Spool;
 
+/// Places of a thread that others wait for together.
+const LINE: u64 = 64;
+
 /// A wait: before place `before`, `other` must have done `places` places.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
@@ -202,15 +205,19 @@ impl Builder {
     }
 
     /// `thread`'s next place comes after `other` has done `places` places.
+    ///
+    /// A wait asks for a little more: for the end of the line of places, as far as `other` has come
+    /// in the total order. Whoever takes many objects of one thread then waits once for a line of
+    /// them, and that thread publishes once.
     pub(crate) fn need(&mut self, thread: u32, other: u32, places: u64) {
-        if thread == other || places == 0 {
+        if thread == other || places == 0 || self.clocks.knows(thread, other, places) {
             return;
         }
+        let state = &self.threads[other as usize];
+        let reached = if places <= state.sections[0] { state.sections[0] } else { state.place };
+        let places = places.next_multiple_of(LINE).min(reached).max(places);
         if self.section == 1 && places > self.threads[other as usize].sections[0] {
             self.body.crosses_threads = true;
-        }
-        if self.clocks.knows(thread, other, places) {
-            return;
         }
         let before = self.threads[thread as usize].place;
         self.clocks.wait(thread, before, other, places);

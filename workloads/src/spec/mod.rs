@@ -240,17 +240,25 @@ impl Spec {
             .collect()
     }
 
-    /// The workload of this name (`larson`, or a variant like `pair-64`), that of a `.toml` file,
-    /// or that of a `.csv` file with a production profile.
+    /// The workload of the program that has this name: `larson`, or a variant like `pair-64`.
+    ///
+    /// # Errors
+    /// If the variant makes no sense.
+    pub fn named(name: &str) -> Result<Option<Spec>, SpecError> {
+        match builtin::SPECS.iter().find(|(known, _)| *known == name) {
+            Some((name, text)) => Spec::parse(text, name).map(Some),
+            None => Spec::variant(name),
+        }
+    }
+
+    /// The workload of this name, that of a `.toml` file, or that of a `.csv` file with a
+    /// production profile.
     ///
     /// # Errors
     /// If there is none, or it cannot be used.
     pub fn load(name: &str) -> Result<Spec, SpecError> {
-        if let Some((name, text)) = builtin::SPECS.iter().find(|(known, _)| *known == name) {
-            return Spec::parse(text, name);
-        }
-        if let Some(variant) = Spec::variant(name)? {
-            return Ok(variant);
+        if let Some(spec) = Spec::named(name)? {
+            return Ok(spec);
         }
         let path = Path::new(name);
         if !path.is_file() {

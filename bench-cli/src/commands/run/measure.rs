@@ -241,6 +241,10 @@ impl Cells for Measured<'_> {
     }
 }
 
+/// Runs with functions that do nothing, of which the fastest is the floor: whatever interrupts one
+/// of them is not the harness.
+const FLOOR_RUNS: usize = 3;
+
 /// Calls worth a line in `tail.csv`: the slowest 0.1 %, and at most a thousand.
 fn slowest(operations: u64) -> u32 {
     u32::try_from((operations / 1000).clamp(1, 1000)).unwrap_or(1000)
@@ -260,8 +264,8 @@ fn attribute(spec: &CellSpec, outcome: &CellOutcome) -> Result<Vec<Attributed>, 
 }
 
 impl Measured<'_> {
-    /// What the harness alone takes for the plan of `spec`: measured once, with functions that do
-    /// nothing. A paced run takes as long as its trace says, and has no floor.
+    /// What the harness alone takes for the plan of `spec`: the least of a few runs with functions
+    /// that do nothing. A paced run takes as long as its trace says, and has no floor.
     fn floor(&mut self, spec: &CellSpec) -> Result<Option<u64>, CliError> {
         if spec.pass != Pass::Throughput || spec.pace != Pace::Asap {
             return Ok(None);
@@ -273,7 +277,11 @@ impl Measured<'_> {
         (null.calls, null.touch) = (CallSet::Null, Touch::None);
         (null.copies, null.timeout_s) = (spec.copies, spec.timeout_s);
         null.cpus.clone_from(&spec.cpus);
-        let floor = worker::run_once(&null)?.report.map(|report| report.elapsed_ns);
+        let mut floor: Option<u64> = None;
+        for _ in 0..FLOOR_RUNS {
+            let elapsed = worker::run_once(&null)?.report.map(|report| report.elapsed_ns);
+            floor = floor.into_iter().chain(elapsed).min();
+        }
         self.floors.extend(floor.map(|floor| (spec.plan.clone(), floor)));
         Ok(floor)
     }
