@@ -72,6 +72,25 @@ fn a_trace_gives_a_table_and_every_file_of_a_run() {
 }
 
 #[test]
+fn of_a_trace_larger_than_it_may_be_only_a_window_is_in_memory() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 400_000);
+    let args =
+        ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "1", "--pass", "footprint"];
+    let base = |memory: &str, out: &str| {
+        let more = ["--event-memory", memory, "--out", out];
+        let (code, _, stderr) = run(home.path(), &[&args[..], &more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let row = rows(&home.path().join(out).join("runs.csv")).remove(0);
+        assert_eq!(row["operations"], (2 * 400_000 - 64).to_string());
+        row["base_rss_bytes"].parse::<u64>().unwrap()
+    };
+    let (whole, window) = (base("1GiB", "whole"), base("64KiB", "window"));
+    // 800,000 events of 8 bytes.
+    assert!(whole > window + 5_000_000, "{whole} with all events, {window} with a window of them");
+}
+
+#[test]
 fn no_file_of_the_present_folder_takes_the_place_of_a_workload() {
     let home = tempfile::tempdir().unwrap();
     let args = ["run", "-a", "system", "--runs", "1", "--scale", "0.02", "--pass", "throughput"];

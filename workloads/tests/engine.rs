@@ -287,6 +287,35 @@ fn a_body_whose_threads_do_not_end_with_it_is_refused() {
 }
 
 #[test]
+fn events_read_in_windows_are_the_same_events() {
+    let mut events = hand_over(3000);
+    // Operations of two words, so that windows end between the two.
+    events.extend((0..2000).map(|n| {
+        event(0, Op::Calloc { object: Some(object(10_000 + n)), count: 3, size: 1 + n % 7 })
+    }));
+    for stream in [events, folded_generations(5)] {
+        let (_folder, plan) = plan_of(stream, &options(Order::Window(64))).unwrap();
+        for pass in PASSES {
+            let whole = EngineOptions { pass, ..EngineOptions::default() };
+            let windows = EngineOptions { event_memory: 0, ..whole.clone() };
+            let (whole, windows) = (run(&plan, &whole).unwrap(), run(&plan, &windows).unwrap());
+            assert_eq!(whole.counts, windows.counts);
+            assert!(windows.verification.is_none_or(|v| v.broken == 0));
+        }
+    }
+}
+
+#[test]
+fn who_takes_many_objects_of_one_thread_waits_once_for_a_line_of_them() {
+    let mut events: Vec<Event> =
+        (0..2).map(|t| event(t, Op::ThreadStart { parent: None })).collect();
+    events.extend((0..6400).map(|n| malloc(0, n, 32)));
+    events.extend((0..6400).map(|n| free(1, n)));
+    let (_folder, plan) = plan_of(events, &options(Order::Deps)).unwrap();
+    assert_eq!(plan.static_waits(), 6400 / 64 + 1, "the birth takes a place too");
+}
+
+#[test]
 fn the_number_of_repetitions_may_be_chosen_at_the_run() {
     let (_folder, plan) = plan_of(folded_ring(50), &options(Order::Deps)).unwrap();
     let outcome = run(&plan, &EngineOptions { repeat: Some(3), ..Default::default() }).unwrap();

@@ -170,6 +170,7 @@ fn options(spec: &CellSpec) -> EngineOptions {
         seed: spec.seed,
         drain_ms: spec.drain_ms.clone(),
         calls: spec.calls,
+        event_memory: spec.event_memory,
         ..EngineOptions::default()
     }
 }

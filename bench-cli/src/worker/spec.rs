@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use workloads::engine::{CallSet, Outcome, Pace, SlowCall, Touch};
+use workloads::engine::{CallSet, DEFAULT_EVENT_MEMORY, Outcome, Pace, SlowCall, Touch};
 
 use crate::allocators::Allocator;
 use crate::pressure::Limit;
@@ -73,6 +73,8 @@ pub struct CellSpec {
     pub drain_ms: Vec<u64>,
     /// Whose functions are called: the allocator's, or none (the floor of the harness).
     pub calls: CallSet,
+    /// Most bytes of prepared events in the worker's memory; more are read in windows.
+    pub event_memory: u64,
     /// The memory that the run may have; `None`: all there is.
     pub limit: Option<Limit>,
     /// Processors the worker is bound to; empty: wherever the kernel puts it.
@@ -101,6 +103,7 @@ impl CellSpec {
             attribute: Vec::new(),
             drain_ms: Vec::new(),
             calls: CallSet::default(),
+            event_memory: DEFAULT_EVENT_MEMORY,
             limit: None,
             cpus: Vec::new(),
             inject_slowdown: 0.0,

@@ -1,17 +1,18 @@
 //! The loop over a stream.
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 use super::calls::SizedFree;
 use super::observe::latency::OpKind;
 use super::observe::{Birth, Observer};
 use super::options::{Pace, Touch};
-use super::threads::{Shared, Tally};
+use super::program::{fork, touch};
+use super::tally::Tally;
+use super::threads::Shared;
 use super::timer::now_ns;
 use crate::plan::record::{self, aligned_parts, code, size, slot, wait_parts};
 
-/// Bytes of a page, for touching.
-const PAGE: usize = 4096;
 /// Less than this before an intended time, a paced thread no longer sleeps.
 const SLEEP_MARGIN_NS: u64 = 100_000;
 
@@ -61,19 +62,21 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
         }
     }
 
-    /// Executes one section of the stream.
+    /// Executes words of the stream, and says how many: all if they are the `last` of their
+    /// section, else all but a last one that may belong to the next window, and none if the run
+    /// was abandoned.
     ///
     /// # Safety
-    /// `Plan::check` accepted the plan that `words` is a section of: slots and threads are in
+    /// `Plan::check` accepted the plan that `words` is a part of: slots and threads are in
     /// range, no operation lacks its second word. Waits of the plan keep two threads from using
     /// one slot at a time.
     #[inline(never)]
-    pub(crate) unsafe fn section(&mut self, words: &[u64]) {
-        if self.stopped {
-            return;
+    pub(crate) unsafe fn section(&mut self, words: &[u64], last: bool) -> usize {
+        if self.stopped || words.is_empty() {
+            return 0;
         }
         let mut next = words.as_ptr();
-        let end = words.as_ptr_range().end;
+        let end = words.as_ptr_range().end.wrapping_sub(usize::from(!last));
         while next < end {
             // SAFETY: `next` is within `words`.
             let word = unsafe { *next };
@@ -89,7 +92,7 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
                 // SAFETY: by contract of this function.
                 if !unsafe { self.narrow(word) } {
                     if self.stopped {
-                        return;
+                        return 0;
                     }
                     continue;
                 }
@@ -102,6 +105,7 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
             }
             self.observer.place();
         }
+        (next.addr() - words.as_ptr().addr()) / size_of::<u64>()
     }
 
     /// One operation of one word; whether it takes a place.
@@ -162,7 +166,12 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
                     }
                 }
                 record::SPAWN => self.shared.spawn::<O>(self.base + at, self.repetition),
-                record::FORK => self.fork(),
+                record::FORK => {
+                    if let Err(errno) = fork(&self.calls) {
+                        self.shared.fork_errno.store(errno, Ordering::SeqCst);
+                        self.shared.abandon();
+                    }
+                }
                 record::MOVE => {
                     let from = bytes(size(word));
                     *self.slots.wrapping_add(at) = *self.slots.wrapping_add(from);
@@ -230,12 +239,12 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
     /// Sleeps until the time that the stream gives the next operation.
     fn intend(&mut self, at_ns: u64) {
         let Some(speed) = self.pace else { return };
-        let start = self.shared.start_ns.load(std::sync::atomic::Ordering::Relaxed);
+        let start = self.shared.start_ns.load(Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time")]
         let target = start + (at_ns as f64 / speed) as u64;
         loop {
             let now = now_ns();
-            if now >= target || self.shared.abandoned.load(std::sync::atomic::Ordering::Relaxed) {
+            if now >= target || self.shared.abandoned.load(Ordering::Relaxed) {
                 break;
             }
             let left = target - now;
@@ -473,75 +482,6 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
                 // SAFETY: the object is live, has at least `length` bytes (the generator states no
                 // more than it asked for), and the plan lets no other thread use it now.
                 unsafe { byte.write_volatile(byte.read_volatile()) };
-            }
-        }
-    }
-
-    /// A child that makes a few calls, as a worker of a fork server would, and leaves.
-    fn fork(&mut self) {
-        let calls = self.calls;
-        // SAFETY: the child calls nothing but the allocator, whose business it is to survive a
-        // fork, and `_exit`.
-        unsafe {
-            match libc::fork() {
-                0 => {
-                    let mut all_well = true;
-                    let mut objects = [std::ptr::null_mut::<c_void>(); 64];
-                    for (i, object) in objects.iter_mut().enumerate() {
-                        *object = (calls.malloc)(16 << (i % 8));
-                        all_well &= !object.is_null();
-                        if !object.is_null() && !calls.null {
-                            object.cast::<u8>().write_volatile(1);
-                        }
-                    }
-                    objects.iter().for_each(|&object| (calls.free)(object));
-                    libc::_exit(if all_well { 0 } else { 1 });
-                }
-                -1 => {
-                    let errno = std::io::Error::last_os_error().raw_os_error();
-                    let errno = errno.unwrap_or(libc::EAGAIN);
-                    self.shared.fork_errno.store(errno, std::sync::atomic::Ordering::SeqCst);
-                    self.shared.abandon();
-                }
-                child => {
-                    let mut status = 0;
-                    while libc::waitpid(child, &raw mut status, 0) == -1
-                        && std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted
-                    {
-                    }
-                    if status != 0 {
-                        let word = &self.shared.fork_errno;
-                        word.store(libc::ECHILD, std::sync::atomic::Ordering::SeqCst);
-                        self.shared.abandon();
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Writes to a fresh object as the policy says.
-///
-/// # Safety
-/// `p` is the start of `size` bytes that this thread alone may write.
-#[inline(always)]
-unsafe fn touch(p: *mut u8, size: usize, policy: Touch) {
-    // SAFETY: every write lies below `size`; zeros, so that `calloc` keeps its promise.
-    unsafe {
-        match policy {
-            Touch::None | Touch::Recorded => {}
-            Touch::Header => p.write_bytes(0, size.min(8)),
-            Touch::All => p.write_bytes(0, size),
-            Touch::Pages => {
-                if size == 0 {
-                    return;
-                }
-                p.write_volatile(0);
-                let mut offset = PAGE - p.addr() % PAGE;
-                while offset < size {
-                    p.wrapping_add(offset).write_volatile(0);
-                    offset += PAGE;
-                }
             }
         }
     }

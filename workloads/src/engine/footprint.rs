@@ -16,6 +16,7 @@ use super::memory::Region;
 use super::outcome::EngineError;
 use super::threads::Shared;
 use super::timer::now_ns;
+use crate::plan::Plan;
 
 /// Samples kept; when they are full, every second one is dropped and the interval doubled.
 const SAMPLES: usize = 8192;
@@ -211,6 +212,24 @@ fn minor_faults() -> u64 {
     u64::try_from(usage.ru_minflt).unwrap_or(0)
 }
 
+/// How many places a thread has, and its first and last event: what is asked for most often.
+#[derive(Debug)]
+struct Ends {
+    places: u64,
+    first: u64,
+    last: u64,
+}
+
+fn ends(plan: &Plan) -> Vec<Ends> {
+    let event = |t, place| plan.event_at(t, place).unwrap_or(0);
+    let threads = (0..).zip(plan.threads()).filter(|_| plan.has_events());
+    let ends = threads.map(|(t, row)| {
+        let places: u64 = row.places.iter().sum();
+        Ends { places, first: event(t, 0), last: event(t, places.saturating_sub(1)) }
+    });
+    ends.collect()
+}
+
 /// Watches a run from a thread of its own.
 pub(crate) struct Sampler<'s, 'p> {
     shared: &'s Shared<'p>,
@@ -221,6 +240,8 @@ pub(crate) struct Sampler<'s, 'p> {
     interval_ns: AtomicU64,
     stop: AtomicBool,
     largest_skew: AtomicU64,
+    /// Of each thread of the plan, where that can be known.
+    ends: Vec<Ends>,
     faults_before: u64,
 }
 
@@ -242,6 +263,7 @@ impl<'s, 'p> Sampler<'s, 'p> {
             interval_ns: AtomicU64::new(shared.options.sample_interval_ns.max(100_000)),
             stop: AtomicBool::new(false),
             largest_skew: AtomicU64::new(0),
+            ends: ends(shared.plan),
             faults_before: minor_faults(),
         })
     }
@@ -295,9 +317,7 @@ impl<'s, 'p> Sampler<'s, 'p> {
 
     /// Largest skew seen, in events, where it can be known.
     pub(crate) fn largest_skew(&self) -> Option<u64> {
-        let known = self.shared.plan.index(0).is_some()
-            && !self.shared.plan.is_folded()
-            && self.shared.options.copies <= 1;
+        let known = self.shared.plan.has_events() && self.shared.options.copies <= 1;
         known.then(|| self.largest_skew.load(Ordering::SeqCst))
     }
 
@@ -306,15 +326,21 @@ impl<'s, 'p> Sampler<'s, 'p> {
     /// lower bound, never an invention.
     fn skew(&self) -> u64 {
         let plan = self.shared.plan;
-        let threads = plan.threads().len();
-        let index = |thread| plan.index(thread).unwrap_or_default();
-        let done = |thread| {
-            let places = self.shared.state(thread).places.load(Ordering::SeqCst);
-            usize::try_from(places).unwrap_or(usize::MAX)
-        };
-        let latest =
-            (0..threads).filter_map(|t| index(t).get(done(t).checked_sub(1)?).copied()).max();
-        let earliest = (0..threads).filter_map(|t| index(t).get(done(t)).copied()).min();
+        let done = |t: usize| self.shared.state(t).places.load(Ordering::SeqCst);
+        let event = |t: usize, place| plan.event_at(u32::try_from(t).ok()?, place);
+        let ends = || self.ends.iter().enumerate().filter(|(_, end)| end.places > 0);
+        let latest = ends().filter_map(|(t, end)| match done(t) {
+            0 => None,
+            places if places >= end.places => Some(end.last),
+            places => event(t, places - 1),
+        });
+        let latest = latest.max();
+        let earliest = ends().filter_map(|(t, end)| match done(t) {
+            0 => Some(end.first),
+            places if places >= end.places => None,
+            places => event(t, places),
+        });
+        let earliest = earliest.min();
         match (latest, earliest) {
             (Some(latest), Some(earliest)) => latest.saturating_sub(earliest),
             _ => 0,

@@ -10,11 +10,14 @@
 //! |---|---|
 //! | `calls` | the malloc family by address, and the null allocator |
 //! | `memory` | mapped memory of the harness |
+//! | `windows` | buffers for event data that is not in memory all at once |
 //! | `timer` | ticks, their calibration and their cost |
 //! | `histogram` | counts by value, two digits, without allocation |
 //! | `progress` | publishing and waiting between threads |
 //! | `threads` | birth, end and join of plan threads |
 //! | `execute` | the loop over a stream |
+//! | `program` | what the program itself does with memory: first writes, forks |
+//! | `tally` | what a thread did, in numbers |
 //! | `observe` | what each pass notes beside a call |
 //! | `footprint` | the sampler and the fragmentation figures |
 //! | `outcome` | what a run says |
@@ -34,10 +37,13 @@ mod memory;
 mod observe;
 mod options;
 mod outcome;
+mod program;
 mod progress;
 mod run;
+mod tally;
 mod threads;
 mod timer;
+mod windows;
 
 pub use calls::{CallSet, Origin, origins};
 pub use footprint::{Drain, Footprint, Fragmentation, Sample};
@@ -45,7 +51,7 @@ pub use histogram::{Distribution, Histogram};
 pub use observe::attribution::Attributed;
 pub use observe::latency::{Latency, LatencyRow, OpKind, SizeClass, SlowCall};
 pub use observe::verify::{Broken, BrokenKind, Verification};
-pub use options::{EngineOptions, Pace, Pass, Touch, UnknownWord};
+pub use options::{DEFAULT_EVENT_MEMORY, EngineOptions, Pace, Pass, Touch, UnknownWord};
 pub use outcome::{EngineError, Fidelity, MemoryReport, Outcome, Stalls};
 pub use run::{run, run_after};
 pub use threads::STACK;

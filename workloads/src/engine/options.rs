@@ -55,6 +55,9 @@ pub enum Pace {
     Paced(f64),
 }
 
+/// Bytes of event data that are kept in memory unless told otherwise.
+pub const DEFAULT_EVENT_MEMORY: u64 = 256 << 20;
+
 /// How a plan is executed and watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -83,6 +86,8 @@ pub struct EngineOptions {
     pub drain_ms: Vec<u64>,
     /// Whose functions are called.
     pub calls: CallSet,
+    /// Most bytes of event data in memory. A plan with more is read in windows as it is executed.
+    pub event_memory: u64,
 }
 
 impl Default for EngineOptions {
@@ -100,6 +105,7 @@ impl Default for EngineOptions {
             sample_interval_ns: 5_000_000,
             drain_ms: Vec::new(),
             calls: CallSet::default(),
+            event_memory: DEFAULT_EVENT_MEMORY,
         }
     }
 }

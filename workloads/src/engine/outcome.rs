@@ -50,6 +50,12 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
+    /// Event data could not be read while the plan was executed.
+    #[error("cannot read the events")]
+    Events {
+        /// What the system said.
+        source: io::Error,
+    },
     /// A fork of the plan failed.
     #[error("cannot fork, or the child did not end well")]
     Fork {

@@ -13,7 +13,9 @@ use super::observe::throughput::{SizedThroughput, Throughput};
 use super::observe::verify::VerifyObserver;
 use super::options::{EngineOptions, Pace, Pass};
 use super::outcome::{EngineError, Fidelity, MemoryReport, Outcome, Stalls};
-use super::threads::{Shared, Tally};
+use super::tally::Tally;
+use super::threads::Shared;
+use super::windows::{Window, Windows};
 use crate::plan::{Counts, Plan};
 
 /// Executes `plan` on real threads through the process's own `malloc` and says what happened.
@@ -39,6 +41,15 @@ pub fn run_after(
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<Outcome, EngineError> {
     check(plan, options)?;
+    let no_windows = |source| EngineError::Memory {
+        what: "windows of events",
+        bytes: options.event_memory,
+        source,
+    };
+    let windows = Windows::new(plan, options).map_err(no_windows)?;
+    let mut window = windows.as_ref().map(Windows::lend).transpose().map_err(no_windows)?;
+    plan.check(window.as_mut().map(Window::words))?;
+    drop(window);
     let calls = Calls::of(options.calls).map_err(|function| EngineError::Missing { function })?;
     let latency = match options.pass {
         Pass::Latency => {
@@ -54,7 +65,7 @@ pub fn run_after(
         _ => None,
     };
     let sizes = options.pass != Pass::Throughput || plan.has_sized_frees();
-    let shared = Shared::new(plan, options, calls, sizes, latency)?;
+    let shared = Shared::new(plan, options, calls, sizes, latency, windows)?;
     let sampler = match options.pass {
         Pass::Footprint => Some(Sampler::new(&shared)?),
         _ => None,
@@ -85,7 +96,6 @@ pub fn run_after(
 }
 
 fn check(plan: &Plan, options: &EngineOptions) -> Result<(), EngineError> {
-    plan.check()?;
     let complain = |what: &str| Err(EngineError::Options { what: what.to_owned() });
     if matches!(options.pace, Pace::Paced(_)) && !plan.has_times() {
         return complain("a paced run needs a stream with times, and a plan that keeps them");

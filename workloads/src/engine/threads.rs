@@ -23,65 +23,13 @@ use super::observe::verify::Ledger;
 use super::options::EngineOptions;
 use super::outcome::EngineError;
 use super::progress::{Progress, futex_wait, futex_wake};
+use super::tally::Tally;
 use super::timer::{Timer, now_ns};
+use super::windows::{Window, Windows};
 use crate::plan::{Plan, Section};
 
 /// Bytes of a plan thread's stack, thread-local storage of the preloaded library included.
 pub const STACK: usize = 1 << 20;
-
-/// What a thread did, added up by itself at its end.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Tally {
-    pub(crate) malloc: u64,
-    pub(crate) calloc: u64,
-    pub(crate) realloc: u64,
-    pub(crate) realloc_births: u64,
-    pub(crate) realloc_deaths: u64,
-    pub(crate) aligned: u64,
-    pub(crate) free: u64,
-    pub(crate) free_null: u64,
-    pub(crate) usable_size: u64,
-    pub(crate) retried: u64,
-    pub(crate) failed: u64,
-    pub(crate) unexpected: u64,
-    pub(crate) unsupported: u64,
-    pub(crate) sized_frees: u64,
-    pub(crate) waits: u64,
-    pub(crate) stalled: u64,
-    pub(crate) stall_ns: u64,
-    pub(crate) body_start_ns: u64,
-    pub(crate) body_end_ns: u64,
-    pub(crate) end_ns: u64,
-}
-
-impl Tally {
-    /// Adds what another thread did, or what the same thread did when it was born before.
-    pub(crate) fn add(&mut self, other: &Tally) {
-        self.malloc += other.malloc;
-        self.calloc += other.calloc;
-        self.realloc += other.realloc;
-        self.realloc_births += other.realloc_births;
-        self.realloc_deaths += other.realloc_deaths;
-        self.aligned += other.aligned;
-        self.free += other.free;
-        self.free_null += other.free_null;
-        self.usable_size += other.usable_size;
-        self.retried += other.retried;
-        self.failed += other.failed;
-        self.unexpected += other.unexpected;
-        self.unsupported += other.unsupported;
-        self.sized_frees += other.sized_frees;
-        self.waits += other.waits;
-        self.stalled += other.stalled;
-        self.stall_ns += other.stall_ns;
-        if self.body_start_ns == 0 || (1..self.body_start_ns).contains(&other.body_start_ns) {
-            self.body_start_ns = other.body_start_ns;
-        }
-        self.body_end_ns = self.body_end_ns.max(other.body_end_ns);
-        self.end_ns = self.end_ns.max(other.end_ns);
-    }
-}
 
 /// What belongs to one thread of the run. Zeroed memory is a valid one.
 ///
@@ -120,6 +68,7 @@ pub(crate) struct Shared<'p> {
     pub(crate) abandoned: AtomicBool,
     pub(crate) live: Live,
     pub(crate) latency: Option<LatencyPool>,
+    windows: Option<Windows>,
     pub(crate) ledger: Ledger,
     pub(crate) findings: Findings,
     pub(crate) start_ns: AtomicU64,
@@ -130,6 +79,7 @@ pub(crate) struct Shared<'p> {
     failed_thread: AtomicU32,
     failed_errno: AtomicI32,
     pub(crate) fork_errno: AtomicI32,
+    read_errno: AtomicI32,
     progress: Region,
     states: Region,
     slots: Region,
@@ -161,6 +111,7 @@ impl<'p> Shared<'p> {
         calls: Calls,
         sizes: bool,
         latency: Option<LatencyPool>,
+        windows: Option<Windows>,
     ) -> Result<Self, EngineError> {
         let copies = options.copies.max(1) as usize;
         let threads = plan.threads().len() * copies;
@@ -174,6 +125,7 @@ impl<'p> Shared<'p> {
             abandoned: AtomicBool::new(false),
             live: Live::default(),
             latency,
+            windows,
             ledger: Ledger::default(),
             findings: Findings::default(),
             start_ns: AtomicU64::new(0),
@@ -184,6 +136,7 @@ impl<'p> Shared<'p> {
             failed_thread: AtomicU32::new(0),
             failed_errno: AtomicI32::new(0),
             fork_errno: AtomicI32::new(0),
+            read_errno: AtomicI32::new(0),
             progress: region::<Progress>("counters of threads", threads)?,
             states: region::<State>("states of threads", threads)?,
             slots: region::<*mut u8>("addresses of objects", slots)?,
@@ -275,6 +228,10 @@ impl<'p> Shared<'p> {
                 source: io::Error::from_raw_os_error(thread),
             });
         }
+        let read = self.read_errno.load(Ordering::SeqCst);
+        if read != 0 {
+            return Some(EngineError::Events { source: io::Error::from_raw_os_error(read) });
+        }
         let fork = self.fork_errno.load(Ordering::SeqCst);
         (fork != 0).then(|| EngineError::Fork { source: io::Error::from_raw_os_error(fork) })
     }
@@ -333,27 +290,38 @@ impl<'p> Shared<'p> {
 
     /// Executes the stream of thread `id` on the calling thread.
     fn execute<O: Observer>(&self, id: usize) {
-        let row = id % self.plan.threads().len();
         let mut worker = Worker::new(self, id, O::new(self, id));
-        // SAFETY: `Plan::check` looked at every word before the run.
-        unsafe { worker.section(self.plan.stream(row, Section::Prologue)) };
-        let body = self.plan.stream(row, Section::Body);
-        if !body.is_empty() {
-            worker.tally.body_start_ns = now_ns();
-            for repetition in self.repetitions(id) {
-                worker.repetition = repetition;
-                // SAFETY: see above.
-                unsafe { worker.section(body) };
-            }
-            worker.tally.body_end_ns = now_ns();
+        if let Err(error) = self.sections(id, &mut worker) {
+            self.read_errno.store(error.raw_os_error().unwrap_or(libc::EIO), Ordering::SeqCst);
+            self.abandon();
         }
-        // SAFETY: see above.
-        unsafe { worker.section(self.plan.stream(row, Section::Epilogue)) };
         worker.tally.end_ns = now_ns();
         worker.observer.finish(self, id);
         // SAFETY: this thread alone writes its tally, and nobody reads it yet.
         unsafe { (*self.state(id).tally.get()).add(&worker.tally) };
         self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn sections<O: Observer>(&self, id: usize, worker: &mut Worker<'_, '_, O>) -> io::Result<()> {
+        let row = id % self.plan.threads().len();
+        let mut window = self.windows.as_ref().map(Windows::lend).transpose()?;
+        let mut section = |section, worker: &mut Worker<'_, '_, O>| {
+            let buffer = window.as_mut().map(Window::words);
+            self.plan.windows(row, section, buffer, |words, last| {
+                // SAFETY: `Plan::check` looked at every word before the run.
+                unsafe { worker.section(words, last) }
+            })
+        };
+        section(Section::Prologue, worker)?;
+        if self.plan.threads()[row].words[1] != 0 {
+            worker.tally.body_start_ns = now_ns();
+            for repetition in self.repetitions(id) {
+                worker.repetition = repetition;
+                section(Section::Body, worker)?;
+            }
+            worker.tally.body_end_ns = now_ns();
+        }
+        section(Section::Epilogue, worker)
     }
 
     /// Tells the reaper that thread `id` is about to end.

@@ -19,6 +19,7 @@
 //! | `write` | streams, waits and publications merged into the file |
 //! | `prepare` | the door: a source in, a plan file out |
 //! | `open` | a plan file, mapped |
+//! | `window` | its words, at once or in bounded memory |
 //!
 //! Cost: memory for preparation is proportional to live objects and to waits, not to events.
 //!
@@ -42,6 +43,7 @@ pub(crate) mod record;
 mod seam;
 mod slots;
 mod spool;
+mod window;
 mod write;
 
 pub use error::PlanError;

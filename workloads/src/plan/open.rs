@@ -1,6 +1,7 @@
 //! A plan file, mapped.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
@@ -8,14 +9,14 @@ use memmap2::{Mmap, MmapOptions};
 use super::error::PlanError;
 use super::layout::{Counts, HEADER_WORDS, Header, ROW_WORDS, Section, ThreadInfo};
 use super::order::Order;
-use super::record;
 
 /// A prepared event stream, mapped from its file and ready to be executed.
 #[derive(Debug)]
 pub struct Plan {
     map: Mmap,
-    header: Header,
-    threads: Vec<ThreadInfo>,
+    pub(super) file: File,
+    pub(super) header: Header,
+    pub(super) threads: Vec<ThreadInfo>,
     path: PathBuf,
 }
 
@@ -53,7 +54,7 @@ impl Plan {
                 return Err(bad(format!("the stream of thread {t} leaves the file")));
             }
         }
-        Ok(Plan { map, header, threads, path: path.to_path_buf() })
+        Ok(Plan { map, file, header, threads, path: path.to_path_buf() })
     }
 
     /// The file this plan was opened from.
@@ -179,86 +180,38 @@ impl Plan {
         words as f64 * 8.0 / places.max(1) as f64
     }
 
-    /// Which event of the stream stands at a place of a thread, where that can be said: the plan
-    /// has an index and no repeated body.
+    /// Whether it can be said which event stands at a place: the plan has an index and no repeated
+    /// body.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.header.has_index && !self.is_folded()
+    }
+
+    /// Which event of the stream stands at a place of a thread, where that can be said. Read from
+    /// the file, not from the mapping: asking makes nothing of the plan resident.
     #[must_use]
     pub fn event_at(&self, thread: u32, place: u64) -> Option<u64> {
-        let index = self.index(thread as usize).filter(|_| !self.is_folded())?;
-        index.get(usize::try_from(place).ok()?).copied()
-    }
-
-    /// Looks at every word, which also brings the file into memory: slots, threads and numbers are
-    /// in range, and no operation lacks its second word.
-    ///
-    /// # Errors
-    /// If one is not.
-    pub(crate) fn check(&self) -> Result<(), PlanError> {
-        for thread in 0..self.threads.len() {
-            for section in [Section::Prologue, Section::Body, Section::Epilogue] {
-                self.check_section(thread, section).map_err(|what| {
-                    let what = format!("in the stream of thread {thread}, {what}");
-                    PlanError::NotAPlan { path: self.path.clone(), what }
-                })?;
-            }
+        let row = self.threads.get(thread as usize).filter(|_| self.has_events())?;
+        if place >= row.places.iter().sum() {
+            return None;
         }
-        Ok(())
-    }
-
-    fn check_section(&self, thread: usize, section: Section) -> Result<(), String> {
-        let slots = self.header.slots;
-        let threads = self.threads.len();
-        let words = self.stream(thread, section);
-        let in_body = section == Section::Body;
-        if self.threads[thread].in_body && !in_body && !words.is_empty() {
-            return Err("something is done outside the body it is born in".to_owned());
-        }
-        let mut rest = words.iter();
-        while let Some(&word) = rest.next() {
-            let code = record::code(word);
-            if record::words(word) == 2 && rest.next().is_none() {
-                return Err("the last operation lacks its second word".to_owned());
-            }
-            let at = u64::from(record::slot(word));
-            match code {
-                record::WAIT | record::WAIT_BODY
-                    if record::wait_parts(word).0 as usize >= threads =>
-                {
-                    return Err("a wait names a thread that does not exist".to_owned());
-                }
-                record::SPAWN
-                    if self
-                        .threads
-                        .get(record::slot(word) as usize)
-                        .is_none_or(|t| t.in_body != in_body) =>
-                {
-                    return Err("a birth names no thread that can be born there".to_owned());
-                }
-                record::MOVE if record::size(word) >= slots => {
-                    return Err("a move names a slot that does not exist".to_owned());
-                }
-                _ if record::has_slot(code) && at >= slots => {
-                    return Err("an operation names a slot that does not exist".to_owned());
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let mut word = [0; 8];
+        self.file.read_exact_at(&mut word, (row.index + place) * 8).ok()?;
+        Some(u64::from_le_bytes(word))
     }
 
     /// The words of one section of a thread's stream.
     pub(crate) fn stream(&self, thread: usize, section: Section) -> &[u64] {
-        let row = &self.threads[thread];
-        let skip: u64 = row.words[..section as usize].iter().sum();
-        let start = to_usize(row.start + skip);
-        &as_words(&self.map)[start..start + to_usize(row.words[section as usize])]
+        let (start, words) = self.bounds(thread, section);
+        let start = to_usize(start);
+        &as_words(&self.map)[start..start + to_usize(words)]
     }
 
-    /// The places of one thread in the total order, if the plan was made with an index.
-    pub(crate) fn index(&self, thread: usize) -> Option<&[u64]> {
-        let row = self.threads.get(thread)?;
-        let places: u64 = row.places.iter().sum();
-        let start = to_usize(row.index);
-        self.header.has_index.then(|| &as_words(&self.map)[start..start + to_usize(places)])
+    /// First word and length of one section of a thread's stream.
+    pub(super) fn bounds(&self, thread: usize, section: Section) -> (u64, u64) {
+        let row = &self.threads[thread];
+        let skip: u64 = row.words[..section as usize].iter().sum();
+        (row.start + skip, row.words[section as usize])
     }
 }
 

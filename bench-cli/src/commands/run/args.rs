@@ -65,6 +65,10 @@ pub struct RunArgs {
     /// Check overlap, alignment, contents and zeroing in a pass of its own
     #[arg(long)]
     pub verify: bool,
+    /// Most memory for prepared events in a measured process, as in `16MiB`: of a larger trace only a
+    /// window per thread is in memory at a time, read while nothing is timed (default: 256MiB)
+    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
+    pub event_memory: Option<u64>,
     /// End a process that runs longer than this, as in `90s` (default: 10m)
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub timeout: Option<Duration>,

@@ -203,6 +203,9 @@ impl Cells for Measured<'_> {
         spec.cpus = self.args.cpus.clone().unwrap_or_default().0;
         // Every process differs in what chance decides, and two sessions of one seed do not.
         spec.seed = self.seed.wrapping_add(u64::from(slot.round) << 32 | slot.subject as u64);
+        if let Some(bytes) = self.args.event_memory {
+            spec.event_memory = bytes;
+        }
         if let Some(timeout) = self.args.timeout {
             spec.timeout_s = timeout.as_secs();
         }
@@ -277,6 +280,7 @@ impl Measured<'_> {
         (null.calls, null.touch) = (CallSet::Null, Touch::None);
         (null.copies, null.timeout_s) = (spec.copies, spec.timeout_s);
         null.cpus.clone_from(&spec.cpus);
+        null.event_memory = spec.event_memory;
         let mut floor: Option<u64> = None;
         for _ in 0..FLOOR_RUNS {
             let elapsed = worker::run_once(&null)?.report.map(|report| report.elapsed_ns);
