@@ -9,6 +9,7 @@ fn main() {
         return;
     }
     println!("cargo::rerun-if-changed=layout.ld");
+    println!("cargo::rerun-if-env-changed=CARGO_MANIFEST_DIR");
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{here}/layout.ld");
     for argument in [
