@@ -30,9 +30,8 @@
 use core::ptr;
 
 use super::routing;
-use super::seal::{
-    State, canary_mask, canary_of, is_zero, live_mark, read_mark, seal, trailer, wiped,
-};
+use super::seal::{Key, State, canary_is_whole, is_zero, seal, trailer, wiped};
+use super::sound::{self, Sound};
 use crate::bitmap::{self, MAX_BITMAP};
 use crate::block::FaultKind;
 use crate::classic;
@@ -67,7 +66,7 @@ fn seal_any(block: *mut u8, size: usize) -> *mut u8 {
     unsafe {
         let record = huge::huge_record(block);
         let (capacity, recycled) = match (*record).kind {
-            Kind::Slab => (slab::SizeClass::from_index((*record).class).size(), true),
+            Kind::Slab => (slab::block_size(record), true),
             Kind::Bitmap => (bitmap::SizeClass::from_index((*record).class).size(), false),
             _ => (huge::usable(record), false),
         };
@@ -102,8 +101,7 @@ pub fn allocate_ready(size: usize) -> *mut u8 {
     // SAFETY: a block of a slab, just handed out; its first word is a link of no more use.
     unsafe {
         block.cast::<usize>().write(0);
-        let class = (*record_of(block)).class;
-        seal(block, size, slab::SizeClass::from_index(class).size())
+        seal(block, size, slab::block_size(record_of(block)))
     }
 }
 
@@ -149,7 +147,6 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
 ///
 /// # Safety
 /// Nothing is asked of `block`. Its record is read only if the map of segments knows it.
-#[inline(always)]
 unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
     if block.addr() & (MIN_ALIGN - 1) != 0 {
         return Err(FaultKind::MisalignedFree);
@@ -165,13 +162,13 @@ unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
     unsafe {
         match (*record).kind {
             Kind::Slab => {
-                let capacity = slab::SizeClass::from_index((*record).class).size();
+                let capacity = slab::block_size(record);
                 let offset = block.addr() - slice_of(record).addr();
-                let number = offset as u32 / (capacity as u32).max(1);
-                if number as usize * capacity != offset {
+                let number = slab::number_of(record, offset);
+                if number * capacity != offset {
                     return Err(FaultKind::InteriorFree);
                 }
-                if (number as usize) < SKIPPED || number >= u32::from((*record).carved) {
+                if number < SKIPPED || number >= usize::from((*record).carved) {
                     return Err(FaultKind::InvalidFree);
                 }
                 Ok(Place { record, capacity, kind: Kind::Slab })
@@ -235,28 +232,27 @@ unsafe fn huge_place(block: *mut u8, segment: Option<Segment>) -> Result<Place, 
 ///
 /// # Safety
 /// As [`place_of`].
-#[inline(always)]
 unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
     // SAFETY: the block was found in a span in use, or is a huge object.
     unsafe {
         let place = place_of(block)?;
-        let capacity = place.capacity;
+        let (capacity, key) = (place.capacity, Key::of(block));
         let stored = trailer(block, capacity).load(Ordering::Relaxed);
-        let size = match read_mark(block, capacity, stored) {
+        let size = match key.state(stored, capacity - TRAILER) {
             State::Live(size) => size,
-            State::Freed(_) => return Err(FaultKind::DoubleFree),
+            State::Freed => return Err(FaultKind::DoubleFree),
             State::Fresh => return Err(FaultKind::InvalidFree),
             State::Damaged => return Err(FaultKind::Overflow),
         };
         if options::hardening(Hardening::Canary) {
-            let found = block.add(size).cast::<u64>().read_unaligned();
-            if (found ^ canary_of(block)) & canary_mask(size, capacity) != 0 {
+            if !canary_is_whole(block, key, size, capacity) {
                 return Err(FaultKind::Overflow);
             }
             if place.kind != Kind::Huge {
                 let before = block.sub(capacity);
                 let stored = trailer(before, capacity).load(Ordering::Relaxed);
-                if matches!(read_mark(before, capacity, stored), State::Damaged) {
+                let state = Key::of(before).state(stored, capacity - TRAILER);
+                if matches!(state, State::Damaged) {
                     return Err(FaultKind::CorruptHeader);
                 }
             }
@@ -315,6 +311,26 @@ pub unsafe fn deallocate_aligned(block: *mut u8, align: usize, size: usize) {
 /// As [`routing::deallocate`].
 #[inline(always)]
 unsafe fn judge(block: *mut u8, fits: impl Fn(usize) -> bool) {
+    // SAFETY: the caller's promise, as far as it was not found broken.
+    unsafe {
+        let heap = Tls::here().heap();
+        if !heap.is_null()
+            && let Some(object) = Sound::at(block)
+            && fits(object.size)
+        {
+            return sound::retire(object, heap);
+        }
+        judge_closely(block, fits);
+    }
+}
+
+/// As [`judge`], for whatever is not a whole object of a slab; tells what is wrong.
+///
+/// # Safety
+/// As [`routing::deallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn judge_closely(block: *mut u8, fits: impl Fn(usize) -> bool) {
     if block.is_null() {
         return;
     }
@@ -335,7 +351,6 @@ unsafe fn judge(block: *mut u8, fits: impl Fn(usize) -> bool) {
 ///
 /// # Safety
 /// The object is live, as `open` described it, and nobody uses it any more.
-#[inline(always)]
 unsafe fn retire(block: *mut u8, place: Place, size: usize) {
     // SAFETY: the caller's promise; a block that leaves the quarantine entered it here.
     unsafe {
@@ -345,14 +360,19 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
         if options::hardening(Hardening::Zero) {
             block.write_bytes(0, wiped(size, place.capacity));
         }
-        trailer(block, place.capacity).store(!live_mark(block, size), Ordering::Relaxed);
+        let mark = !Key::of(block).live_mark(size);
+        trailer(block, place.capacity).store(mark, Ordering::Relaxed);
         let heap = Tls::here().heap();
         if heap.is_null() || !options::hardening(Hardening::Quarantine) {
             return routing::deallocate(block);
         }
-        let oldest = (*heap).quarantine.exchange(block, place.kind == Kind::Slab);
+        if place.kind == Kind::Slab {
+            return sound::quarantine(block, heap);
+        }
+        let oldest = (*heap).quarantine.exchange_medium(block);
         if !oldest.is_null() {
-            inspect_freed(oldest);
+            let capacity = bitmap::SizeClass::from_index((*record_of(oldest)).class).size();
+            inspect_freed(oldest, capacity);
             routing::deallocate(oldest);
         }
     }
@@ -361,28 +381,35 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
 /// Ends the process if somebody wrote into a freed object.
 ///
 /// # Safety
-/// `block` was freed by [`retire`] and is still in a span in use.
+/// `block`, of `capacity` bytes, was freed by [`retire`] or [`sound::retire`] and is still in a span in
+/// use.
 #[inline(always)]
-unsafe fn inspect_freed(block: *mut u8) {
+pub(super) unsafe fn inspect_freed(block: *mut u8, capacity: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let record = record_of(block);
-        let capacity = match (*record).kind {
-            Kind::Slab => slab::SizeClass::from_index((*record).class).size(),
-            _ => bitmap::SizeClass::from_index((*record).class).size(),
-        };
         let stored = trailer(block, capacity).load(Ordering::Relaxed);
-        let State::Freed(size) = read_mark(block, capacity, stored) else {
+        let size = Key::of(block).live_size(!stored);
+        if size > capacity - TRAILER {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
-        };
-        if options::hardening(Hardening::Zero) {
-            let bytes = wiped(size, capacity);
-            let look = bytes.min(LOOKED_AT);
-            let rest = (bytes - look).min(LOOKED_AT);
-            if !is_zero(block, look) || !is_zero(block.add(bytes - rest), rest) {
-                fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
-            }
         }
+        if options::hardening(Hardening::Zero) && !ends_are_zero(block, wiped(size, capacity)) {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
+        }
+    }
+}
+
+/// Whether the first and last [`LOOKED_AT`] of `bytes` bytes are zero.
+///
+/// # Safety
+/// As [`is_zero`].
+#[inline(always)]
+unsafe fn ends_are_zero(block: *mut u8, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if bytes <= LOOKED_AT {
+            return is_zero(block, bytes);
+        }
+        is_zero(block, LOOKED_AT) && is_zero(block.add(bytes - LOOKED_AT), LOOKED_AT)
     }
 }
 

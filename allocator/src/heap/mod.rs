@@ -21,6 +21,8 @@ mod routing;
 mod seal;
 #[cfg(not(feature = "hardened"))]
 mod sized;
+#[cfg(feature = "hardened")]
+mod sound;
 
 #[cfg(feature = "hardened")]
 pub(crate) use hardened::allocate_known;

@@ -296,11 +296,7 @@ pub unsafe fn deallocate(block: *mut u8) {
         if tag != 0 {
             return deallocate_not_own_slab(block, record, heap, tag);
         }
-        let freed = block.cast::<Block>();
-        Block::set_next(freed, (*record).free as usize as *mut Block);
-        (*record).free = freed as usize as u64;
-        (*record).live = (*record).live.wrapping_sub(1);
-        if (*record).live == 0 {
+        if slab::put_back(record, block.cast()) {
             (*heap).slab_emptied(record);
         }
     }

@@ -275,6 +275,7 @@ impl Slabs {
             (*span).prev = null_mut();
             (*span).carved = SKIPPED as u16;
             (*span).capacity = class.capacity() as u16;
+            super::span::describe_blocks(span, class);
             (*span).owner.store(identity, Ordering::Release);
         }
         self.count(class);
@@ -328,9 +329,7 @@ impl Slabs {
             if !remote::leave_limbo(span, supply.identity(), supply.alone()) {
                 return false;
             }
-            Block::set_next(block, (*span).free as usize as *mut Block);
-            (*span).free = block as usize as u64;
-            (*span).live -= 1;
+            super::put_back(span, block);
             self.settle(span, supply);
             true
         }
@@ -397,9 +396,7 @@ impl Slabs {
                 let next = Block::next(block);
                 let span = crate::segment::record_of(block.cast());
                 debug_assert_eq!(span, *self.current(class));
-                Block::set_next(block, (*span).free as usize as *mut Block);
-                (*span).free = block as usize as u64;
-                (*span).live -= 1;
+                super::put_back(span, block);
                 block = next;
             }
         }

@@ -24,6 +24,9 @@ use link::order_of_blocks;
 pub(crate) use link::set_secret;
 pub(crate) use local::{SlabSupply, Slabs};
 pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};
+pub(crate) use span::put_back;
+#[cfg(feature = "hardened")]
+pub(crate) use span::{block_size, number_of};
 
 /// A free block: a link to the next one (see `link`).
 #[derive(Debug)]

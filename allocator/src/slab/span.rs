@@ -41,6 +41,59 @@ pub(super) unsafe fn check_span(
     Ok(())
 }
 
+/// Puts a block back on its span's list. True if the span now holds no live block and is not current:
+/// then [`Slabs::emptied`](super::Slabs::emptied) is due.
+///
+/// # Safety
+/// The caller's thread owns the span, and the block, which is one of the span's and free.
+#[inline(always)]
+pub(crate) unsafe fn put_back(span: *mut Span, block: *mut Block) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Block::set_next(block, (*span).free as usize as *mut Block);
+        (*span).free = block as usize as u64;
+        (*span).live = (*span).live.wrapping_sub(1);
+        (*span).live == 0
+    }
+}
+
+/// Writes into a span's record what [`block_size`] and [`number_of`] read.
+///
+/// # Safety
+/// The span is the caller's.
+pub(super) unsafe fn describe_blocks(span: *mut Span, class: SizeClass) {
+    if cfg!(feature = "hardened") {
+        let size = class.size() as u32;
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*span).full = u64::from(size);
+            (*span).inverse = (u32::MAX / size.max(1)) + 1;
+        }
+    }
+}
+
+/// Bytes of a block.
+///
+/// # Safety
+/// The record is of a slab in use.
+#[cfg(feature = "hardened")]
+#[inline(always)]
+pub(crate) unsafe fn block_size(span: *mut Span) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { (*span).full as usize }
+}
+
+/// Which block an offset in the slice lies in.
+///
+/// # Safety
+/// The record is of a slab in use.
+#[cfg(feature = "hardened")]
+#[inline(always)]
+pub(crate) unsafe fn number_of(span: *mut Span, offset: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { (offset * (*span).inverse as usize) >> 32 }
+}
+
 /// Makes blocks of the next page of `span` and returns them as a list.
 ///
 /// # Safety

@@ -22,17 +22,16 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Takes a freed block in; returns the one that leaves, or null.
+    /// Takes a freed block of a slab in; returns the one that leaves, or null.
     #[inline(always)]
-    pub(crate) fn exchange(&mut self, block: *mut u8, small: bool) -> *mut u8 {
-        let (slot, at) = if small {
-            (self.small.get_mut(self.small_at), &mut self.small_at)
-        } else {
-            (self.medium.get_mut(self.medium_at), &mut self.medium_at)
-        };
-        *at = (*at + 1) % if small { SMALL } else { MEDIUM };
-        // Always there: both positions stay below their lengths.
-        slot.map_or(block, |slot| core::mem::replace(slot, block))
+    pub(crate) fn exchange_small(&mut self, block: *mut u8) -> *mut u8 {
+        exchange(&mut self.small, &mut self.small_at, block)
+    }
+
+    /// As [`Quarantine::exchange_small`], for a larger block.
+    #[inline(always)]
+    pub(crate) fn exchange_medium(&mut self, block: *mut u8) -> *mut u8 {
+        exchange(&mut self.medium, &mut self.medium_at, block)
     }
 
     /// Hands every block to `release`.
@@ -44,4 +43,13 @@ impl Quarantine {
             }
         }
     }
+}
+
+/// Puts `block` in the place of the oldest, which is returned.
+#[inline(always)]
+fn exchange<const N: usize>(ring: &mut [*mut u8; N], at: &mut usize, block: *mut u8) -> *mut u8 {
+    let here = *at % N;
+    *at = here + 1;
+    // Always there: the remainder is below the length.
+    ring.get_mut(here).map_or(block, |slot| core::mem::replace(slot, block))
 }
