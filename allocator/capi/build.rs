@@ -9,9 +9,12 @@ fn main() {
         return;
     }
     println!("cargo::rerun-if-changed=layout.ld");
-    println!("cargo::rerun-if-env-changed=CARGO_MANIFEST_DIR");
-    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{here}/layout.ld");
+    // A copy: cargo follows its own folder when a checkout is moved, and forgets the sources' path.
+    let layout = format!("{}/layout.ld", std::env::var("OUT_DIR").unwrap_or_default());
+    std::fs::write(&layout, include_str!("layout.ld")).unwrap_or_else(|error| {
+        println!("cargo::error=cannot write {layout}: {error}");
+    });
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{layout}");
     for argument in [
         // The name that programs linked with -lallocator ask for, and that valgrind's somalloc matches.
         "-Wl,-soname,liballocator.so",
