@@ -27,6 +27,20 @@ fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
 }
 
 #[test]
+fn what_a_burst_leaves_goes_back_without_a_call_where_a_thread_purges_and_with_a_few_where_none_does()
+ {
+    let Some(program) = compile("idle.c", &[]) else { return };
+    run(preloaded(program.clone()).env("ALLOCATOR_OPTIONS", "purge=thread"))
+        .expect_success("idle.c with purge=thread");
+    run(preloaded(program).arg("calls")).expect_success("idle.c with calls");
+}
+
+#[test]
+fn no_two_threads_share_a_cache_line() {
+    holds("false_sharing.c");
+}
+
+#[test]
 fn malloc_works_before_constructors_and_after_thread_destructors() {
     holds("early_late.c");
 }

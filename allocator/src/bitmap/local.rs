@@ -4,7 +4,8 @@
 //! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
 //! 2. Of a class at most one listed span holds no live block, and then no other span is listed: it
-//!    is what the next refill takes.
+//!    is what the next refill takes. Of all spans above [`SHORT`] slices, current or listed, at most
+//!    one holds no live block, and `idle` names it: a thread that sleeps can let go of nothing.
 //! 3. A retired span holds no live block and counts as none of `spans`.
 //! 4. `current` is never null: `no_span`, which has no free block, stands for none.
 
@@ -22,6 +23,9 @@ use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 use crate::units::{SKIPPED, SLICE};
 
+/// Slices of spans of which every class may keep an empty one.
+const SHORT: u32 = 2;
+
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
     /// A span of `class` with free blocks from a heap whose thread has ended; the caller must
@@ -38,6 +42,8 @@ pub(crate) struct Bitmaps {
     pub(super) partial: [SpanList; CLASSES],
     pub(super) spans: [u16; CLASSES],
     pub(super) retired: Retired,
+    /// A span above [`SHORT`] slices that was empty when a block of it was last freed, or null.
+    pub(super) idle: *mut Span,
 }
 
 impl Bitmaps {
@@ -140,26 +146,48 @@ impl Bitmaps {
                 freed_twice(block);
             }
             (*span).free = free | bit;
-            if free | bit == (*span).full | LISTED {
+            if free | bit | LISTED == (*span).full | LISTED {
                 self.emptied(span, supply);
             }
         }
     }
 
-    /// A listed span holds no live block any more. It is kept if the next refill would miss it.
+    /// A span holds no live block any more. It is kept if the next refill would miss it.
     ///
     /// # Safety
-    /// `span` is listed and holds no live block.
+    /// `span` is current or listed and holds no live block.
     #[inline(never)]
     unsafe fn emptied(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
             let class = (*span).class as usize;
+            let current = *self.current.get_unchecked(class);
             let alone = self.partial.get_unchecked(class).only() == span;
-            if alone && (**self.current.get_unchecked(class)).free == 0 {
-                return;
+            if span != current && !(alone && (*current).free == 0) {
+                self.unlist(span);
+                return self.release(span, supply);
             }
-            self.unlist(span);
+            if (*span).live > SHORT && self.idle != span {
+                let before = core::mem::replace(&mut self.idle, span);
+                if !before.is_null() && (*before).free | LISTED == (*before).full | LISTED {
+                    self.let_go_of(before, supply);
+                }
+            }
+        }
+    }
+
+    /// Gives an empty span back.
+    ///
+    /// # Safety
+    /// `span` is current or listed and holds no live block.
+    unsafe fn let_go_of(&mut self, span: *mut Span, supply: &mut impl Supply) {
+        // SAFETY: the caller's promise; the class is in range.
+        unsafe {
+            if (*span).free & LISTED != 0 {
+                self.unlist(span);
+            } else {
+                *self.current.get_unchecked_mut((*span).class as usize) = no_span();
+            }
             self.release(span, supply);
         }
     }
@@ -174,6 +202,9 @@ impl Bitmaps {
         unsafe {
             (*span).free = bit;
             if *self.current.get_unchecked((*span).class as usize) == span {
+                if bit == (*span).full {
+                    self.emptied(span, supply);
+                }
                 return;
             }
             let cleared = if supply.alone() {
@@ -252,6 +283,9 @@ impl Bitmaps {
         unsafe {
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_sub(1);
+            if self.idle == span {
+                self.idle = null_mut();
+            }
             let span = self.retired.exchange(span);
             if !span.is_null() {
                 Self::dismantle(span, supply);

@@ -8,7 +8,7 @@ use crate::segment::Span;
 
 /// How many are kept, and how long in slices they may be.
 const KEPT: usize = 8;
-const MAX_SLICES: u32 = 8;
+const MAX_SLICES: u32 = 4;
 
 /// The retired spans of one heap. None of them holds a live block.
 #[derive(Debug)]

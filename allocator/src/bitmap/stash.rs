@@ -18,9 +18,10 @@ use core::ptr::null_mut;
 use super::SizeClass;
 use super::span::freed_twice;
 
-/// Classes up to 128 KiB have a stack; all others share one slot.
-const STACKED: usize = 56;
-const _: () = assert!(SizeClass::from_index(STACKED as u8 - 1).size() == 128 << 10);
+/// Classes up to 64 KiB have a stack; all others share one slot, for a block kept keeps its span, which
+/// may be dirty all over.
+const STACKED: usize = 48;
+const _: () = assert!(SizeClass::from_index(STACKED as u8 - 1).size() == 64 << 10);
 /// Blocks of a class at most, below the top; see [`depth`].
 const DEPTH: usize = 7;
 /// Bytes of a class at most, unless that is less than one block.

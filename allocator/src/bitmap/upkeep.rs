@@ -92,6 +92,9 @@ impl Bitmaps {
             }
             let spans = self.spans.get_unchecked_mut(class.index());
             *spans = spans.saturating_sub(1);
+            if self.idle == span {
+                self.idle = null_mut();
+            }
             span
         }
     }

@@ -31,8 +31,8 @@ const fn host() -> Host {
 
 /// Two pools a node: for requests below the mmap threshold, and for those from there on.
 const POOLS: usize = 2 * MAX_NODES;
-/// Bytes of free memory from which on a purging thread is worth having.
-const PURGER_FLOOR: usize = 1 << 20;
+/// Bytes held, in use or free, from which on a purging thread is worth having.
+const PURGER_FLOOR: usize = 8 << 20;
 /// Milliseconds between two looks at what may be given back.
 const TICK_MS: u64 = 125;
 
@@ -172,9 +172,10 @@ impl Global {
 
     #[cold]
     fn start_purger(&self) {
-        // Nothing worth purging yet: programs that stay small get no thread.
-        let dirty = self.used_pools().map(|pool| pool.usage().dirty).sum::<usize>();
-        if dirty + self.huge.usage().cached >= PURGER_FLOOR
+        // Programs that stay small get no thread. What is in use counts: all of it may be freed without
+        // one more call that could start it.
+        let held = self.used_pools().map(|pool| pool.usage()).map(|usage| usage.used + usage.dirty);
+        if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR
             && self.wants_purger.swap(false, Ordering::Relaxed)
         {
             super::purger::start();

@@ -1,6 +1,6 @@
 //! The thread that gives free memory back while the program makes no calls (`purge=thread`).
 //!
-//! Started by the first slow call that finds something worth purging; sleeps in the kernel, takes
+//! Started by the first slow call that finds enough memory held; sleeps in the kernel, takes
 //! a pool's lock only if it is free, and has no heap of its own. A forked child has none until it
 //! asks again.
 

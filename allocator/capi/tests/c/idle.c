@@ -1,0 +1,49 @@
+/* What stays resident after a burst: with a purging thread without any further call, else from the first calls
+   after a second on. A limit is waited for, not timed: a machine that is busy only makes this slower. */
+#include "check.h"
+
+enum { BURST = 256 << 20, SIZES = 4 };
+static const size_t largest[SIZES] = {1000, 20000, 200000, 3000000};
+
+static void burst(size_t most)
+{
+    size_t count = BURST / (most / 2), seed = 1;
+    char **objects = malloc(count * sizeof *objects);
+    CHECK(objects != NULL);
+    for (size_t i = 0; i < count; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        size_t size = 1 + (seed >> 33) % most;
+        objects[i] = malloc(size);
+        CHECK(objects[i] != NULL);
+        memset(objects[i], 1, size);
+    }
+    for (size_t i = 0; i < count; i++) {
+        free(objects[i]);
+    }
+    free(objects);
+}
+
+int main(int count, char **arguments)
+{
+    (void)arguments;
+    int calls = count > 1; /* with an argument: makes calls while it waits */
+    static void *some[200];
+    long before = status_kib("VmRSS:");
+    for (int i = 0; i < SIZES; i++) {
+        burst(largest[i]);
+        long held = status_kib("VmRSS:"), now = held;
+        for (int tries = 0; tries < 600 && now > before + 8192; tries++) {
+            usleep(100000);
+            for (int call = 0; calls && call < 200; call++) { /* more than lies ready */
+                some[call] = malloc(opaque(700));
+            }
+            for (int call = 0; calls && call < 200; call++) {
+                free(some[call]);
+            }
+            now = status_kib("VmRSS:");
+        }
+        printf("up to %zu bytes: resident %ld, after the burst %ld, idle %ld KiB\n", largest[i], before, held, now);
+        CHECK(now <= before + 8192);
+    }
+    return 0;
+}
