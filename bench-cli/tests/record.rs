@@ -160,3 +160,108 @@ fn a_child_has_a_trace_of_its_own_and_its_fork_stands_in_the_parents() {
     let child = events(&folder.path().join(name));
     assert!(child.iter().any(|e| matches!(e.op, Op::Malloc { size: 123_457, .. })));
 }
+
+/// A program whose child goes on when it has ended: until there is a file `stop`.
+fn daemon(folder: &Path) {
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <fcntl.h>\n\
+        int main() { free(malloc(111)); \
+        if (fork() == 0) { setsid(); free(malloc(222)); close(creat(\"ready\", 0600)); \
+        while (access(\"stop\", F_OK)) { free(malloc(333)); usleep(1000); } \
+        free(malloc(444)); close(creat(\"done\", 0600)); _exit(0); } \
+        while (access(\"ready\", F_OK)) usleep(1000); return 0; }";
+    assert!(compile(folder, source, &[]), "a C compiler is needed");
+}
+
+/// Lets the daemon end, and waits for that.
+fn stop(folder: &Path) {
+    fs::write(folder.join("stop"), "").expect("a writable folder");
+    while !folder.join("done").exists() {
+        std::thread::yield_now();
+    }
+}
+
+/// The trace of the daemon.
+fn daemons_trace(folder: &Path) -> std::path::PathBuf {
+    let traces: Vec<String> =
+        names(folder).into_iter().filter(|n| n.starts_with("t.") && n != "t.atrace").collect();
+    assert_eq!(traces.len(), 1, "{traces:?}");
+    folder.join(&traces[0])
+}
+
+fn sizes(events: &[traces::Event], size: u64) -> usize {
+    events.iter().filter(|e| e.op.requested() == Some(size)).count()
+}
+
+#[test]
+fn a_daemon_is_recorded_until_the_program_ends_and_its_trace_says_that_it_goes_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    daemon(folder.path());
+    // Not to a pipe: the daemon has it too, and would keep it open.
+    let log = fs::File::create(folder.path().join("log")).expect("a writable folder");
+    let mut command = bench_cli(folder.path());
+    command.args(["record", "-o", "t.atrace", "--", "./p"]).stderr(log);
+    assert_eq!(command.status().expect("it runs").code(), Some(0));
+    assert!(!folder.path().join("done").exists(), "the daemon is still there");
+    let message = fs::read_to_string(folder.path().join("log")).expect("just written");
+    assert!(message.contains("goes on, and is recorded no more; see --wait"), "{message}");
+    assert_eq!(sizes(&events(&folder.path().join("t.atrace")), 111), 1);
+    let trace = daemons_trace(folder.path());
+    let events = events(&trace);
+    assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 0));
+    stop(folder.path());
+    let mut verify = bench_cli(folder.path());
+    let output =
+        verify.args(["trace", "verify", "t.atrace"]).arg(&trace).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(message.matches("its process went on").count(), 1, "{message}");
+    assert!(
+        names(folder.path()).iter().all(|name| !name.ends_with(".raw")),
+        "nothing is left over"
+    );
+}
+
+/// Records the daemon with `--wait`, up to the moment at which it is ready.
+fn start_waiting(folder: &Path) -> std::process::Child {
+    daemon(folder);
+    let log = fs::File::create(folder.join("log")).expect("a writable folder");
+    let mut command = bench_cli(folder);
+    command.args(["record", "--wait", "-o", "t.atrace", "--", "./p"]).stderr(log);
+    let mut child = command.spawn().expect("it runs");
+    while !folder.join("ready").exists() {
+        assert!(child.try_wait().expect("our child").is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    child
+}
+
+fn log(folder: &Path) -> String {
+    fs::read_to_string(folder.join("log")).expect("it is there")
+}
+
+#[test]
+fn with_wait_a_daemon_is_recorded_to_its_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = start_waiting(folder.path());
+    stop(folder.path());
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+    let events = events(&daemons_trace(folder.path()));
+    assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 1));
+    assert!(!log(folder.path()).contains("goes on"), "{}", log(folder.path()));
+}
+
+#[test]
+fn waiting_for_a_daemon_ends_at_ctrl_c_with_sound_traces() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = start_waiting(folder.path());
+    while !log(folder.path()).contains("waiting for the end of process") {
+        assert!(child.try_wait().expect("our child").is_none(), "it did not wait");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our child");
+    assert_eq!(child.wait().expect("our child").code(), Some(0), "the program ended well");
+    let events = events(&daemons_trace(folder.path()));
+    assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 0));
+    stop(folder.path());
+}

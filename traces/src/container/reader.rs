@@ -304,7 +304,10 @@ impl Source for Reader {
     }
 
     fn lost(&self) -> Option<String> {
-        self.loss.clone()
+        let open = self.footer.as_ref().and_then(|footer| footer.get(super::STILL_RUNNING));
+        let goes_on =
+            || "its process went on when this was recorded, and its end is not in it".to_owned();
+        self.loss.clone().or_else(|| open.map(|_| goes_on()))
     }
 }
 

@@ -3,6 +3,9 @@
 //! The recorder writes raw files to a folder beside the trace; when the program has ended, they
 //! are turned into one trace per process. The program's exit status is passed on.
 //!
+//! Recording ends with the program, or with `--wait` when the last process that it started has ended.
+//! A process that goes on after that is told to stop recording, and its trace says so.
+//!
 //! # Invariants
 //! 1. The trace appears under its name only when it is complete.
 //! 2. A raw folder is removed only after everything in it was turned into traces.
@@ -28,6 +31,10 @@ pub struct RecordArgs {
     /// Leave out the traces of child processes
     #[arg(long)]
     no_children: bool,
+    /// Wait until every process that the program started has ended too; Ctrl-C ends the waiting. A
+    /// daemon that forks away is recorded as long as that, and without this as long as the program
+    #[arg(long)]
+    wait: bool,
     /// Keep the recorder's raw files and say where they are
     #[arg(long)]
     keep_raw: bool,

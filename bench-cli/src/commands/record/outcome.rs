@@ -86,8 +86,14 @@ fn resolve_all(
         let inherited = heaps.remove(&part.fork_stamp).unwrap_or_default();
         let options = ResolveOptions { children: children.clone(), inherited };
         let mut trace = RawTrace::open(&part.path, options).map_err(failure)?;
-        let saved =
-            save(&mut trace, &place, is_main.then_some(status), global.quiet).map_err(failure)?;
+        let mut notes = Vec::new();
+        if is_main {
+            notes.push(("exit_status", program::exit_code(status).to_string()));
+        }
+        if session.is_open(&part.path) {
+            notes.push((container::STILL_RUNNING, "yes".to_owned()));
+        }
+        let saved = save(&mut trace, &place, &notes, global.quiet).map_err(failure)?;
         heaps.extend(trace.take_fork_heaps());
         if is_main {
             main = Some(saved);
@@ -129,15 +135,15 @@ fn beside(output: &Path, pid: u32, image: Option<u32>) -> PathBuf {
 fn save(
     trace: &mut RawTrace,
     place: &Path,
-    status: Option<&ExitStatus>,
+    notes: &[(&str, String)],
     quiet: bool,
 ) -> Result<Saved, TraceError> {
     let mut writer = Writer::create(place, WriterOptions::default())?;
     for (key, value) in trace.provenance() {
         writer.provenance(&key, value);
     }
-    if let Some(status) = status {
-        writer.provenance("exit_status", program::exit_code(status).to_string());
+    for (key, value) in notes {
+        writer.provenance(key, value.clone());
     }
     let totals = container::save(&mut Watched::new(&mut *trace, place, quiet), writer)?;
     let census = trace.census();

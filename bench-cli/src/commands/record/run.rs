@@ -1,10 +1,12 @@
 //! Running the program: the raw folder, the environment, signals.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ pub(super) struct Session {
     library: PathBuf,
     /// The process id of the program, once it runs.
     pid: AtomicI32,
+    /// Raw files of processes that were still running when recording ended.
+    open: Mutex<HashSet<PathBuf>>,
 }
 
 impl Session {
@@ -57,7 +61,7 @@ impl Session {
             }
         }
         fs::create_dir(&raw).map_err(|error| unwritable(&error))?;
-        Ok(Session { raw, library, pid: AtomicI32::new(0) })
+        Ok(Session { raw, library, pid: AtomicI32::new(0), open: Mutex::default() })
     }
 
     /// Runs the program to its end.
@@ -91,13 +95,64 @@ impl Session {
         let status = std::thread::scope(|scope| {
             scope.spawn(|| self.obey_switch(!args.paused, &ended));
             let status = child.wait();
+            signals::pass_on_to(0);
+            if args.wait {
+                self.wait_for_the_others();
+            }
             ended.store(true, Ordering::Release);
             status
         });
-        signals::pass_on_to(0);
+        self.end_recording();
         status.map_err(|error| {
             CliError::new(Exit::Internal, "cannot wait for the program").because(error)
         })
+    }
+
+    /// Waits until no process writes to a raw file any more, or a signal says that it is enough.
+    fn wait_for_the_others(&self) {
+        signals::wait();
+        let mut told = false;
+        while !signals::enough() {
+            let running = self.running();
+            if running.is_empty() {
+                break;
+            }
+            if !std::mem::replace(&mut told, true) {
+                let pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
+                let pids = pids.join(", ");
+                note(&format!("waiting for the end of process {pids}; Ctrl-C ends the waiting"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells every process that goes on to record no more.
+    fn end_recording(&self) {
+        for (path, pid) in self.running() {
+            // A process that ended meanwhile needs no gate.
+            let _ = RawTrace::set_recording(&path, false);
+            note(&format!("process {pid} goes on, and is recorded no more; see --wait"));
+            if let Ok(mut open) = self.open.lock() {
+                open.insert(path);
+            }
+        }
+    }
+
+    /// Whether the process of this raw file was still running when recording ended.
+    pub(super) fn is_open(&self, path: &Path) -> bool {
+        self.open.lock().is_ok_and(|open| open.contains(path))
+    }
+
+    /// The raw files that processes have mapped now, with the process. One that went on as another
+    /// program (exec) no longer has the file of its former self.
+    fn running(&self) -> Vec<(PathBuf, u32)> {
+        let mapped = |path: &Path, pid: u32| {
+            let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+            let path = path.as_os_str().as_bytes();
+            maps.split(|&byte| byte == b'\n').any(|line| line.ends_with(path))
+        };
+        let files = self.raw_files().into_iter().map(|(path, pid, _)| (path, pid));
+        files.filter(|(path, pid)| mapped(path, *pid)).collect()
     }
 
     /// Opens and closes the gate of all processes at each SIGUSR1, until the program has ended.
@@ -161,12 +216,19 @@ mod signals {
 
     static PROGRAM: AtomicI32 = AtomicI32::new(0);
     static SWITCH: AtomicBool = AtomicBool::new(false);
+    /// Whether the program has ended, and others are waited for; whether that is enough.
+    static WAITING: AtomicBool = AtomicBool::new(false);
+    static ENOUGH: AtomicBool = AtomicBool::new(false);
     /// A signal that came before the program's number was known; 0 for none.
     static EARLY: AtomicI32 = AtomicI32::new(0);
 
     extern "C" fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
         if signal == libc::SIGUSR1 {
             SWITCH.store(true, Ordering::Relaxed);
+            return;
+        }
+        if WAITING.load(Ordering::Relaxed) {
+            ENOUGH.store(true, Ordering::Relaxed);
             return;
         }
         let program = PROGRAM.load(Ordering::Relaxed);
@@ -182,6 +244,16 @@ mod signals {
         } else {
             EARLY.store(signal, Ordering::Relaxed);
         }
+    }
+
+    /// From now on the program has ended, and a signal means that nothing else is to be waited for.
+    pub(super) fn wait() {
+        WAITING.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether such a signal came.
+    pub(super) fn enough() -> bool {
+        ENOUGH.load(Ordering::Relaxed)
     }
 
     /// Whether SIGUSR1 came since the last call.
