@@ -380,11 +380,10 @@ mod tests {
             // SAFETY: the size is not zero.
             let block = unsafe { arena.alloc(layout) };
             places.insert(block.addr());
-            // SAFETY: every shard takes blocks of every other; nobody uses this one any more.
             let release = |shard: &Shard| {
-                shard.with(|state| unsafe {
-                    state.put(block, class_of(layout).unwrap());
-                })
+                let class = class_of(layout).unwrap();
+                // SAFETY: every shard takes blocks of every other; nobody uses this one any more.
+                shard.with(|state| unsafe { state.put(block, class) });
             };
             release(&arena.shards[(thread_number() + 1) % SHARDS]);
         }

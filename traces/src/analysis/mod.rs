@@ -12,8 +12,8 @@ mod verify;
 
 pub use classes::{SizeClasses, round_up};
 pub use curve::{Curve, CurvePoint};
+pub(crate) use histogram::bucket_of;
 pub use histogram::{Bucket, Distribution, LogHistogram};
-pub(crate) use histogram::{bucket_of, bucket_range};
 pub use profiler::Profiler;
 pub use summary::{
     CrossThreadPair, Fragmentation, Grid, HotSize, Operations, Reallocs, Summary, ThreadSummary,

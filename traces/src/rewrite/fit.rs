@@ -6,15 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use super::profile::{Birth, Cell, Death, PROFILE_VERSION, Phase, Profile, ThreadSpan};
-use crate::analysis::{bucket_of, bucket_range};
+use super::profile::{
+    Birth, Cell, Death, PROFILE_VERSION, Phase, Profile, TIMES_OF_BIRTH, ThreadSpan,
+};
+use crate::analysis::bucket_of;
 use crate::event::{Event, ObjectId, Op};
 use crate::import::IntMap;
 
-const MOST_PHASES: usize = 256;
-const FIRST_PHASE_CALLS: u64 = 256;
+const MOST_PHASES: usize = 512;
+const FIRST_PHASE_CALLS: u64 = 64;
 /// Sizes up to here are kept exactly.
 const EXACT_SIZES: u64 = 1024;
+/// Sizes from here on are large.
+const LARGE: u64 = 4096;
 
 /// Collects a profile event by event.
 pub struct Fitter {
@@ -56,8 +60,12 @@ struct Key {
     birth: u8,
     align: u8,
     size: u16,
-    lifetime: u16,
+    /// The shortest lifetime of its range; 0 where it did not end.
+    lifetime: u64,
     death: u8,
+    /// For a large object 1 + in which sixteenth of its phase it was born, 0 for others: what is
+    /// alive at once of large ones makes the peak.
+    at: u8,
 }
 
 #[derive(Default)]
@@ -65,20 +73,30 @@ struct Gathered {
     cells: BTreeMap<Key, (u64, u64)>,
     allocations: BTreeMap<u32, u64>,
     free_null: u64,
+    usable_size: u64,
     ends_ns: Option<u64>,
 }
 
 impl Gathered {
-    fn join(&mut self, other: Gathered) {
-        for (key, (count, bytes)) in other.cells {
-            let cell = self.cells.entry(key).or_default();
+    /// This phase and the one after it as one of `phase_calls` calls.
+    fn join(&mut self, other: Gathered, phase_calls: u64) {
+        let half = |at: u8, later: u8| if at == 0 { 0 } else { (at - 1) / 2 + later + 1 };
+        let first = std::mem::take(&mut self.cells).into_iter().map(|(key, sum)| (key, sum, 0));
+        let second = other.cells.into_iter().map(|(key, sum)| (key, sum, TIMES_OF_BIRTH / 2));
+        let mut cells: BTreeMap<Key, (u64, u64)> = BTreeMap::new();
+        for (key, (count, bytes), later) in first.chain(second) {
+            let lifetime = lifetime_range(key.lifetime, phase_calls, key.at > 0).0;
+            let key = Key { lifetime, at: half(key.at, later), ..key };
+            let cell = cells.entry(key).or_default();
             cell.0 += count;
             cell.1 += bytes;
         }
+        self.cells = cells;
         for (thread, count) in other.allocations {
             *self.allocations.entry(thread).or_default() += count;
         }
         self.free_null += other.free_null;
+        self.usable_size += other.usable_size;
         self.ends_ns = other.ends_ns.or(self.ends_ns);
     }
 }
@@ -87,19 +105,16 @@ const BIRTHS: [Birth; 5] =
     [Birth::Malloc, Birth::Calloc, Birth::ReallocOfNull, Birth::Realloc, Birth::Aligned];
 const DEATHS: [Death; 3] = [Death::None, Death::Free, Death::Realloc];
 
-/// Exact up to 32 calls, then quarters of an octave.
-fn lifetime_key(calls: u64) -> u16 {
-    let bucket = bucket_of(calls);
-    (if bucket < 32 { bucket } else { 32 + (bucket - 32) / 4 }) as u16
-}
-
-fn lifetime_range(key: u16) -> (u64, u64) {
-    let key = usize::from(key);
-    if key < 32 {
-        return bucket_range(key);
+/// The lifetimes that are told apart from those around `calls` no further: exact up to 32 calls, then
+/// quarters of an octave, but never wider than an eighth of a phase (`large`: a 64th). What dies together, however
+/// long after its birth, so dies together again. Ranges of shorter phases lie within those of longer.
+fn lifetime_range(calls: u64, phase_calls: u64, large: bool) -> (u64, u64) {
+    if calls < 32 {
+        return (calls, calls);
     }
-    let first = 32 + (key - 32) * 4;
-    (bucket_range(first).0, bucket_range(first + 3).1)
+    let width = (1 << (calls.ilog2() - 2)).min(phase_calls / if large { 64 } else { 8 }).max(1);
+    let from = calls / width * width;
+    (from, from + (width - 1))
 }
 
 fn size_key(size: u64) -> u16 {
@@ -145,6 +160,11 @@ impl Fitter {
             }
             _ => {}
         }
+        if matches!(event.op, Op::UsableSize { .. }) {
+            // A question between two calls, which moves no lifetime.
+            self.phase(self.calls).usable_size += 1;
+            return;
+        }
         self.calls += 1;
         self.last_ns = event.time_ns.max(self.last_ns);
         if self.last_thread.replace(thread) != Some(thread) {
@@ -187,13 +207,25 @@ impl Fitter {
         self.record(live, Some(self.calls - live.born_call), death);
     }
 
+    /// The time of birth of a large object; 0 for others.
+    fn time_of_birth(&self, live: &Live) -> u8 {
+        if live.size < LARGE {
+            return 0;
+        }
+        let call = (live.born_call - 1) % self.phase_calls;
+        (call * u64::from(TIMES_OF_BIRTH) / self.phase_calls) as u8 + 1
+    }
+
     fn record(&mut self, live: Live, lifetime: Option<u64>, death: Death) {
+        let at = self.time_of_birth(&live);
+        let range = |calls| lifetime_range(calls, self.phase_calls, at > 0);
         let key = Key {
             birth: live.birth as u8,
             align: if live.align == 0 { 0 } else { live.align.ilog2() as u8 + 1 },
             size: size_key(live.size),
-            lifetime: lifetime.map_or(0, lifetime_key),
+            lifetime: lifetime.map_or(0, |calls| range(calls).0),
             death: death as u8,
+            at,
         };
         let cell = self.phase(live.born_call - 1).cells.entry(key).or_default();
         cell.0 += 1;
@@ -207,7 +239,7 @@ impl Fitter {
             let mut old = std::mem::take(&mut self.phases).into_iter();
             while let Some(mut joined) = old.next() {
                 if let Some(next) = old.next() {
-                    joined.join(next);
+                    joined.join(next, self.phase_calls);
                 }
                 self.phases.push(joined);
             }
@@ -239,8 +271,9 @@ impl Fitter {
             Phase {
                 duration_ns,
                 free_null: gathered.free_null,
+                usable_size: gathered.usable_size,
                 allocations: renamed.collect(),
-                cells: gathered.cells.into_iter().map(cell).collect(),
+                cells: gathered.cells.into_iter().map(|all| cell(all, self.phase_calls)).collect(),
             }
         });
         Profile {
@@ -260,8 +293,9 @@ impl Fitter {
     }
 }
 
-fn cell((key, (count, bytes)): (Key, (u64, u64))) -> Cell {
-    let (from, to) = if key.death == 0 { (0, 0) } else { lifetime_range(key.lifetime) };
+fn cell((key, (count, bytes)): (Key, (u64, u64)), phase_calls: u64) -> Cell {
+    let (from, to) =
+        if key.death == 0 { (0, 0) } else { lifetime_range(key.lifetime, phase_calls, key.at > 0) };
     Cell {
         birth: BIRTHS[usize::from(key.birth)],
         align: if key.align == 0 { 0 } else { 1 << (key.align - 1) },
@@ -270,5 +304,6 @@ fn cell((key, (count, bytes)): (Key, (u64, u64))) -> Cell {
         to,
         death: DEATHS[usize::from(key.death)],
         count,
+        at: key.at,
     }
 }

@@ -162,7 +162,7 @@ fn spread(cells: &mut Vec<Cell>, size: u64, count: f64, mean: f64, debt: &mut f6
             (Death::None, 0, 0)
         };
         let count = whole as u64;
-        cells.push(Cell { birth: Birth::Malloc, align: 0, size, from, to, death, count });
+        cells.push(Cell { birth: Birth::Malloc, align: 0, size, from, to, death, count, at: 0 });
     }
 }
 

@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::profile::{Birth, Cell, Death, Phase, Profile, ProfileError};
+use super::profile::{Birth, Cell, Death, Phase, Profile, ProfileError, TIMES_OF_BIRTH};
 use crate::error::TraceError;
 use crate::event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
 use crate::import::{Census, Format, Source};
@@ -34,7 +34,11 @@ pub struct Generator {
     /// Objects of this phase that are still to be allocated, and to come from a `realloc`.
     fresh: Vec<Card>,
     reborn: Vec<Card>,
+    /// What [`scaled`](Self::scaled) has left over.
+    fraction: f64,
     null_frees: u64,
+    /// `malloc_usable_size` per birth or release, in this phase.
+    questions: f64,
     calls: u64,
     deaths: BinaryHeap<Reverse<Due>>,
     births: u64,
@@ -110,7 +114,9 @@ impl Generator {
             phase: 0,
             fresh: Vec::new(),
             reborn: Vec::new(),
+            fraction: 0.0,
             null_frees: 0,
+            questions: 0.0,
             calls: 0,
             deaths: BinaryHeap::new(),
             births: 0,
@@ -126,20 +132,23 @@ impl Generator {
             done: false,
             profile,
         };
+        generator.fraction = generator.random.random();
         generator.deal();
         Ok(generator)
     }
 
-    /// `count` at this scale: the fraction decides by chance.
+    /// `count` at this scale. Fractions add up from one cell to the next, which is like it, so that
+    /// sums come out right also where every cell holds one object; chance decides where they begin.
     fn scaled(&mut self, count: u64) -> u64 {
-        let exact = count as f64 * self.scale;
-        exact as u64 + u64::from(self.random.random::<f64>() < exact.fract())
+        let exact = count as f64 * self.scale + self.fraction;
+        self.fraction = exact.fract();
+        exact as u64
     }
 
     /// Deals the cards of the current phase.
     fn deal(&mut self) {
         let Some(phase) = self.profile.phases.get(self.phase) else { return };
-        let (cells, nulls) = (phase.cells.clone(), phase.free_null);
+        let (cells, nulls, questions) = (phase.cells.clone(), phase.free_null, phase.usable_size);
         let duration = phase.duration_ns;
         for (cell, place) in cells.iter().zip(0..) {
             let card = (self.phase as u16, place);
@@ -150,11 +159,41 @@ impl Generator {
         }
         self.null_frees = self.scaled(nulls);
         self.fresh.shuffle(&mut self.random);
+        self.place_large_ones();
         self.reborn.shuffle(&mut self.random);
         self.deal_turns();
         // About two calls per object: one gives it, one takes it.
-        let calls = (self.fresh.len() * 2).max(1) as f64;
+        let calls = ((self.fresh.len() + self.reborn.len()) * 2).max(1) as f64;
+        self.questions = questions as f64 * self.scale / calls;
         self.clock.step = duration.map(|ns| ns as f64 * self.scale / calls);
+    }
+
+    /// Moves the cards whose time of birth is known to their part of the deck, which is dealt from its
+    /// end; the others stay in their random order.
+    fn place_large_ones(&mut self) {
+        if self.fresh.iter().all(|&card| self.cell(card).at == 0) {
+            return;
+        }
+        let deck = std::mem::take(&mut self.fresh);
+        let all = deck.len() as u64;
+        let (placed, others): (Vec<Card>, Vec<Card>) =
+            deck.into_iter().partition(|&card| self.cell(card).at > 0);
+        let mut placed: Vec<(u64, Card)> = placed
+            .into_iter()
+            .map(|card| {
+                let part = u64::from(TIMES_OF_BIRTH - self.cell(card).at);
+                let span = all / u64::from(TIMES_OF_BIRTH);
+                let within = self.random.random_range(0..=span);
+                (all * part / u64::from(TIMES_OF_BIRTH) + within, card)
+            })
+            .collect();
+        placed.sort_unstable();
+        let mut placed = placed.into_iter().peekable();
+        let mut others = others.into_iter();
+        for position in 0..all {
+            let due = placed.next_if(|&(place, _)| place <= position).map(|(_, card)| card);
+            self.fresh.extend(due.or_else(|| others.next()).or_else(|| Some(placed.next()?.1)));
+        }
     }
 
     fn cell(&self, (phase, place): Card) -> Cell {
@@ -174,12 +213,15 @@ impl Generator {
         } else if let Some(card) = self.fresh.pop() {
             let cell = self.cell(card);
             let thread = self.allocating_thread();
-            self.bear(cell, thread, None);
+            // Here nothing is due, so that no lifetime becomes longer.
             let left = self.fresh.len() as u64 + 1;
-            if self.null_frees > 0 && self.random.random_range(0..left) < self.null_frees {
+            let nulls = self.null_frees / left;
+            let more = self.random.random_range(0..left) < self.null_frees % left;
+            for _ in 0..nulls + u64::from(more) {
                 self.null_frees -= 1;
                 self.call(thread, Op::Free { object: None, stated_size: None });
             }
+            self.bear(cell, thread, None);
             if let Some(thread) = self.leaving.take() {
                 self.end_thread(thread);
             }
@@ -191,6 +233,10 @@ impl Generator {
     fn end_phase(&mut self) {
         let phase = self.phase as u32;
         for index in 0..self.profile.threads.len() {
+            if self.profile.threads[index].first == phase && self.threads[index] == Life::Unborn {
+                // It may have nothing to do but to be there.
+                self.born_thread(index);
+            }
             if self.profile.threads[index].ended == Some(phase) {
                 self.end_thread(index);
             }
@@ -222,6 +268,7 @@ impl Generator {
             }
         };
         self.call(thread, op);
+        self.ask(thread, id);
         if cell.death != Death::None {
             let lifetime = self.random.random_range(cell.from..=cell.to).max(1);
             let due = (self.calls - 1).saturating_add(lifetime);
@@ -238,6 +285,7 @@ impl Generator {
             return;
         }
         let thread = self.freeing_thread(thread);
+        self.ask(thread, ObjectId::from_index(object));
         self.call(thread, Op::Free { object: old, stated_size: None });
     }
 
@@ -337,19 +385,33 @@ impl Generator {
         }
     }
 
-    fn call(&mut self, thread: usize, op: Op) {
+    /// Asks for the size of an object, as often as it was asked in this phase.
+    fn ask(&mut self, thread: usize, object: ObjectId) {
+        let times =
+            self.questions as u64 + u64::from(self.random.random::<f64>() < self.questions.fract());
+        for _ in 0..times {
+            let (thread, time_ns) = (self.born_thread(thread), self.clock.read());
+            let op = Op::UsableSize { object: Some(object) };
+            self.out.push_back(Event { thread, time_ns, op });
+        }
+    }
+
+    /// The thread at `index`, which is born now if it was not before.
+    fn born_thread(&mut self, index: usize) -> ThreadId {
+        if let Life::Alive(id) = self.threads[index] {
+            return id;
+        }
+        let id = ThreadId(self.names);
+        self.names += 1;
+        self.threads[index] = Life::Alive(id);
         let time_ns = self.clock.read();
-        let id = match self.threads[thread] {
-            Life::Alive(id) => id,
-            _ => {
-                let id = ThreadId(self.names);
-                self.names += 1;
-                self.threads[thread] = Life::Alive(id);
-                let op = Op::ThreadStart { parent: None };
-                self.out.push_back(Event { thread: id, time_ns, op });
-                id
-            }
-        };
+        self.out.push_back(Event { thread: id, time_ns, op: Op::ThreadStart { parent: None } });
+        id
+    }
+
+    fn call(&mut self, thread: usize, op: Op) {
+        let id = self.born_thread(thread);
+        let time_ns = self.clock.read();
         self.out.push_back(Event { thread: id, time_ns, op });
         self.calls += 1;
         self.clock.now += self.clock.step.unwrap_or(0.0);

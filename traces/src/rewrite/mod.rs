@@ -22,5 +22,7 @@ pub use cut::{CUT_MARKER, Cut, Span};
 pub use fit::Fitter;
 pub use generate::Generator;
 pub use merge::Merge;
-pub use profile::{Birth, Cell, Death, PROFILE_VERSION, Phase, Profile, ProfileError, ThreadSpan};
+pub use profile::{
+    Birth, Cell, Death, PROFILE_VERSION, Phase, Profile, ProfileError, TIMES_OF_BIRTH, ThreadSpan,
+};
 pub use stream::Stream;

@@ -10,7 +10,10 @@
 use serde::{Deserialize, Serialize};
 
 /// The version written; another one is not read.
-pub const PROFILE_VERSION: u32 = 1;
+pub const PROFILE_VERSION: u32 = 2;
+
+/// Parts of a phase that are told apart as times of birth of large objects.
+pub const TIMES_OF_BIRTH: u8 = 16;
 
 /// How an object came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,20 +67,23 @@ pub struct Cell {
     pub death: Death,
     /// How many.
     pub count: u64,
+    /// In which of the [`TIMES_OF_BIRTH`] parts of their phase they are born, counted from 1; 0
+    /// anywhere in it.
+    pub at: u8,
 }
 
-type CellFields = (Birth, u64, u64, u64, u64, Death, u64);
+type CellFields = (Birth, u64, u64, u64, u64, Death, u64, u8);
 
 impl From<CellFields> for Cell {
-    fn from((birth, align, size, from, to, death, count): CellFields) -> Self {
-        Cell { birth, align, size, from, to, death, count }
+    fn from((birth, align, size, from, to, death, count, at): CellFields) -> Self {
+        Cell { birth, align, size, from, to, death, count, at }
     }
 }
 
 impl From<Cell> for CellFields {
     fn from(cell: Cell) -> Self {
-        let Cell { birth, align, size, from, to, death, count } = cell;
-        (birth, align, size, from, to, death, count)
+        let Cell { birth, align, size, from, to, death, count, at } = cell;
+        (birth, align, size, from, to, death, count, at)
     }
 }
 
@@ -90,6 +96,9 @@ pub struct Phase {
     /// `free(NULL)` calls.
     #[serde(default)]
     pub free_null: u64,
+    /// `malloc_usable_size` calls.
+    #[serde(default)]
+    pub usable_size: u64,
     /// Thread and number of objects it allocated.
     pub allocations: Vec<(u32, u64)>,
     /// The objects allocated.
@@ -183,7 +192,8 @@ impl Profile {
         let mut objects = 0_u64;
         for cell in self.phases.iter().flat_map(|phase| &phase.cells) {
             objects = objects.saturating_add(cell.count);
-            if cell.from > cell.to || cell.size > 1 << 48 || cell.align > 1 << 48 {
+            let fits = cell.from <= cell.to && cell.at <= TIMES_OF_BIRTH;
+            if !fits || cell.size > 1 << 48 || cell.align > 1 << 48 {
                 return Err(ProfileError::Unusable("holds a cell that no object can fill"));
             }
             if cell.align != 0 && !cell.align.is_power_of_two() {
