@@ -195,37 +195,72 @@ fn git_replayed_makes_the_same_calls() {
     same_calls(home.path(), "strict", 1_000);
 }
 
-#[test]
-fn redis_with_threads_replayed_makes_the_same_calls() {
+/// Whether a client of the server in this folder succeeds.
+fn ask(home: &Path, program: &str, args: &[&str]) -> bool {
+    let mut client = Command::new(program);
+    client.current_dir(home).args(["-s", "s.sock"]).args(args).stderr(Stdio::null());
+    client.stdout(Stdio::null()).status().unwrap().success()
+}
+
+/// A recorded redis that answers; `None` where it is not installed.
+fn redis(home: &Path) -> Option<Child> {
     if !installed("redis-server") || !installed("redis-benchmark") {
-        return;
+        return None;
     }
-    let home = tempfile::tempdir().unwrap();
-    let server = [
-        "redis-server",
-        "--port",
-        "0",
-        "--unixsocket",
-        "s.sock",
-        "--io-threads",
-        "2",
-        "--save",
-        "",
-    ];
-    let mut child = record(home.path(), &server);
-    let ask = |program: &str, args: &[&str]| {
-        let mut client = Command::new(program);
-        client.current_dir(home.path()).args(["-s", "s.sock"]).args(args).stderr(Stdio::null());
-        client.stdout(Stdio::null()).status().unwrap().success()
-    };
-    while !ask("redis-cli", &["ping"]) {
+    let server = ["redis-server", "--port", "0", "--unixsocket", "s.sock"];
+    let more = ["--io-threads", "2", "--save", ""];
+    let mut child = record(home, &[&server[..], &more].concat());
+    while !ask(home, "redis-cli", &["ping"]) {
         assert!(child.try_wait().unwrap().is_none(), "the server ended");
         std::thread::yield_now();
     }
-    assert!(ask("redis-benchmark", &["-n", "300", "-c", "8", "-q", "-t", "set,get,lpush,hset"]));
-    ask("redis-cli", &["shutdown", "nosave"]);
+    Some(child)
+}
+
+#[test]
+fn redis_with_threads_replayed_makes_the_same_calls() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(child) = redis(home.path()) else { return };
+    let load = ["-n", "300", "-c", "8", "-q", "-t", "set,get,lpush,hset"];
+    assert!(ask(home.path(), "redis-benchmark", &load));
+    ask(home.path(), "redis-cli", &["shutdown", "nosave"]);
     succeeds(child);
     let first = events(&home.path().join("first.atrace"));
     assert!(first.iter().any(|event| event.thread.0 >= 4), "the server has threads");
     same_calls(home.path(), "window:4096", 5_000);
+}
+
+#[test]
+fn redis_killed_under_load_leaves_a_sound_trace_of_all_that_was_done() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(child) = redis(home.path()) else { return };
+    let keys = ["-n", "2000", "-c", "4", "-q", "-r", "1000000", "-t", "set"];
+    assert!(ask(home.path(), "redis-benchmark", &keys));
+    let mut load = Command::new("redis-benchmark");
+    load.current_dir(home.path()).args([
+        "-s",
+        "s.sock",
+        "-n",
+        "100000000",
+        "-c",
+        "8",
+        "-t",
+        "lpush",
+    ]);
+    let mut load = load.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let server = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let server: i32 = server.trim().parse().unwrap();
+    let server = rustix::process::Pid::from_raw(server).unwrap();
+    rustix::process::kill_process(server, rustix::process::Signal::KILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    load.kill().unwrap();
+    load.wait().unwrap();
+    assert_eq!(output.status.code(), Some(128 + 9), "{}", String::from_utf8_lossy(&output.stderr));
+    let (code, stdout, stderr) = run(home.path(), &["trace", "verify", "first.atrace"]);
+    assert!(code == 0 && stdout.contains(": sound"), "{stdout}{stderr}");
+    // Each key that was answered is at least one object that is never released.
+    let events = events(&home.path().join("first.atrace"));
+    let born = events.iter().filter(|event| event.op.born().is_some()).count();
+    let released = events.iter().filter(|event| event.op.released().is_some()).count();
+    assert!(born - released >= 2_000, "{born} born, {released} released");
 }

@@ -31,7 +31,8 @@ figcaption{font-weight:600;margin-bottom:.4rem}svg{display:block;width:100%;heig
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.cell{fill:var(--hot)}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .6rem;text-align:right;border-top:1px solid var(--edge)}
-th:first-child,td:first-child{text-align:left}th{color:var(--soft)}";
+td{white-space:nowrap}th{overflow-wrap:normal}
+th:first-child,td:first-child{text-align:left}td:first-child{white-space:normal}th{color:var(--soft)}";
 
 /// The whole page.
 pub(super) fn page(file: &str, format: Format, summary: &Summary) -> Result<String, CliError> {
