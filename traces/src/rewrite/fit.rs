@@ -18,7 +18,7 @@ const FIRST_PHASE_CALLS: u64 = 64;
 /// Sizes up to here are kept exactly.
 const EXACT_SIZES: u64 = 1024;
 /// Sizes from here on are large.
-const LARGE: u64 = 4096;
+pub(super) const LARGE: u64 = 4096;
 
 /// Collects a profile event by event.
 pub struct Fitter {

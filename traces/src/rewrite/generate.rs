@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::fit::LARGE;
 use super::profile::{Birth, Cell, Death, Phase, Profile, ProfileError, TIMES_OF_BIRTH};
 use crate::error::TraceError;
 use crate::event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
@@ -22,8 +23,13 @@ use crate::import::{Census, Format, Source};
 /// The most objects of one phase: their cards are held in memory.
 const MOST_CARDS: f64 = (1_u64 << 28) as f64;
 
-/// When an object dies: call, object, its thread, its size, whether by realloc.
-type Due = (u64, u64, u32, u64, bool);
+/// When an object dies: call, object, its thread, its size, and for a realloc how often it may wait
+/// for a card that suits it, plus one.
+type Due = (u64, u64, u32, u64, u8);
+
+/// How often a large object waits for what it becomes, and for how many calls each time: its card may
+/// be dealt only with the next phase.
+const WAITS: (u8, u64) = (16, 4);
 
 /// The generated trace, as a source.
 pub struct Generator {
@@ -205,8 +211,8 @@ impl Generator {
         let due = self.deaths.peek().is_some_and(|Reverse(death)| death.0 <= self.calls);
         if due || (self.fresh.is_empty() && self.phase >= self.profile.phases.len()) {
             match self.deaths.pop() {
-                Some(Reverse((_, object, thread, size, by_realloc))) => {
-                    self.end_object(object, thread, size, by_realloc);
+                Some(Reverse(death)) => {
+                    self.end_object(death);
                 }
                 None => self.done = true,
             }
@@ -272,14 +278,25 @@ impl Generator {
         if cell.death != Death::None {
             let lifetime = self.random.random_range(cell.from..=cell.to).max(1);
             let due = (self.calls - 1).saturating_add(lifetime);
-            let by_realloc = cell.death == Death::Realloc;
-            self.deaths.push(Reverse((due, id.index(), thread as u32, size, by_realloc)));
+            let waits = match cell.death {
+                Death::Realloc if size >= LARGE => WAITS.0 + 1,
+                Death::Realloc => 1,
+                _ => 0,
+            };
+            self.deaths.push(Reverse((due, id.index(), thread as u32, size, waits)));
         }
     }
 
-    fn end_object(&mut self, object: u64, thread: u32, size: u64, by_realloc: bool) {
+    fn end_object(&mut self, (_, object, thread, size, waits): Due) {
         let old = Some(ObjectId::from_index(object));
-        if by_realloc && let Some(cell) = self.next_reborn(size) {
+        let suits = |card: &Card| self.cell(*card).size >= size / 2;
+        if waits > 1 && !self.fresh.is_empty() && !self.reborn.iter().any(suits) {
+            self.deaths.push(Reverse((self.calls + WAITS.1, object, thread, size, waits - 1)));
+            return;
+        }
+        if waits > 0
+            && let Some(cell) = self.next_reborn(size)
+        {
             let thread = self.living(thread as usize);
             self.bear(cell, thread, old);
             return;
@@ -292,7 +309,9 @@ impl Generator {
     /// What an object of `size` bytes becomes: of a few cards the one that grows least.
     fn next_reborn(&mut self, size: u64) -> Option<Cell> {
         let count = self.reborn.len();
-        let looked_at = count.saturating_sub(8)..count;
+        // There are few large ones, and which of them becomes which makes the peak.
+        let first = if size < LARGE { count.saturating_sub(8) } else { 0 };
+        let looked_at = first..count;
         let grown = |index: &usize| {
             let new = self.cell(self.reborn[*index]).size;
             if new > size { new - size } else { u64::MAX - new }
