@@ -8,7 +8,7 @@
 //! | `os` | memory from the kernel |
 //! | `lock`, `fatal`, `options`, `stats` | the lock, the one way to die, settings, counters |
 //! | `segment` | 4 MiB segments cut into slices; where an address finds its owner |
-//! | `slab` | blocks up to 1 KiB, linked through themselves |
+//! | `slab` | blocks up to 960 bytes, linked through themselves |
 //! | `bitmap` | blocks up to 1 MiB, with their free map outside |
 //! | `block`, `placement` | the boundary-tag heap and its placement strategies |
 //! | `huge` | objects with a mapping of their own |

@@ -1,4 +1,4 @@
-//! Size classes of bitmap spans: eight to a doubling from 1 KiB to 1 MiB, and how long a span of
+//! Size classes of bitmap spans: 1 KiB, and eight to a doubling from there to 1 MiB, and how long a span of
 //! each class is.
 //!
 //! A class's first spans are just long enough for four blocks; later ones are longer, so that a
@@ -13,8 +13,8 @@ use crate::units::{MMAP_THRESHOLD, SKIPPED, SLICE};
 pub(crate) const MAX_BITMAP: usize = 1 << 20;
 /// From this size on a span knows which of its blocks are still zero.
 pub(crate) const KNOWS_ZERO: usize = 32 << 10;
-/// Number of classes: eight for each of the ten doublings.
-pub(crate) const CLASSES: usize = 80;
+/// Number of classes: the smallest, and eight for each of the ten doublings.
+pub(crate) const CLASSES: usize = 81;
 /// Blocks of a span at most; one bit of the word is taken.
 const MAX_BLOCKS: usize = 63;
 /// How many spans of a class a heap holds before they get longer.
@@ -37,8 +37,10 @@ const SIZES: [u32; CLASSES] = {
     let mut sizes = [0; CLASSES];
     let mut class = 0;
     while class < CLASSES {
-        let (log, eighth) = (10 + class / 8, class % 8);
-        sizes[class] = (1 << log) + (((eighth + 1) as u32) << (log - 3));
+        // The inverse of `class_number`.
+        let number = FIRST + class;
+        let log = number / 8 - 1;
+        sizes[class] = ((number - 8 * log + 1) as u32) << (log - 3);
         class += 1;
     }
     sizes

@@ -20,7 +20,7 @@ use super::span::freed_twice;
 
 /// Classes up to 64 KiB have a stack; all others share one slot, for a block kept keeps its span, which
 /// may be dirty all over.
-const STACKED: usize = 48;
+const STACKED: usize = 49;
 const _: () = assert!(SizeClass::from_index(STACKED as u8 - 1).size() == 64 << 10);
 /// Blocks of a class at most, below the top; see [`depth`].
 const DEPTH: usize = 7;

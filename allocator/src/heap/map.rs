@@ -20,7 +20,7 @@ pub enum Use {
     Clean,
     /// Free, and still holding pages.
     Dirty,
-    /// Blocks up to 1 KiB.
+    /// Blocks up to 960 bytes.
     Slab,
     /// Blocks from 1 KiB to 1 MiB.
     Bitmap,

@@ -1,7 +1,7 @@
 //! Routing: which floor serves a request. No policy lives here.
 //!
 //! # Cost, as compiled into liballocator.so (x86_64)
-//! malloc up to 1 KiB: 12 instructions, 2 branches, no atomics. free of an own slab block: 21
+//! malloc up to 960 bytes: 12 instructions, 2 branches, no atomics. free of an own slab block: 21
 //! instructions, 4 branches, no atomics. `cargo ci instructions` counts them; see
 //! `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 

@@ -1,4 +1,4 @@
-//! The fast path of frees in hardened builds: objects up to 1 KiB that are as they should be.
+//! The fast path of frees in hardened builds: objects up to 952 bytes that are as they should be.
 //!
 //! All tests of `hardened` are made, but nothing is told apart: what fails one of them is judged again,
 //! slowly, by whoever can say what is wrong with it. Three tests need no test of their own: an address

@@ -1,4 +1,4 @@
-//! Blocks up to 1 KiB: spans of one slice and one size class, free blocks linked through
+//! Blocks up to 960 bytes: spans of one slice and one size class, free blocks linked through
 //! themselves.
 //!
 //! A thread's heap holds per class one *current* span, whose free blocks it moves as a whole list

@@ -1,6 +1,6 @@
 //! Hardened builds: freed blocks that wait before they can be handed out again.
 //!
-//! Two rings per heap: 64 blocks up to 1 KiB, and 4 larger ones. A freed block takes the place of the
+//! Two rings per heap: 64 blocks of slabs, and 4 larger ones. A freed block takes the place of the
 //! oldest, which is freed in earnest. A double free finds the block's mark, a late write its zeros
 //! changed, and an attacker does not get the address back at once.
 //!
