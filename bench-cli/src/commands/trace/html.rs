@@ -29,6 +29,8 @@ figcaption{font-weight:600;margin-bottom:.4rem}svg{display:block;width:100%;heig
 .grid{stroke:var(--edge)}.tick,.label{fill:var(--soft);font-size:12px}.label{fill:var(--ink)}
 .end{text-anchor:end}.middle{text-anchor:middle}.line{fill:none;stroke-width:2}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.cell{fill:var(--hot)}
+.legend{margin:0;font-size:.9rem;color:var(--soft)}.k0{color:var(--c0)}.k1{color:var(--c1)}
+@media (max-width:40rem){.tick,.label{font-size:16px}}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .6rem;text-align:right;border-top:1px solid var(--edge)}
 td{white-space:nowrap}th{overflow-wrap:normal}
@@ -88,7 +90,11 @@ fn live_objects(summary: &Summary) -> Option<String> {
     let threads = summary.growth.iter().map(|p| (p.event as f64, p.threads as f64));
     let y = Axis { label: "objects, threads", scale: Scale::Log, unit: Unit::Plain };
     let both = [series("live objects", objects), series("threads", threads)];
-    lines("Live objects and threads", PLAIN, y, &both)
+    let plot = lines("Live objects and threads", PLAIN, y, &both)?;
+    Some(format!(
+        "<p class=\"legend\"><span class=\"k0\">▬</span> live objects &nbsp; \
+         <span class=\"k1\">▬</span> threads</p>{plot}"
+    ))
 }
 
 /// The cumulative distribution.
@@ -106,16 +112,19 @@ fn shares(label: &str, distribution: &Distribution) -> Option<String> {
     lines(label, x, y, &[series(label, points)])
 }
 
-/// A heat map: `cells` of column, row, weight and title.
+/// A heat map: `cells` of column, row, weight and title; `tick` says what stands at a column or row.
 fn heat(
     columns: usize,
     rows: usize,
     labels: [&str; 2],
+    tick: impl Fn(usize) -> Option<String>,
     cells: impl Iterator<Item = (usize, usize, f64, String)>,
 ) -> String {
-    let side = 20;
+    // Few cells are large ones, so that letters beside them have their usual size.
+    let side = (340 / columns.max(rows).max(1)).clamp(20, 60);
     let (left, top) = (46, 6);
-    let (width, height) = (left + columns * side + 6, top + rows * side + 34);
+    let width = (left + columns * side + 6).max(400);
+    let height = top + rows * side + 44;
     let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\">");
     for (column, row, weight, title) in cells {
         let (x, y) = (left + column * side, top + (rows - 1 - row) * side);
@@ -124,6 +133,14 @@ fn heat(
             "<rect class=\"cell\" x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" \
              fill-opacity=\"{weight:.3}\"><title>{title}</title></rect>"
         );
+    }
+    for (column, text) in (0..columns).filter_map(|column| Some((column, tick(column)?))) {
+        let (x, y) = (left + column * side + side / 2, top + rows * side + 16);
+        let _ = write!(svg, "<text class=\"tick middle\" x=\"{x}\" y=\"{y}\">{text}</text>");
+    }
+    for (row, text) in (0..rows).filter_map(|row| Some((row, tick(row)?))) {
+        let (x, y) = (left - 4, top + (rows - 1 - row) * side + side / 2 + 5);
+        let _ = write!(svg, "<text class=\"tick end\" x=\"{x}\" y=\"{y}\">{text}</text>");
     }
     let _ = write!(
         svg,
@@ -150,11 +167,19 @@ fn size_by_lifetime(summary: &Summary) -> Option<String> {
             (column, row, (count as f64).ln_1p() / most.ln_1p(), title)
         })
     });
-    Some(heat(columns, grid.len(), ["lifetime, powers of two of calls →", "size →"], cells))
+    // A row or column reaches up to the power of two of its number.
+    let tick = |bits: usize| bits.is_multiple_of(4).then(|| short_power(bits));
+    Some(heat(columns, grid.len(), ["lifetime below, calls →", "size below, bytes →"], tick, cells))
 }
 
 fn power(bits: usize) -> String {
     1_u64.checked_shl(bits as u32).map_or_else(|| "2^64".to_owned(), number)
+}
+
+/// `16`, `256`, `4 Ki`, `64 Ki`, `1 Mi` …
+fn short_power(bits: usize) -> String {
+    let unit = ["", " Ki", " Mi", " Gi", " Ti"].get(bits / 10);
+    unit.map_or_else(|| format!("2^{bits}"), |unit| format!("{}{unit}", 1_u64 << (bits % 10)))
 }
 
 /// The threads of the busiest pairs against one another.
@@ -177,7 +202,10 @@ fn cross_matrix(summary: &Summary) -> Option<String> {
         (place(pair.freed_by), place(pair.allocated_by), weight, title)
     });
     let labels = ["freeing thread, by birth →", "allocating thread →"];
-    Some(heat(threads.len(), threads.len(), labels, cells))
+    // Where there are many, every fourth is named.
+    let step = if threads.len() > 16 { 4 } else { 1 };
+    let tick = |place: usize| place.is_multiple_of(step).then(|| threads[place].to_string());
+    Some(heat(threads.len(), threads.len(), labels, tick, cells))
 }
 
 fn thread_spans(summary: &Summary) -> Option<String> {
@@ -272,6 +300,12 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn powers_of_two_are_short() {
+        let told: Vec<String> = [0, 4, 8, 12, 16, 20, 36, 60].map(short_power).into();
+        assert_eq!(told, ["1", "16", "256", "4 Ki", "64 Ki", "1 Mi", "64 Gi", "2^60"]);
+    }
 
     #[test]
     fn a_file_name_cannot_put_markup_into_the_page() {
