@@ -275,6 +275,10 @@ pub fn probe() -> Result<&'static str, Refusal> {
     Ok(if group.unified { "version 2" } else { "version 1" })
 }
 
+/// What a group of version 1 may have in swap. Were it nothing, the limit of both together would be
+/// reached first, and version 1 does not count how often.
+const SWAP_ROOM: u64 = 1 << 20;
+
 /// A memory cgroup of our own, removed when it goes out of scope.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -304,7 +308,10 @@ impl Cgroup {
         // Swap may not be there at all, and then needs no limit.
         let _ = match unified {
             true => fs::write(group.path.join("memory.swap.max"), "0"),
-            false => fs::write(group.path.join("memory.memsw.limit_in_bytes"), bytes.to_string()),
+            false => {
+                let limit = bytes.saturating_add(SWAP_ROOM);
+                fs::write(group.path.join("memory.memsw.limit_in_bytes"), limit.to_string())
+            }
         };
         Ok(group)
     }
@@ -407,6 +414,20 @@ mod tests {
         for text in ["", "x", "-5%", "0%", "swap:80%", "64T", "fail:0", "fail:80%", "churn:65"] {
             assert!(text.parse::<Pressure>().unwrap_err().contains("80%"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_process_that_reaches_the_limit_of_its_cgroup_is_counted() {
+        let group = match Cgroup::new(8 << 20) {
+            Ok(group) => group,
+            Err(refusal) => return println!("skipped: {refusal}"),
+        };
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec head -c 64m /dev/zero | tail -c 64m > /dev/null",
+            group.path().display()
+        );
+        let _ = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(group.limit_hits() > Some(0), "64 MiB do not fit into 8");
     }
 
     #[test]

@@ -64,10 +64,14 @@ impl Builder {
         stated.or(self.last_thread).or(if thread == 0 { None } else { Some(0) })
     }
 
-    /// Writes a birth into the parent's stream, after the birth before it. In a body only what
-    /// the generator says orders births, so that its threads come and go each at its own pace.
+    /// Writes a birth into the parent's stream, in its place in the total order and after the birth
+    /// before it. In a body only what the generator says orders births, so that its threads come
+    /// and go each at its own pace.
     fn spawn(&mut self, parent: u32, thread: u32) -> Result<u64, PlanError> {
         let ordered = self.section != 1;
+        if ordered {
+            self.keep_order(parent);
+        }
         if let (true, Some((by, place))) = (ordered, self.last_spawn) {
             self.need(parent, by, place + 1);
         }

@@ -226,7 +226,7 @@ impl Builder {
     }
 
     /// Adds the waits that the order asks for before the present event.
-    fn keep_order(&mut self, thread: u32) {
+    pub(crate) fn keep_order(&mut self, thread: u32) {
         if self.options.order == Order::Strict {
             if let Some(last) = self.last_thread {
                 self.need(thread, last, self.threads[last as usize].place);
