@@ -78,6 +78,7 @@ impl Builder {
         let place = self.push(parent, &[record::word(record::SPAWN, thread, 0)])?;
         if ordered {
             self.last_spawn = Some((parent, place));
+            self.last_thread = Some(parent);
         }
         Ok(place)
     }

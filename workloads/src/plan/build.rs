@@ -120,7 +120,7 @@ pub(crate) struct Builder {
     pub(crate) peak_threads: u64,
     pub(crate) alive: u64,
     pieces: Pieces,
-    /// Who did something last, other than being born.
+    /// Who did something last, births of others included.
     pub(crate) last_thread: Option<u32>,
     /// The latest birth: who did it, and where.
     pub(crate) last_spawn: Option<(u32, u64)>,
