@@ -4,6 +4,7 @@
 //! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
 //! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
 //! - `valgrind`: programs on our library under memcheck.
+//! - `figures`: the tables of docs/figures.md from what a run left (see `ci/figures.sh`).
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
 //! `file:line: what is wrong`, and ends with 0 (sound), 1 (findings) or 2 (could not be made).
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+mod figures;
 mod floors;
 mod instructions;
 mod lexer;
@@ -25,7 +27,7 @@ mod tools;
 mod tree;
 
 const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
-    valgrind [--lib LIBRARY.so]";
+    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER [PEERS.json]";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Some((&"tidy", [])) => tidy::check(&root),
         Some((&"valgrind", options)) => memcheck::check(&root, options),
         Some((&"instructions", options)) => instructions::check(&root, options),
+        Some((&"figures", options)) => figures::write(options),
         _ => anyhow::bail!("{USAGE}"),
     });
     match outcome {
