@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures ours beside every other allocator, on all workloads that peers.md-like tables are made of,
-# and writes docs/figures.md. Takes hours at the defaults; leave the machine alone meanwhile.
+# Measures ours beside every other allocator, on the usual workloads, and writes
+# docs/figures.md. Takes hours at the defaults; leave the machine alone meanwhile.
 #
 #   ci/figures.sh                   9 rounds, full length
 #   RUNS=3 SCALE=0.05 ci/figures.sh  a quick look: wide intervals, small differences mean nothing
@@ -9,7 +9,7 @@
 # $FIGURES (default: target/figures).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-folder=${FIGURES:-target/figures}
+folder=${FIGURES:-target/figures} runs=${RUNS:-9} scale=${SCALE:-1}
 
 echo "building the others" >&2
 cargo run --quiet --release --manifest-path ci/peers/Cargo.toml >&2
@@ -29,7 +29,8 @@ workloads+=(larson larson-sized mstress rptest alloc-test xmalloc sh6bench sh8be
 resume=()
 if [[ -e $folder/manifest.json ]]; then resume=(--resume); fi
 target/release/bench-cli run "${workloads[@]}" -a "$allocators" --pass throughput \
-  --runs "${RUNS:-9}" --scale "${SCALE:-1}" --out "$folder" "${resume[@]}" >&2
-cargo ci figures "$folder" ci/peers/target/lib/peers.json > docs/figures.md.new
+  --runs "$runs" --scale "$scale" --out "$folder" "${resume[@]}" >&2
+cargo ci figures "$folder" ci/peers/target/lib/peers.json "RUNS=$runs SCALE=$scale ci/figures.sh" \
+  > docs/figures.md.new
 mv docs/figures.md.new docs/figures.md
 echo "written: docs/figures.md" >&2

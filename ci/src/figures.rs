@@ -60,15 +60,13 @@ struct Peer {
 /// One row: a workload at a number of threads, and per allocator what was measured.
 type Rows = Vec<(String, BTreeMap<String, (f64, f64)>)>;
 
-/// Writes the tables of `directory`, and of `peers` (what `ci/peers` wrote of itself) if given.
+/// Writes the tables: of a run's folder, of what `ci/peers` wrote of itself, and by which command.
 ///
 /// # Errors
 /// If a file cannot be read, or holds no finished run.
 pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
-    let (directory, peers) = match options {
-        [directory] => (directory, None),
-        [directory, peers] => (directory, Some(peers)),
-        _ => anyhow::bail!("usage: cargo ci figures RUN-FOLDER [PEERS.json]"),
+    let [directory, peers, command] = options else {
+        anyhow::bail!("usage: cargo ci figures RUN-FOLDER PEERS.json COMMAND");
     };
     let directory = Path::new(directory);
     let file = directory.join("runs.csv");
@@ -80,13 +78,11 @@ pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
         .map_err(anyhow::Error::from)
         .and_then(|text| Ok(serde_json::from_str(&text)?))
         .with_context(|| format!("cannot read {}", file.display()))?;
-    let mut page = head(&manifest);
+    let mut page = head(&manifest, command);
     tables(&rows, &mut page);
-    if let Some(peers) = peers {
-        let text = std::fs::read_to_string(peers)
-            .with_context(|| format!("cannot read {peers}: run ci/peers first"))?;
-        append_peers(&serde_json::from_str(&text).context(peers.to_string())?, &mut page);
-    }
+    let text = std::fs::read_to_string(peers)
+        .with_context(|| format!("cannot read {peers}: run ci/peers first"))?;
+    append_peers(&serde_json::from_str(&text).context((*peers).to_owned())?, &mut page);
     Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
 }
 
@@ -103,7 +99,9 @@ fn rows(text: &str) -> anyhow::Result<Rows> {
         if !order.contains(&row) {
             order.push(row.clone());
         }
-        let (times, bytes) = samples.entry((row, run.allocator)).or_default();
+        // A library given by its path has its file's name.
+        let name = run.allocator.trim_start_matches("lib").trim_end_matches(".so").to_owned();
+        let (times, bytes) = samples.entry((row, name)).or_default();
         times.push(2.0 * elapsed as f64 / operations as f64);
         bytes.push(run.peak_rss_bytes.unwrap_or_default() as f64 / f64::from(1 << 20));
     }
@@ -128,15 +126,16 @@ fn median(values: &[f64]) -> f64 {
     f64::midpoint(at(low), at(high))
 }
 
-fn head(manifest: &Manifest) -> String {
+fn head(manifest: &Manifest, command: &str) -> String {
     let Machine { processor, processors, memory_bytes, kernel } = &manifest.machine;
     let day = manifest.started_utc.get(..10).unwrap_or(&manifest.started_utc);
     // The release of a kernel may carry its builder's name.
     let release: String = kernel.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     format!(
-        "# Ours beside the others\n\nWritten by `ci/figures.sh` on {day}: {processors} processors \
-         ({processor}), {} GiB, Linux {}. Every figure is a median over the rounds; rounds of all \
-         allocators are interleaved.\n\n",
+        "# Ours beside the others\n\nWritten by `{command}` on {day}: {processors} processors \
+         ({processor}), {} GiB, Linux {}. Every figure is a median over the rounds; those of all \
+         allocators are interleaved. With RUNS below 9 or SCALE below 1 this is a quick look, in which \
+         a tenth more or less means nothing.\n\n",
         memory_bytes >> 30,
         release.trim_end_matches('.'),
     )
@@ -186,7 +185,7 @@ fn table(
     let heads: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
     line(format!("| workload, threads | {} | {ratio_title} |", heads.join(" | ")));
     line(format!("|---|{}---|", "---|".repeat(names.len())));
-    let mut logs = Vec::new();
+    let (mut logs, mut sums) = (Vec::new(), vec![(0.0, 0_u32); names.len()]);
     for (label, row) in rows {
         let best = least(row, |_| true, what);
         let cells = names.iter().map(|name| match row.get(*name).copied().map(what) {
@@ -195,12 +194,24 @@ fn table(
             Some(value) => short(value),
         });
         let cells = cells.collect::<Vec<_>>().join(" | ");
+        for (name, (sum, count)) in names.iter().zip(&mut sums) {
+            if let Some((value, best)) = row.get(*name).copied().map(what).zip(best)
+                && value > 0.0
+                && best > 0.0
+            {
+                *sum += (value / best).ln();
+                *count += 1;
+            }
+        }
         let ours = row.get(OURS).copied().map(what);
         let ratio = ours.zip(against(row)).map(|(ours, other)| ours / other);
         logs.extend(ratio.filter(|ratio| ratio.is_finite() && *ratio > 0.0).map(f64::ln));
         let ratio = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
         line(format!("| {label} | {cells} | {ratio} |"));
     }
+    let means = sums.iter().map(|&(sum, count)| short((sum / f64::from(count)).exp()));
+    let means = means.collect::<Vec<_>>().join(" | ");
+    line(format!("| geometric mean, the best of each row being 1 | {means} | |"));
     if !logs.is_empty() {
         let mean = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
         line(format!("\nGeometric mean of the last column, {} rows: **{mean:.2}**.\n", logs.len()));
@@ -236,7 +247,7 @@ pair-16,ours,1,throughput,completed,200,800,1048576
 pair-16,ours,1,throughput,completed,200,1000,1048576
 pair-16,ours,1,throughput,completed,200,9000,3145728
 pair-16,system,1,throughput,completed,200,2000,2097152
-pair-16,other,1,throughput,completed,200,500,4194304
+pair-16,libother.so,1,throughput,completed,200,500,4194304
 pair-16,other,1,latency,completed,200,1,1
 pair-16,broken,1,throughput,crashed,,,
 larson,ours,2,throughput,completed,2,10,0
@@ -250,6 +261,7 @@ larson,ours,2,throughput,completed,2,10,0
         assert!(page.contains("| pair-16, 1 | **1.00** | 2.00 | 4.00 | 0.50 |"), "{page}");
         assert!(page.contains("| larson, 2 | **10.0** | – | – | – |"), "{page}");
         assert!(page.contains("last column, 1 rows: **2.00**"), "{page}");
+        assert!(page.contains("being 1 | 1.41 | 4.00 | 1.00 | |"), "{page}");
         assert!(!page.contains("broken"), "{page}");
     }
 

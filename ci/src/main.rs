@@ -27,7 +27,7 @@ mod tools;
 mod tree;
 
 const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
-    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER [PEERS.json]";
+    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER PEERS.json COMMAND";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
