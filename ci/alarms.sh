@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How often the gate cries wolf on this machine, and how often it sees a slowdown: gates of one short
 # cell between two copies of one library, then gates with a slowdown put in. Leave the machine alone
-# meanwhile; a gate takes about seven seconds.
+# meanwhile; a gate takes 3 to 7 seconds.
 #
 #   ci/alarms.sh [EQUAL [SLOWED [SLOWDOWN]]]     300 equal ones, then 20 slowed by 5 %
 set -euo pipefail

@@ -5,8 +5,8 @@
 #   ci/figures.sh                   9 rounds, full length
 #   RUNS=3 SCALE=0.05 ci/figures.sh  a quick look: wide intervals, small differences mean nothing
 #
-# An interrupted run goes on where it was: the same command again. The folder of results is
-# $FIGURES (default: target/figures).
+# An interrupted run goes on where it was: the same command again. A finished one is measured anew.
+# The folder of results is $FIGURES (default: target/figures).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${FIGURES:-target/figures} runs=${RUNS:-9} scale=${SCALE:-1}
@@ -27,10 +27,11 @@ workloads+=(larson larson-sized mstress rptest alloc-test xmalloc sh6bench sh8be
   compiler-like interpreter-like gui-like profile server)
 
 resume=()
+if grep -q '"state": "completed"' "$folder/manifest.json" 2>/dev/null; then rm -rf "$folder"; fi
 if [[ -e $folder/manifest.json ]]; then resume=(--resume); fi
 target/release/bench-cli run "${workloads[@]}" -a "$allocators" --pass throughput \
   --runs "$runs" --scale "$scale" --out "$folder" "${resume[@]}" >&2
 cargo ci figures "$folder" ci/peers/target/lib/peers.json "RUNS=$runs SCALE=$scale ci/figures.sh" \
-  > docs/figures.md.new
-mv docs/figures.md.new docs/figures.md
+  > "$folder/figures.md"
+mv "$folder/figures.md" docs/figures.md
 echo "written: docs/figures.md" >&2

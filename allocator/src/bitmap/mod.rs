@@ -2,7 +2,7 @@
 //! the span's record, so that no byte of a free block is ever touched.
 //!
 //! In front of the spans stands a *stash*: per heap and class the blocks freed last, and one for
-//! all classes above 128 KiB. Most medium blocks are freed and asked for again at once.
+//! all classes above 64 KiB. Most medium blocks are freed and asked for again at once.
 //!
 //! A span without a free block carries FULL in its remote mask. Unlike a slab it stays its heap's:
 //! its records are many, so its owner changes only while the owning thread is dead. **Whoever

@@ -2,8 +2,8 @@
 //!
 //! Most medium blocks are freed and asked for again at once. One block per class would serve a program
 //! that frees and allocates by turns, but in a random order it is as often there as not, and each wrong
-//! guess of the processor costs more than the whole path: 21 ns for a pair of 1 to 32 KiB instead of 16.
-//! A few blocks are rarely all there or all gone.
+//! guess of the processor costs more than the whole path. A few blocks are rarely all there or all gone:
+//! with them `bench-cli run rptest` takes 13 % less time than with one.
 //!
 //! # Invariants
 //! 1. The stack of a class holds the slots from `left` to the class's depth; the slot after that is

@@ -43,7 +43,7 @@ impl Lineage {
     }
 
     /// From here on an untold child calls `mend` before it takes a lock. Without a page (an old
-    /// kernel, no memory) forks are as they were.
+    /// kernel, no memory) nobody is told: libc's handlers have to do (see `thread::fork`).
     pub(crate) fn watch(&self, mend: fn()) {
         let page = os::map_wiped_in_children();
         if page.is_null() {
@@ -66,7 +66,7 @@ impl Lineage {
         !ptr::eq(self.word(), &ALWAYS_TOLD)
     }
 
-    /// To be called before a lock is taken, and in the child of a fork.
+    /// To be called before a lock is taken.
     #[inline(always)]
     pub(crate) fn look(&self) {
         if self.word().load(Ordering::Relaxed) != TOLD {

@@ -42,7 +42,7 @@ static int by_address(const void *a, const void *b)
 
 int main(void)
 {
-    static struct line lines[2 * THREADS * OBJECTS * 2];
+    static struct line lines[THREADS * OBJECTS * 2];
     size_t count = 0;
     for (int generation = 0; generation < 2; generation++) {
         pthread_t threads[THREADS];
