@@ -4,7 +4,8 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -57,6 +58,31 @@ fn interrupt(child: Child) -> (String, String) {
     assert_eq!(output.status.code(), Some(130), "{err}");
     assert!(!err.contains("panicked"), "{err}");
     (out, err)
+}
+
+/// Runs `args`, which write more into the pipe than it holds, and sends SIGINT while nobody reads
+/// it, so that they cannot be done by then: the exit code and what came on standard error.
+fn interrupt_while_it_writes(home: &Path, pipe: &str, args: &[&str]) -> (Option<i32>, String) {
+    let pipe = home.join(pipe);
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = start(home, args);
+    let mut pipe =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).unwrap();
+    until(&mut child, || rustix::io::ioctl_fionread(&pipe).unwrap() > 0);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let delivered = || {
+        let text = fs::read_to_string(&status).unwrap();
+        let pending = text.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        u64::from_str_radix(pending.trim(), 16).unwrap() & 1 << (libc::SIGINT - 1) == 0
+    };
+    until(&mut child, delivered);
+    let mut buffer = vec![0; 1 << 16];
+    while child.try_wait().unwrap().is_none() {
+        let _ = pipe.read(&mut buffer);
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Names in the folder, hidden ones too.
@@ -125,12 +151,10 @@ fn a_verb_that_waits_for_its_input_ends_at_ctrl_c_too() {
 fn ctrl_c_ends_gen_before_its_trace_is_whole() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("fleet.csv"), "16, 1000, 10\n64, 500, 20\n").unwrap();
-    let args = ["gen", "fleet.csv", "-o", "out.atrace", "--allocations", "30000000"];
-    let mut child = start(home.path(), &args);
-    let begun = || names(home.path()).iter().any(|name| name.ends_with(".partial"));
-    until(&mut child, begun);
-    interrupt(child);
-    assert_eq!(names(home.path()), ["fleet.csv"]);
+    let args = ["gen", "fleet.csv", "-o", "pipe", "--allocations", "3000000"];
+    let (code, stderr) = interrupt_while_it_writes(home.path(), "pipe", &args);
+    assert_eq!(code, Some(130), "{stderr}");
+    assert_eq!(names(home.path()), ["fleet.csv", "pipe"]);
 }
 
 #[test]
@@ -166,21 +190,12 @@ fn a_recording_interrupted_while_its_trace_is_made_keeps_the_raw_files() {
         .args(["-O0", "-fno-builtin", "-o", "p", "p.c"])
         .status();
     assert!(compiled.unwrap().success());
-    let mut child = start(home.path(), &["record", "-o", "t.atrace", "--", "./p"]);
-    let begun = || names(home.path()).iter().any(|name| name.ends_with(".partial"));
-    until(&mut child, begun);
-    // Held still until it has been told, so that it cannot be done by then.
-    let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::STOP).unwrap();
-    assert!(begun(), "it was stopped in the middle");
-    kill_process(pid, Signal::INT).unwrap();
-    kill_process(pid, Signal::CONT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let args = ["record", "-o", "pipe", "--", "./p"];
+    let (code, stderr) = interrupt_while_it_writes(home.path(), "pipe", &args);
+    assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("raw files are kept") && stderr.contains("trace convert"), "{stderr}");
     let left = names(home.path());
-    assert!(left.len() == 3 && left[0].ends_with(".raw"), "{left:?}");
+    assert!(left.len() == 4 && left[0].ends_with(".raw"), "{left:?}");
     let raw = home.path().join(&left[0]);
     let file = fs::read_dir(raw).unwrap().next().unwrap().unwrap().path();
     let args = ["trace", "convert", file.to_str().unwrap(), "-o", "t.atrace"];
