@@ -174,10 +174,12 @@ fn an_allocator_that_breaks_a_promise_is_caught_by_verify() {
 fn ctrl_c_keeps_what_is_finished_and_resume_completes_it() {
     let home = tempfile::tempdir().unwrap();
     let trace = trace(home.path(), 20_000);
-    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--runs", "400"];
-    let args = [&args[..], &["--pass", "throughput", "--out", "out"]].concat();
+    let args = ["run", trace.to_str().unwrap(), "-a", "system", "--pass", "throughput"];
+    let args = [&args[..], &["--out", "out", "--runs"]].concat();
+    // So many that they cannot be done before the first of them is noted.
     let child = bench_cli(home.path())
         .args(&args)
+        .arg("10000")
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -195,20 +197,49 @@ fn ctrl_c_keeps_what_is_finished_and_resume_completes_it() {
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("--resume --out out") && !stderr.contains("panicked"), "{stderr}");
     let kept = rows(&runs);
-    assert!(!kept.is_empty() && kept.len() < 400, "{}", kept.len());
+    assert!(!kept.is_empty() && kept.len() < 10_000, "{}", kept.len());
     let names: Vec<_> = fs::read_dir(home.path().join("out")).unwrap().flatten().collect();
     assert!(names.iter().all(|n| !n.file_name().to_string_lossy().starts_with('.')), "{names:?}");
 
+    let whole = kept.len() + 5;
+    let rounds = whole.to_string();
+    let args = [&args[..], &[&rounds]].concat();
     fails(home.path(), &args, 2, &["interrupted", "--resume"]);
     let other = [&args[..], &["--resume", "--touch", "none"]].concat();
     fails(home.path(), &other, 2, &["other settings"]);
     let (code, _, stderr) = run(home.path(), &[&args[..], &["--resume"]].concat());
     assert_eq!(code, 0, "{stderr}");
     let all = rows(&runs);
-    assert_eq!(all.len(), 400);
+    assert_eq!(all.len(), whole);
     assert_eq!(all[..kept.len()], kept[..], "what was finished is not measured again");
     let ids: BTreeSet<&String> = all.iter().map(|row| &row["run_id"]).collect();
-    assert_eq!(ids.len(), 400);
+    assert_eq!(ids.len(), whole);
+}
+
+#[test]
+fn a_length_of_time_becomes_an_amount_of_work_the_same_for_all_and_when_continued() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(bump) = library(home.path(), "bump", &bump_allocator(""), &[]) else { return };
+    let allocators = format!("system,{}", bump.display());
+    let args = ["run", "pair-16", "-a", &allocators, "--duration", "20ms", "--runs", "1"];
+    let args = [&args[..], &["--pass", "throughput", "--out", "out"]].concat();
+    let (code, _, stderr) = run(home.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let (runs, manifest) =
+        (home.path().join("out/runs.csv"), home.path().join("out/manifest.json"));
+    let measured = rows(&runs);
+    assert_eq!(measured[0]["operations"], measured[1]["operations"]);
+
+    // As if it had been interrupted after the first of the two.
+    let text = fs::read_to_string(&runs).unwrap();
+    fs::write(&runs, text.lines().take(2).map(|l| format!("{l}\n")).collect::<String>()).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"scale\": "), "{text}");
+    fs::write(&manifest, text.replace("\"completed\"", "\"interrupted\"")).unwrap();
+    let (code, _, stderr) = run(home.path(), &[&args[..], &["--resume"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(rows(&runs)[1]["operations"], measured[1]["operations"]);
+    fails(home.path(), &[&args[..], &["--scale", "2"]].concat(), 2, &["cannot be used with"]);
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn head(manifest: &Manifest, command: &str) -> String {
     format!(
         "# Ours beside the others\n\nWritten by `{command}` on {day}: {processors} processors \
          ({processor}), {} GiB, Linux {}. Every figure is a median over the rounds; those of all \
-         allocators are interleaved. With RUNS below 9 or SCALE below 1 this is a quick look, in which \
+         allocators are interleaved. With RUNS below 9 or LENGTH below 1s this is a quick look, in which \
          a tenth more or less means nothing.\n\n",
         memory_bytes >> 30,
         release.trim_end_matches('.'),

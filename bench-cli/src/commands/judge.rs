@@ -182,6 +182,7 @@ impl Job {
                 kind: "cell".to_owned(),
                 stream_hash: p.stream_hash.clone(),
                 events: None,
+                scale: None,
             })
             .collect();
         let allocators = vec![note(&self.workers.base, "base"), note(&self.workers.head, "head")];

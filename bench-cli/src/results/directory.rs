@@ -39,6 +39,20 @@ pub struct RunDirectory {
     next_flush: Instant,
 }
 
+/// Where the newest run lies, unless told otherwise.
+const LATEST: &str = "bench-out/latest";
+
+/// What is noted about the run that is to be continued, where there is one.
+#[must_use]
+pub fn interrupted(out: Option<&Path>) -> Option<Manifest> {
+    manifest_in(out.unwrap_or(Path::new(LATEST))).filter(|manifest| manifest.state != "completed")
+}
+
+fn manifest_in(folder: &Path) -> Option<Manifest> {
+    let text = fs::read(folder.join("manifest.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 impl RunDirectory {
     /// Makes the folder, or continues the run in it.
     ///
@@ -48,7 +62,7 @@ impl RunDirectory {
     pub fn open(out: Option<&Path>, resume: bool, manifest: Manifest) -> Result<Self, CliError> {
         let path = match (out, resume) {
             (Some(path), _) => path.to_path_buf(),
-            (None, true) => PathBuf::from("bench-out/latest"),
+            (None, true) => PathBuf::from(LATEST),
             (None, false) => default_path(),
         };
         fs::create_dir_all(path.join("hist")).map_err(|error| unwritable(&path, &error))?;
@@ -74,10 +88,7 @@ impl RunDirectory {
 
     fn look_at_what_is_there(&mut self, resume: bool) -> Result<(), CliError> {
         let shown = self.path.display();
-        let there: Option<Manifest> = fs::read(self.path.join("manifest.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
-        match (there, resume) {
+        match (manifest_in(&self.path), resume) {
             (None, false) => Ok(()),
             (None, true) => {
                 Err(CliError::new(Exit::Usage, format!("there is no run in `{shown}` to continue"))

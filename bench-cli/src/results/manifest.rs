@@ -11,7 +11,7 @@ use crate::history::commit::Commit;
 pub const SCHEMA: u32 = 1;
 
 /// Everything about a run that is not a measurement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the layout of the run directory.
     pub schema: u32,
@@ -41,7 +41,7 @@ pub struct Manifest {
 }
 
 /// One workload, trace or command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its name in the `workload` column.
     pub name: String,
@@ -51,6 +51,9 @@ pub struct Subject {
     pub stream_hash: Option<String>,
     /// Events in the stream.
     pub events: Option<u64>,
+    /// So many times the work of its specification, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
 }
 
 /// One allocator and the exact library behind it.

@@ -24,7 +24,7 @@ mod row;
 pub mod utc;
 
 pub use detail::{FragmentationRow, InternalRow, Noted, SyscallRow, TailRow};
-pub use directory::RunDirectory;
+pub use directory::{RunDirectory, interrupted};
 pub use hlog::{HistogramLog, decode, encode, read_log};
 pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};
 pub use metrics::{METRICS, Metric};

@@ -49,6 +49,10 @@ pub struct RunArgs {
     /// short)
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     pub scale: Option<f64>,
+    /// As much work of each workload as the first allocator does in about this time, as in `1s` or
+    /// `200ms` (default: what its specification says)
+    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with = "scale")]
+    pub duration: Option<Duration>,
     /// Run so many copies of everything at the same time, each with threads of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub copies: Option<u32>,
@@ -94,6 +98,14 @@ fn drain(text: &str) -> Result<Duration, String> {
         Some(Ok(wait)) => Ok(wait),
         Some(Err(_)) => Err(format!("`{text}` is no time: write `100ms`, `1s` or `5s`")),
         None => quantity::duration(text),
+    }
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    let length = drain(text)?;
+    match length.is_zero() {
+        true => Err(format!("`{text}` is too short: write `200ms` or `1s`")),
+        false => Ok(length),
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn run(text: &str, args: &RunArgs, global: &Global) -> Result<Exit, C
         kind: "command".to_owned(),
         stream_hash: None,
         events: None,
+        scale: None,
     };
     let settings = format!("exec {:?}", args.cpus);
     let manifest = manifest(vec![subject], &allocators, global, &settings);

@@ -10,6 +10,7 @@ use workloads::engine::Attributed;
 
 use super::args::{DEFAULT_RUNS, DRAINS, RunArgs};
 use super::details;
+use super::duration;
 use super::limiter::Limiter;
 use super::rows::{self, Context};
 use super::{chosen_allocators, manifest, report, slug};
@@ -53,10 +54,18 @@ pub(super) fn session(
             .help("set TMPDIR to a folder that can be written")
     })?;
     let settings = settings(args, global);
-    let prepared: Vec<Prepared> = subjects
-        .iter()
-        .map(|subject| subject.prepare(&settings, plans.path()))
-        .collect::<Result<_, _>>()?;
+    let prepared = match args.duration {
+        Some(target) => duration::prepare(
+            &subjects,
+            &settings,
+            &duration::Trial { target, args, global, allocator: &allocators[0] },
+            plans.path(),
+        )?,
+        None => subjects
+            .iter()
+            .map(|subject| subject.prepare(&settings, plans.path()))
+            .collect::<Result<_, _>>()?,
+    };
     let notes = prepared.iter().map(|prepared| prepared.note.clone()).collect();
     let same = format!(
         "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?}",

@@ -1,12 +1,13 @@
 //! `bench-cli run`: workloads, traces or a program under several allocators.
 //!
-//! `args` is the command line, `measure` runs workloads and traces, `exec` a user's program; `rows`
-//! turns what a worker says into lines of the result files, `report` prints what came out and
-//! `details` what of it needs more than a table.
+//! `args` is the command line, `measure` runs workloads and traces, `exec` a user's program;
+//! `duration` finds how much work takes a given time; `rows` turns what a worker says into lines of
+//! the result files, `report` prints what came out and `details` what of it needs more than a table.
 #![forbid(unsafe_code)]
 
 mod args;
 mod details;
+mod duration;
 mod exec;
 mod limiter;
 mod measure;
