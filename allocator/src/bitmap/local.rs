@@ -105,6 +105,7 @@ impl Bitmaps {
                 Offer::Kept => {}
                 Offer::Full => self.put_back(record, block, supply),
                 Offer::Claims => self.evict(record, block, supply),
+                Offer::Twice => freed_twice(block),
             }
         }
     }
@@ -143,7 +144,7 @@ impl Bitmaps {
                 return self.first_free(span, bit, supply);
             }
             if free & bit != 0 {
-                freed_twice(block);
+                return freed_twice(block);
             }
             (*span).free = free | bit;
             if free | bit | LISTED == (*span).full | LISTED {
@@ -295,6 +296,9 @@ impl Bitmaps {
 
     /// A retired span of `class`; null if there is none.
     fn take_retired(&mut self, class: SizeClass) -> *mut Span {
+        if !Retired::keeps(class) {
+            return null_mut();
+        }
         let span = self.retired.take(class);
         if !span.is_null() {
             // SAFETY: the class is in range.
@@ -369,7 +373,7 @@ impl Bitmaps {
         }
     }
 
-    /// A new span; null when memory is exhausted.
+    /// A new span of this heap's; null when memory is exhausted.
     ///
     /// # Safety
     /// The caller's thread owns this heap.
@@ -400,18 +404,20 @@ impl Bitmaps {
             (*span).full = full;
             (*span).class = class.index() as u8;
             (*span).listed = false;
+            let owner = supply.identity() | OWNED;
             for_each_record(span, |record, back| {
                 (*record).kind = Kind::Bitmap;
                 (*record).class = class.index() as u8;
                 (*record).back = back;
                 (*record).inverse = class.inverse();
+                (*record).owner.store(owner, Ordering::Relaxed);
             });
             (*span).live = slices as u32;
             if class.knows_zero() {
                 *zero_mask(span) = if run.zeroed { full } else { 0 };
             }
             (*span).remote.store(0, Ordering::Relaxed);
-            self.adopt(span, supply.identity());
+            *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
             span
         }
     }

@@ -19,6 +19,12 @@ pub(super) struct Retired {
 }
 
 impl Retired {
+    /// Whether a span of `class` may ever be kept.
+    #[inline]
+    pub(super) fn keeps(class: SizeClass) -> bool {
+        class.span_slices(0) <= MAX_SLICES as usize && !cfg!(feature = "hardened")
+    }
+
     /// Keeps `span` and returns the one that it drives out, or null; `span` itself if it is long.
     /// Hardened builds keep none: what is freed there leaves the process as soon as it can.
     ///

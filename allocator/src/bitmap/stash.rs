@@ -6,17 +6,16 @@
 //! with them `bench-cli run rptest` takes 13 % less time than with one.
 //!
 //! # Invariants
-//! 1. The stack of a class holds the slots from `left` to the class's depth; the slot after that is
+//! 1. The stack of a class holds the slots from `next` to the class's depth; the slot after that is
 //!    null for ever.
 //! 2. The block on top of the stack lies apart, so that a pair of free and malloc passes it on at once:
-//!    through the stack it would wait for `left` twice. Without a top the stack is empty.
+//!    through the stack it would wait for `next` twice. Without a top the stack is empty.
 //! 3. A stashed block is neither free in its span nor anybody's.
 
 use core::mem::replace;
 use core::ptr::null_mut;
 
 use super::SizeClass;
-use super::span::freed_twice;
 
 /// Classes up to 64 KiB have a stack; all others share one slot, for a block kept keeps its span, which
 /// may be dirty all over.
@@ -24,6 +23,8 @@ const STACKED: usize = 49;
 const _: () = assert!(SizeClass::from_index(STACKED as u8 - 1).size() == 64 << 10);
 /// Blocks of a class at most, below the top; see [`depth`].
 const DEPTH: usize = 7;
+/// Slots of a class: its blocks, and a null behind them.
+const SLOTS: usize = DEPTH + 1;
 /// Bytes of a class at most, unless that is less than one block.
 const BYTES: usize = 64 << 10;
 
@@ -36,6 +37,8 @@ pub(super) enum Offer {
     Full,
     /// There would be room if another large class's block left.
     Claims,
+    /// It is the one on top.
+    Twice,
 }
 
 /// The stashes of one heap.
@@ -43,12 +46,13 @@ pub(super) enum Offer {
 #[repr(C)]
 pub(super) struct Stash {
     top: [*mut u8; STACKED],
-    /// Free slots of each stack, which grows towards its first slot.
-    left: [u8; STACKED],
+    /// The slot of `slots` that each stack hands out after its top; it grows towards its first slot.
+    next: [u16; STACKED],
     /// The class whose block `large` is or was.
     large_class: u8,
     large: *mut u8,
-    slots: [[*mut u8; DEPTH + 1]; STACKED],
+    /// A class's beside each other.
+    slots: [*mut u8; SLOTS * STACKED],
 }
 
 /// Blocks that a class's stack may hold below the top.
@@ -59,8 +63,8 @@ fn depth(class: SizeClass) -> usize {
 impl Stash {
     /// Makes a zeroed one usable.
     pub(super) fn prepare(&mut self) {
-        for (class, left) in SizeClass::all().zip(&mut self.left) {
-            *left = depth(class) as u8;
+        for (class, next) in SizeClass::all().zip(&mut self.next) {
+            *next = (class.index() * SLOTS + depth(class)) as u16;
         }
     }
 
@@ -72,14 +76,14 @@ impl Stash {
             let ours = self.large_class as usize == index;
             return if ours { replace(&mut self.large, null_mut()) } else { null_mut() };
         }
-        // SAFETY: the class is in range, and `left` is at most DEPTH (invariant 1).
+        // SAFETY: the class is in range, and `next` is one of its slots (invariant 1).
         unsafe {
             let top = self.top.get_unchecked_mut(index);
             let block = *top;
             if !block.is_null() {
-                let left = self.left.get_unchecked_mut(index);
-                *top = *self.slots.get_unchecked(index).get_unchecked(*left as usize);
-                *left += u8::from(!top.is_null());
+                let next = self.next.get_unchecked_mut(index);
+                *top = *self.slots.get_unchecked(*next as usize);
+                *next += u16::from(!top.is_null());
             }
             block
         }
@@ -102,19 +106,19 @@ impl Stash {
         if index >= STACKED {
             return self.push_large(class, block);
         }
-        // SAFETY: the class is in range, and `left` is at most DEPTH (invariant 1).
+        // SAFETY: the class is in range, and `next` is one of its slots (invariant 1).
         unsafe {
             let top = self.top.get_unchecked_mut(index);
             if !top.is_null() {
                 if *top == block {
-                    freed_twice(block);
+                    return Offer::Twice;
                 }
-                let left = self.left.get_unchecked_mut(index);
-                if *left == 0 {
+                let next = self.next.get_unchecked_mut(index);
+                if (*next as usize).is_multiple_of(SLOTS) {
                     return Offer::Full;
                 }
-                *left -= 1;
-                *self.slots.get_unchecked_mut(index).get_unchecked_mut(*left as usize) = *top;
+                *next -= 1;
+                *self.slots.get_unchecked_mut(*next as usize) = *top;
             }
             *top = block;
         }
@@ -127,7 +131,7 @@ impl Stash {
             return Offer::Claims;
         }
         if self.large == block {
-            freed_twice(block);
+            return Offer::Twice;
         }
         if !self.large.is_null() {
             return Offer::Full;
@@ -146,8 +150,8 @@ impl Stash {
     pub(super) fn each(&self, class: SizeClass) -> impl Iterator<Item = *mut u8> + '_ {
         let index = class.index();
         let top = self.top.get(index).copied().unwrap_or(self.large);
-        let left = self.left.get(index).map_or(0, |&left| left as usize);
-        let stack = self.slots.get(index).and_then(|slots| slots.get(left..depth(class)));
+        let end = index * SLOTS + depth(class);
+        let stack = self.next.get(index).and_then(|&next| self.slots.get(next as usize..end));
         let top = (!self.is_empty(class)).then_some(top);
         top.into_iter().chain(stack.into_iter().flatten().copied())
     }

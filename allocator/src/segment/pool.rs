@@ -12,7 +12,8 @@
 //! # Invariants
 //! 1. `dirty` and `old` are subsets of `free` in every header.
 //! 2. `dirty_slices` is the number of dirty bits, `used` the number of slices handed out.
-//! 3. No segment below `hints[k]` has a free run of `k` slices.
+//! 3. No segment below `hints[k]` has a free run of `k` slices. Hence `hints` never falls from a length
+//!    to the next.
 
 mod directory;
 mod scarce;
@@ -95,8 +96,8 @@ struct State {
 // SAFETY: the pointers lead to segments, which belong to the pool and not to a thread.
 unsafe impl Send for State {}
 
-/// A segment's number as far as a hint can tell it: a release updates up to 127 of them, and eight
-/// numbers of 16 bits are one vector.
+/// A segment's number as far as a hint can tell it: a change of segment updates up to 127 of them, and
+/// eight numbers of 16 bits are one vector.
 fn hint_of(index: u32) -> i16 {
     index.min(i16::MAX as u32) as i16
 }
@@ -105,7 +106,7 @@ fn hint_of(index: u32) -> i16 {
 #[inline]
 fn run_starts(mut bits: u128, len: usize) -> u128 {
     let mut have = 1;
-    while have < len {
+    while have < len && bits != 0 {
         let step = have.min(len - have);
         bits &= bits >> step;
         have += step;
@@ -377,6 +378,9 @@ impl<K: Kernel> Pool<K> {
             dirty += header.dirty.count_ones() as usize;
             used += header.slices as usize - 1 - header.free.count_ones() as usize;
         }
+        if !state.hints.is_sorted() {
+            return Err("a hint falls from a length to the next");
+        }
         if dirty != state.dirty_slices || used != state.used {
             return Err("the slice counters disagree with the bitmaps");
         }
@@ -394,20 +398,21 @@ impl State {
         self.hints.get(len).map_or(0, |&hint| hint as u32)
     }
 
-    /// No segment below `index` has room for `len` slices.
+    /// No segment below `index` has room for `len` slices, so none has for more.
     fn raise_hint(&mut self, len: usize, index: u32) {
-        if let Some(hint) = self.hints.get_mut(len) {
-            *hint = hint_of(index);
+        let index = hint_of(index);
+        let hints = self.hints.get_mut(len..).unwrap_or_default();
+        if hints.first().is_some_and(|&hint| hint < index) {
+            hints.iter_mut().for_each(|hint| *hint = index.max(*hint));
         }
     }
 
     /// Segment `index` may have room for up to `len` slices.
     fn lower_hints(&mut self, len: usize, index: u32) {
         let index = hint_of(index);
-        if let Some(hints) = self.hints.get_mut(1..=len) {
-            for hint in hints {
-                *hint = index.min(*hint);
-            }
+        let hints = self.hints.get_mut(..=len).unwrap_or_default();
+        if hints.last().is_some_and(|&hint| hint > index) {
+            hints.iter_mut().for_each(|hint| *hint = index.min(*hint));
         }
     }
 
@@ -416,11 +421,16 @@ impl State {
         for index in first..self.directory.count() {
             let segment = self.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
-            let starts = unsafe { run_starts((*segment).free, len) };
+            let (dirty, free) = unsafe { ((*segment).dirty, (*segment).free) };
+            let mut starts = run_starts(dirty, len);
+            if starts == 0 {
+                starts = run_starts(free, len);
+            }
             if starts != 0 {
                 self.raise_hint(len, index);
+                let start = starts.trailing_zeros() as usize;
                 // SAFETY: as above; every set bit of `starts` begins a free run.
-                return Some(unsafe { self.take(segment, starts, len) });
+                return Some(unsafe { self.take(segment, start, len) });
             }
         }
         self.raise_hint(len, self.directory.count());
@@ -428,14 +438,11 @@ impl State {
     }
 
     /// # Safety
-    /// `segment` is one of the pool's, and each bit of `starts` begins a free run of `len`.
-    unsafe fn take(&mut self, segment: *mut Header, starts: u128, len: usize) -> Run {
+    /// `segment` is one of the pool's, and a free run of `len` begins at its slice `start`.
+    unsafe fn take(&mut self, segment: *mut Header, start: usize, len: usize) -> Run {
         // SAFETY: the caller's promise; the records of free slices are the pool's.
         unsafe {
             let header = &mut *segment;
-            let dirty_starts = run_starts(header.dirty, len);
-            let from = if dirty_starts != 0 { dirty_starts } else { starts };
-            let start = from.trailing_zeros() as usize;
             let bits = low_bits(len) << start;
             let dirty = (header.dirty & bits).count_ones() as usize;
             header.free &= !bits;
