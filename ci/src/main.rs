@@ -3,7 +3,7 @@
 //! - `floors`: no crate and no module of the allocator imports from a floor above its own.
 //! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
 //! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
-//! - `valgrind`: programs on our library under memcheck.
+//! - `valgrind`: programs on our library under memcheck and helgrind.
 //! - `figures`: the tables of docs/figures.md from what a run left (see `ci/figures.sh`).
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
@@ -21,10 +21,11 @@ mod figures;
 mod floors;
 mod instructions;
 mod lexer;
-mod memcheck;
+
 mod tidy;
 mod tools;
 mod tree;
+mod valgrind;
 
 const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
     valgrind [--lib LIBRARY.so] | figures RUN-FOLDER PEERS.json COMMAND";
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     let outcome = root().and_then(|root| match words.split_first() {
         Some((&"floors", [])) => floors::check(&root),
         Some((&"tidy", [])) => tidy::check(&root),
-        Some((&"valgrind", options)) => memcheck::check(&root, options),
+        Some((&"valgrind", options)) => valgrind::check(&root, options),
         Some((&"instructions", options)) => instructions::check(&root, options),
         Some((&"figures", options)) => figures::write(options),
         _ => anyhow::bail!("{USAGE}"),

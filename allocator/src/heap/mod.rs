@@ -1,19 +1,22 @@
 //! What every face of the library calls: allocating, freeing, asking.
 //!
 //! Routing decides which floor serves a request. In hardened builds `hardened` stands before it, under
-//! the same names: it seals what is handed out and judges what comes back.
+//! the same names: it seals what is handed out and judges what comes back. In builds for valgrind
+//! `memcheck` stands there, and tells it what is an object.
 
 #[cfg(feature = "hardened")]
 mod hardened;
 mod map;
+#[cfg(feature = "valgrind")]
+pub(crate) mod memcheck;
 mod process;
 mod report;
 #[cfg_attr(
-    feature = "hardened",
+    any(feature = "hardened", feature = "valgrind"),
     expect(
         dead_code,
         unreachable_pub,
-        reason = "hardened builds take other functions from `hardened`"
+        reason = "these builds take functions of the same names from `hardened` or `memcheck`"
     )
 )]
 mod routing;
@@ -33,17 +36,27 @@ pub use hardened::{
     deallocate_sized, reallocate, usable_size,
 };
 pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
+#[cfg(feature = "valgrind")]
+pub(crate) use memcheck::allocate_known;
+#[cfg(feature = "valgrind")]
+pub use memcheck::{
+    allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
+    allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
+};
 pub use process::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
 pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
-#[cfg(not(feature = "hardened"))]
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub(crate) use routing::allocate_known;
-#[cfg(not(feature = "hardened"))]
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub use routing::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
     allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
 };
 #[cfg(not(feature = "hardened"))]
 pub use sized::{deallocate_aligned, deallocate_known, deallocate_sized};
+
+#[cfg(all(feature = "hardened", feature = "valgrind"))]
+compile_error!("choose one of the features `hardened` and `valgrind`: both watch every object");
 
 #[cfg(test)]
 mod tests;

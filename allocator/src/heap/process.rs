@@ -2,6 +2,7 @@
 
 use crate::classic;
 use crate::options::Options;
+use crate::os::unwatched;
 use crate::thread::{GLOBAL, Tls};
 use crate::units::{MAX_OBJECT, round_up};
 
@@ -29,6 +30,10 @@ pub fn options() -> Options {
 
 /// Gives everything that is free back to the kernel.
 pub fn trim() {
+    unwatched(give_back);
+}
+
+fn give_back() {
     if classic::is_configured() {
         classic::trim(0);
         return;
@@ -46,6 +51,10 @@ pub fn trim() {
 /// # Errors
 /// The first broken invariant, and the address where it shows (0 where there is none).
 pub fn check() -> Result<(), (&'static str, usize)> {
+    unwatched(walk)
+}
+
+fn walk() -> Result<(), (&'static str, usize)> {
     if classic::is_configured() {
         return classic::check().map(drop).map_err(|fault| (fault.kind.what(), fault.address));
     }

@@ -9,6 +9,7 @@
 mod brk;
 mod numa;
 mod syscall;
+mod valgrind;
 
 use core::fmt;
 
@@ -26,6 +27,10 @@ pub(crate) use syscall::{
     processors, random_word, resident_bytes, single_threaded_flag, thread_alive, thread_id,
     thread_pointer, write_stderr,
 };
+
+pub(crate) use valgrind::unwatched;
+#[cfg(feature = "valgrind")]
+pub(crate) use valgrind::{Request, ask};
 
 /// A system call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

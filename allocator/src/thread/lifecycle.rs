@@ -12,6 +12,7 @@ use core::ptr::null_mut;
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
 use super::tls::Tls;
+use crate::os::unwatched;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// Whether a second heap was made and what needs one was set up.
@@ -63,9 +64,9 @@ unsafe extern "C" fn end(_: *mut c_void) {
     }
     tls.count_end();
     // SAFETY: the heap is this thread's until it is parked, and nothing here allocates.
-    unsafe {
+    unwatched(|| unsafe {
         (*heap).rest(tls);
         tls.attach(null_mut());
         GLOBAL.registry.park(heap);
-    }
+    });
 }
