@@ -19,6 +19,12 @@
 //!
 //! Imports go down only; `cargo ci floors` proves it.
 //!
+//! # Features
+//! | feature | what it changes |
+//! |---|---|
+//! | `hardened` | every object is sealed when handed out and judged when freed; costs the fast paths |
+//! | `valgrind` | memcheck and helgrind are told what is an object; for programs run under them |
+//!
 //! # Invariants of the crate
 //! 1. Nothing here panics, prints, unwinds, allocates through itself, or changes `errno`.
 //! 2. Every address handed out is a multiple of 16 and lies inside exactly one live block.
