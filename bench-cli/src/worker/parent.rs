@@ -97,7 +97,7 @@ impl From<WorkerError> for CliError {
             WorkerError::Options { allocator, why } => {
                 CliError::new(Exit::Usage, format!("{allocator} has an option that is not known"))
                     .because(why)
-                    .help("docs/options.md lists the options of ours: `ours?memory=low`")
+                    .help("docs/options.md lists the options of ours, as in `ours?memory=low`; jemalloc's manual its own")
             }
             WorkerError::Failed(why) => {
                 CliError::new(Exit::Internal, "a worker could not do its work").because(why)
@@ -264,9 +264,10 @@ fn conclude(
     Ok(CellOutcome { end, report, stderr })
 }
 
-/// The line in which an allocator of ours says that it passes over an option.
+/// The line in which an allocator says that it passes over an option: ours, and jemalloc.
 pub(crate) fn misunderstood(stderr: &str) -> Option<String> {
-    let line = stderr.lines().find(|line| line.contains("ALLOCATOR_OPTIONS: not understood"))?;
+    const SAID: [&str; 2] = ["ALLOCATOR_OPTIONS: not understood", "<jemalloc>: Invalid conf"];
+    let line = stderr.lines().find(|line| SAID.iter().any(|said| line.contains(said)))?;
     Some(line.to_owned())
 }
 

@@ -42,6 +42,10 @@ impl StressWorkload {
     }
 }
 
+/// Objects have fewer than 2^5 words, those that are kept fewer than 2^10, unless they are large.
+const SHIFT: u64 = 5;
+const SHIFT_RETAINED: u64 = 10;
+
 #[derive(Debug)]
 struct Busy {
     thread: u32,
@@ -52,17 +56,17 @@ struct Busy {
     retained: Vec<ObjectId>,
 }
 
-/// Bytes of an object: powers of two and what lies between, now and then much more.
-fn size(random: &mut Random) -> u64 {
-    let mut words = 1 << random.below(6);
+/// Bytes of an object: a power of two below 2^`shift` words, and now and then much more: one in a hundred
+/// is a hundred times as large, of these one in ten a thousand times and one in a hundred ten thousand.
+fn size(random: &mut Random, shift: u64) -> u64 {
+    let mut words = 1 << random.below(shift);
     if random.below(100) == 0 {
         words *= match random.below(100) {
-            0 => 1000,
-            1..=9 => 100,
-            _ => 10,
+            0 => 10_000,
+            1..=10 => 1000,
+            _ => 100,
         };
     }
-    words += random.below(words);
     words * 8
 }
 
@@ -75,11 +79,11 @@ impl StressWorkload {
         let thread = busy.thread;
         if busy.retain == 0 || (busy.allocations > 0 && busy.random.chance(0.5)) {
             busy.allocations -= 1;
-            let object = out.malloc(thread, size(&mut busy.random));
+            let object = out.calloc(thread, 1, size(&mut busy.random, SHIFT));
             busy.data.push(object);
         } else {
             busy.retain -= 1;
-            let object = out.calloc(thread, 1, size(&mut busy.random));
+            let object = out.calloc(thread, 1, size(&mut busy.random, SHIFT_RETAINED));
             busy.retained.push(object);
         }
         if !busy.data.is_empty() && busy.random.chance(0.66) {
