@@ -1,4 +1,4 @@
-//! Trace verbs where there is no room, no permission, nobody who reads, or a file that unpacks to
+//! Trace verbs, gates and histories where there is no room, no permission, nobody who reads, or a file that unpacks to
 //! more than there is memory: an error with its exit code, nothing half-written, bounded memory.
 
 mod common;
@@ -96,6 +96,56 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
         refused(&output, 2, &["cannot write", out, "No space left on device", "help: make room"]);
         assert!(output.stdout.is_empty(), "left: {}", String::from_utf8_lossy(&output.stdout));
     }
+}
+
+/// Runs `script` where `disk` is a file system of four pages, all of them taken.
+fn on_a_full_disk(home: &Path, script: &str) -> Option<Output> {
+    fs::create_dir(home.join("disk")).unwrap();
+    let fill = "mount -t tmpfs -o size=16k tmpfs disk && head -c 16384 /dev/zero > disk/fill";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &format!("{fill} || exit 99; {script}")]).current_dir(home);
+    command.env("XDG_CACHE_HOME", home.join("cache")).env("RUST_BACKTRACE", "1");
+    match command.output() {
+        Ok(output) if !matches!(output.status.code(), Some(99 | 1)) => Some(output),
+        _ => {
+            eprintln!("skipped: no file system can be mounted here");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_gate_on_a_full_disk_still_tells_its_verdict_and_leaves_no_half_a_file() {
+    let home = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_bench-cli");
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+    let gate = "--base system --head system --budget 1s --out disk/g";
+    let script = format!("{binary} gate {tiny} {gate}; s=$?; ls -A disk/g >&2; exit $s");
+    let Some(output) = on_a_full_disk(home.path(), &script) else { return };
+    refused(&output, 2, &["cannot write `disk/g/", "No space left on device", "make room"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("tiny-churn-1t"), "the verdict is told: {stdout}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains(".csv\n"), "a file is left: {stderr}");
+}
+
+#[test]
+fn a_cell_on_a_full_disk_leaves_no_record_and_a_history_that_cannot_begin_no_file() {
+    let home = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_bench-cli");
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+    let plan = ["plan", tiny, "--base", "system", "--head", "system", "--budget", "1s"];
+    assert_eq!(run(home.path(), &[&plan[..], &["--out", "p"]].concat()).0, 0);
+    fs::create_dir(home.path().join("p/cells")).unwrap();
+    // The record lies on the full disk, the plan does not.
+    let script = format!(
+        "mount --bind disk p/cells || exit 99; {binary} cell --plan p/plan.json --index 0; s=$?; \
+         {binary} history import p --file disk/h.sqlite; t=$?; ls -A disk; exit $((s * 10 + t))"
+    );
+    let Some(output) = on_a_full_disk(home.path(), &script) else { return };
+    let words = ["cannot write `p/cells/0.json`", "make room there", "cannot be written"];
+    refused(&output, 22, &words);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "fill", "and nothing else is left");
 }
 
 #[test]

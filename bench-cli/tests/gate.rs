@@ -167,6 +167,10 @@ fn what_is_misspelt_or_missing_is_refused_before_anything_is_measured() {
     check(&["--base", "./nowhere.so"], "nowhere.so");
     check(&["--base", "system", "--head", "system", "larsen"], "larsen");
     check(&["--base", "system", "--max-slowdown", "5"], "percent sign");
+    // Minutes of measuring would be lost on a file that cannot be written in the end.
+    check(&["--base", "system", TINY, "--junit", "/proc/j.xml"], "cannot write `/proc/j.xml`");
+    check(&["--base", "system", TINY, "--save-baseline", "/proc/b.json"], "`/proc/b.json`");
+    check(&["--base", "system", TINY, "--baseline", "nowhere.json"], "nowhere.json");
     let output = bench_cli(&["gate", "--base", "system", "--out", "/proc/nowhere"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("/proc/nowhere"), "{}", stderr(&output));

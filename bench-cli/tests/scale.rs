@@ -69,6 +69,46 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
 }
 
 #[test]
+fn a_cell_whose_allocator_crashes_has_its_record_and_the_other_keeps_its_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-malloc.c");
+    let crash = folder.path().join("crash.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-fno-builtin", "-DCRASH", "-o"]);
+    if !cc.arg(&crash).arg(source).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no C compiler that builds the fixture");
+        return;
+    }
+    let (out, crash) = (folder.path().join("p"), crash.to_string_lossy().into_owned());
+    let out = out.to_string_lossy().into_owned();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+    let larson = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-larson.toml");
+    let args = ["plan", tiny, larson, "--base", "system", "--head", &crash, "--out", &out];
+    assert!(bench_cli(&args).status.success());
+    let plan = format!("{out}/plan.json");
+    for index in ["0", "1"] {
+        let cell = bench_cli(&["cell", "--plan", &plan, "--index", index]);
+        assert!(cell.status.success(), "it was judged: {}", said(&cell));
+    }
+    let merged = bench_cli(&["merge", &out, "--allow-inconclusive"]);
+    assert_eq!(merged.status.code(), Some(6), "{}", said(&merged));
+    assert!(said(&merged).contains("head crashed (SIGSEGV)"), "{}", said(&merged));
+
+    // A record of another plan is refused by name, and the tables stay as they were.
+    let before = fs::read(format!("{out}/verdicts.csv")).unwrap();
+    let text = fs::read_to_string(&plan).unwrap();
+    let seed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let seed = format!("\"seed\": {}", seed["seed"]);
+    fs::write(&plan, text.replace(&seed, "\"seed\": 99")).unwrap();
+    let refused = bench_cli(&["merge", &out]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    for word in ["cells/0.json` is not cell 0 of this plan", "its fingerprint is", "--index 0`"] {
+        assert!(said(&refused).contains(word), "{}", said(&refused));
+    }
+    assert_eq!(fs::read(format!("{out}/verdicts.csv")).unwrap(), before);
+}
+
+#[test]
 fn a_changed_library_is_refused_and_a_damaged_record_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_string_lossy().into_owned();

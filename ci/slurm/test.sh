@@ -11,7 +11,8 @@ here=$(dirname "$(realpath "$0")")
 BENCH_CLI=$(realpath "${BENCH_CLI:-$(command -v bench-cli)}")
 export BENCH_CLI
 work=$(mktemp -d)
-trap '"$here/local.sh" stop "$work/slurm" || true' EXIT
+fail() { echo "error: $1 (left for you: $work)" >&2; exit 1; }
+trap '[[ ! -d $work/slurm ]] || "$here/local.sh" stop "$work/slurm" || true' EXIT
 export "$("$here/local.sh" start "$work/slurm" | tail -1)"
 
 cells=(small-churn larson xmalloc)
@@ -27,16 +28,24 @@ for _ in $(seq 120); do
   squeue -h -j "${array}_0" -t RUNNING 2>/dev/null | grep -q . && break
   sleep 0.5
 done
+measuring() { grep -c ' against ' "$work/slurm-run/cell-0.log" 2>/dev/null || true; }
+for _ in $(seq 120); do
+  [[ $(measuring) == 1 ]] && break
+  sleep 0.5
+done
 sleep 2
-scontrol requeue "${array}_0" && echo "cell 0 was killed and requeued in the middle"
+[[ ! -e $work/slurm-run/cells/0.json ]] || fail "cell 0 had its record before it could be killed"
+scontrol requeue "${array}_0"
+echo "cell 0 was killed and requeued in the middle"
 for _ in $(seq 600); do
   state=$(scontrol show job "$merge" -o | grep -o 'JobState=[A-Z_]*' | cut -d= -f2)
   case $state in COMPLETED | FAILED) break ;; esac
   sleep 1
 done
-echo "merge: $state"
 cat "$work/slurm-run/merge.log"
-scontrol show job "${array}_0" -o | grep -o 'Restarts=[0-9]*'
+scontrol show job "$merge" -o | grep -q 'ExitCode=3:0' || fail "the merge ended as $state, not with 3"
+scontrol show job "${array}_0" -o | grep -q 'Restarts=1' || fail "cell 0 was not requeued once"
+[[ $(measuring) == 2 ]] || fail "cell 0 began $(measuring) times, not twice"
 
 for index in "${!cells[@]}"; do
   "$BENCH_CLI" --quiet cell --plan "$work/local-run/plan.json" --index "$index"
@@ -58,4 +67,5 @@ for cell in $(tail -n +2 "$work/local-run/blocks.csv" | cut -d, -f1 | sort -u); 
     "$(median "$work/local-run" "$cell" base) here"
 done
 echo "equal: $(($(wc -l <"$work/local-run/blocks.csv") - 1)) processes, the same in both"
-rm -rf "$work/slurm-run" "$work/local-run"
+"$here/local.sh" stop "$work/slurm"
+rm -rf "$work"

@@ -30,8 +30,9 @@ pub fn run(args: &CompareArgs, global: &Global) -> Result<Exit, CliError> {
     let job = Job::prepare((&args.old, &args.new), &args.what, &args.common, global)?;
     let outcome = job.measure(global)?;
     let state = if outcome.interrupted { "interrupted" } else { "completed" };
-    judge::write_files(&outcome, &job.manifest(state), &out)?;
+    // What was found is told first: a full disk does not take it back.
     judge::show(&outcome, global)?;
+    judge::write_files(&outcome, &job.manifest(state), &out)?;
     note(global, &format!("files: {}", out.display()));
     Ok(match outcome.exit(true) {
         // A comparison has no wrong answer.

@@ -4,12 +4,14 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use crate::cli::{Format, Global};
@@ -130,11 +132,12 @@ fn run_fixed(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
             output::note(&format!("{n} settings are as they were"));
         }
     }
-    match status?.code() {
-        Some(0) => Ok(Exit::Success),
-        // The status is the command's own, as with `env` or `nice`.
-        Some(code) => std::process::exit(code),
-        None => Ok(Exit::Interrupted),
+    let status = status?;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(Exit::Success),
+        // The status is the command's own, as with `env` or `nice`; of a signal, as a shell has it.
+        (Some(code), _) => std::process::exit(code),
+        (None, signal) => std::process::exit(128 + signal.unwrap_or(0)),
     }
 }
 
@@ -156,17 +159,25 @@ fn run_command(command: &[OsString]) -> Result<ExitStatus, CliError> {
         CliError::new(Exit::Usage, format!("`{shown}` cannot be run")).because(error)
     };
     let mut child = Command::new(&command[0]).args(&command[1..]).spawn().map_err(failed)?;
-    let mut asked = None;
+    let mut asked: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             return Ok(status);
         }
         // A terminal tells the command itself of Ctrl-C; one that does not end is ended.
-        if crate::interrupt::requested() {
-            let since: &mut Instant = asked.get_or_insert_with(Instant::now);
-            if since.elapsed() > Duration::from_secs(10) {
+        match asked {
+            None if crate::interrupt::requested() => {
+                asked = Some(Instant::now());
+                if crate::interrupt::requested_of_us_alone() {
+                    let pid = Pid::from_child(&child);
+                    // A command that has just ended needs to hear nothing.
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+            }
+            Some(since) if since.elapsed() > Duration::from_secs(10) => {
                 child.kill().map_err(failed)?;
             }
+            _ => {}
         }
         thread::sleep(Duration::from_millis(50));
     }

@@ -76,6 +76,11 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
         }
     }
     let out = judge::out_folder(global, "gate")?;
+    let junit =
+        args.junit.as_ref().map(|path| path.clone().unwrap_or_else(|| out.join("junit.xml")));
+    for path in junit.iter().chain(&args.save_baseline) {
+        files::prove_writable(path)?;
+    }
     let base = base_of(args, global)?;
     let job = Job::prepare((&base, &args.head), &args.what, &args.common, global)?;
     let key = Key::here(&job.workers.head, args.instructions);
@@ -89,20 +94,20 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
         let judged = stored.judge(&outcome, &job.trial.thresholds.limits);
         outcome.counted.extend(judged);
     }
+    // What was found is told first: a full disk does not take it back.
+    judge::show(&outcome, global)?;
     if let (Some(path), false) = (&args.save_baseline, outcome.interrupted) {
         Baseline::of(&outcome, key, &job.prepared).write(path)?;
         note(global, &format!("the head's counts are stored in {}", path.display()));
     }
     let state = if outcome.interrupted { "interrupted" } else { "completed" };
     judge::write_files(&outcome, &job.manifest(state), &out)?;
-    if let Some(path) = &args.junit {
-        let path = path.clone().unwrap_or_else(|| out.join("junit.xml"));
-        files::write_whole(&path, junit::xml(&outcome, args.allow_inconclusive)?.as_bytes())?;
+    if let Some(path) = &junit {
+        files::write_whole(path, junit::xml(&outcome, args.allow_inconclusive)?.as_bytes())?;
     }
     if args.github {
         tell_github(&outcome, &out)?;
     }
-    judge::show(&outcome, global)?;
     note(global, &format!("files: {}", out.display()));
     Ok(outcome.exit(args.allow_inconclusive))
 }

@@ -231,7 +231,7 @@ pub fn merge(args: &MergeArgs, global: &Global) -> Result<Exit, CliError> {
     let plan = Plan::read(&args.folder.join("plan.json"))?;
     let merged = scale::merge(&plan, &args.folder)?;
     let path = args.folder.join("plan.json");
-    let again = |index: usize| format!("bench-cli cell --plan {} --index {index}", path.display());
+    let again = |index: usize| scale::cell_command(&path, index);
     let name = |index: usize| &plan.cells[index].cell.name;
     for index in &merged.missing {
         note(global, &format!("{} has no record: run `{}`", name(*index), again(*index)));
@@ -243,8 +243,8 @@ pub fn merge(args: &MergeArgs, global: &Global) -> Result<Exit, CliError> {
             &format!("{name} does not count, its record is damaged: {why}; run `{again}`"),
         );
     }
+    judge::show(&merged.outcome, global)?;
     judge::write_tables(&merged.outcome, &args.folder)?;
     cell_latency::write(&merged.latency, &args.folder)?;
-    judge::show(&merged.outcome, global)?;
     Ok(merged.outcome.exit(args.allow_inconclusive))
 }

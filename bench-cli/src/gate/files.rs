@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::outcome::{CellVerdict, Outcome};
@@ -20,11 +21,36 @@ use crate::verdict::signed_rank::{p_above, p_below};
 /// [`Exit::Usage`]: the folder cannot be written, or the disk is full.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).and_then(|()| atomic::write(path, bytes)).map_err(|error| {
-        CliError::new(Exit::Usage, format!("cannot write `{}`", path.display()))
-            .because(error)
-            .help("choose another folder with --out")
-    })
+    fs::create_dir_all(folder)
+        .and_then(|()| atomic::write(path, bytes))
+        .map_err(|error| unwritable(path, &error))
+}
+
+/// Proves that a file can be written there, before hours are spent on what it is to hold.
+///
+/// # Errors
+/// [`Exit::Usage`]: its folder cannot be written, or a folder has its name.
+pub fn prove_writable(path: &Path) -> Result<(), CliError> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Err(unwritable(path, &io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    fs::create_dir_all(folder)
+        .and_then(|()| tempfile::tempfile_in(folder))
+        .map(drop)
+        .map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> CliError {
+    let help = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there, and try again"
+        }
+        _ => "choose another place, or make this one writable",
+    };
+    CliError::new(Exit::Usage, format!("cannot write `{}`", path.display()))
+        .because(error)
+        .help(help)
 }
 
 /// The header of `verdicts.csv`.
@@ -231,6 +257,16 @@ mod tests {
         let slowdown: f64 = rows[1][8].parse().unwrap();
         assert!((slowdown - 0.061).abs() < 0.001);
         assert_eq!(&rows[0][17], "");
+    }
+
+    #[test]
+    fn whether_a_file_can_be_written_is_known_before_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.xml");
+        prove_writable(&path).unwrap();
+        assert!(!path.exists(), "a proof writes nothing");
+        assert_eq!(prove_writable(folder.path()).unwrap_err().exit, Exit::Usage);
+        assert_eq!(prove_writable(Path::new("/proc/x.xml")).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::outcome::{Cell, CellVerdict, Counted, Outcome};
 use super::session::Row;
 use super::thresholds::Thresholds;
 use crate::error::{CliError, Exit};
-use crate::results::Machine;
+use crate::results::{Machine, decode};
 use crate::verdict::block::Side;
 use crate::verdict::procedure::CellResult;
 use crate::verdict::rules::Verdict;
@@ -188,6 +188,12 @@ pub fn record_path(folder: &Path, index: usize) -> PathBuf {
     folder.join("cells").join(format!("{index}.json"))
 }
 
+/// How a cell of the plan at `plan` is run.
+#[must_use]
+pub fn cell_command(plan: &Path, index: usize) -> String {
+    format!("bench-cli cell --plan {} --index {index}", plan.display())
+}
+
 impl Record {
     /// Writes the record, whole or not at all.
     ///
@@ -208,22 +214,45 @@ impl Record {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => {
                 let what = format!("`{}` cannot be read", path.display());
-                return Err(CliError::new(Exit::Usage, what).because(error));
+                return Err(CliError::new(Exit::Usage, what)
+                    .because(error)
+                    .help("a cell's record is a file: move away what lies there"));
             }
         };
         let record: Record = match serde_json::from_slice(&text) {
             Ok(record) => record,
             Err(why) => return Ok(Found::Damaged(format!("`{}`: {why}", path.display()))),
         };
-        if record.plan != plan || record.index != index || record.schema != SCHEMA {
-            return Err(CliError::new(
-                Exit::Usage,
-                format!("`{}` belongs to another plan", path.display()),
-            )
-            .because(format!("its fingerprint is {}, the plan's is {plan}", record.plan))
-            .help(format!("remove it and run `bench-cli cell --index {index}` again")));
+        let because = if record.schema != SCHEMA {
+            format!("its layout is {}, not {SCHEMA}", record.schema)
+        } else if record.plan != plan {
+            format!("its fingerprint is {}, the plan's is {plan}", record.plan)
+        } else if record.index != index {
+            format!("it is the record of cell {}", record.index)
+        } else {
+            return Ok(match record.damage() {
+                Some(why) => Found::Damaged(format!("`{}`: {why}", path.display())),
+                None => Found::Whole(Box::new(record)),
+            });
+        };
+        let again = cell_command(&folder.join("plan.json"), index);
+        Err(CliError::new(
+            Exit::Usage,
+            format!("`{}` is not cell {index} of this plan", path.display()),
+        )
+        .because(because)
+        .help(format!("move it away, and run the cell again: `{again}`")))
+    }
+
+    /// What contradicts itself in it.
+    fn damage(&self) -> Option<String> {
+        if let Some(row) = self.rows.iter().find(|row| row.cell != self.index) {
+            return Some(format!("it holds a process of cell {}", row.cell));
         }
-        Ok(Found::Whole(Box::new(record)))
+        self.latency.iter().find_map(|distribution| {
+            let why = decode(&distribution.histogram).err()?;
+            Some(format!("a histogram of `{}` is damaged: {why}", distribution.op))
+        })
     }
 }
 
@@ -395,6 +424,28 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_contradicts_itself_is_damaged_and_one_of_another_cell_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan();
+        record(&plan, 1, Verdict::Pass).write(folder.path()).unwrap();
+        let mut foreign_row = record(&plan, 0, Verdict::Pass);
+        foreign_row.rows[0].cell = 7;
+        let mut histogram = record(&plan, 0, Verdict::Pass);
+        let (side, op) = (Side::A, "malloc".to_owned());
+        histogram.latency = vec![Distribution { side, op, histogram: "AAAA".to_owned() }];
+        for (damaged, words) in [(foreign_row, "of cell 7"), (histogram, "histogram of `malloc`")] {
+            damaged.write(folder.path()).unwrap();
+            let merged = merge(&plan, folder.path()).unwrap();
+            assert_eq!(merged.outcome.rows.len(), 1, "what is whole is kept");
+            assert!(merged.damaged[0].1.contains(words), "{:?}", merged.damaged);
+        }
+        fs::copy(record_path(folder.path(), 1), record_path(folder.path(), 0)).unwrap();
+        let error = merge(&plan, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("it is the record of cell 1"), "{error}");
+        assert!(error.contains("plan.json --index 0"), "{error}");
+    }
+
+    #[test]
     fn a_cell_that_was_never_run_makes_the_gate_inconclusive() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan();
@@ -411,7 +462,7 @@ mod tests {
         record(&other, 0, Verdict::Pass).write(folder.path()).unwrap();
         let error = merge(&mine, folder.path()).unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
-        assert!(error.to_string().contains("belongs to another plan"), "{error}");
+        assert!(error.to_string().contains("is not cell 0 of this plan"), "{error}");
         record(&mine, 1, Verdict::Pass).write(folder.path()).unwrap();
         let path = record_path(folder.path(), 0);
         let text = fs::read_to_string(&path).unwrap();

@@ -103,7 +103,13 @@ impl Store {
     /// [`Exit::Usage`]: it is damaged, somebody else's, or cannot be written.
     pub fn create(path: &Path) -> Result<Self, CliError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        Self::connect(path, flags)
+        let is_new = !path.exists();
+        Self::connect(path, flags).inspect_err(|_| {
+            // One that could not be begun leaves no empty file.
+            if is_new {
+                let _ = std::fs::remove_file(path);
+            }
+        })
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, CliError> {
