@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
-/// Whether it was SIGTERM, which comes to one process and not to the terminal's whole group.
+/// Whether it was SIGTERM or SIGHUP, which come to one process and not to the terminal's whole group.
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 
 /// Whether somebody pressed Ctrl-C (SIGINT) or asked the process to end (SIGTERM).
@@ -23,7 +23,8 @@ pub fn requested_of_us_alone() -> bool {
 /// back before the process may end.
 pub fn hold() {
     extern "C" fn note(signal: libc::c_int) {
-        TERMINATED.fetch_or(signal == libc::SIGTERM, Ordering::Relaxed);
+        let alone = matches!(signal, libc::SIGTERM | libc::SIGHUP);
+        TERMINATED.fetch_or(alone, Ordering::Relaxed);
         REQUESTED.store(true, Ordering::Relaxed);
     }
     install(note);

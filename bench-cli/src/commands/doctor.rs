@@ -108,6 +108,8 @@ fn restore() -> Result<Exit, CliError> {
 
 /// Changes settings by consent, runs the command, puts them back and ends with its status.
 fn run_fixed(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
+    let note = note_of_settings()?;
+    fix::nothing_noted(&note)?;
     let changes = fix::wanted(Path::new("/"));
     for change in &changes {
         let shown = change.file.display();
@@ -123,7 +125,7 @@ fn run_fixed(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
     crate::interrupt::hold();
     let changed = match changes.is_empty() {
         true => None,
-        false => Some(Changed::make(changes, &note_of_settings()?)?),
+        false => Some(Changed::make(changes, &note)?),
     };
     let status = run_command(&args.command);
     if let Some(changed) = changed {

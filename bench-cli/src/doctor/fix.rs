@@ -61,6 +61,19 @@ fn change(file: PathBuf, wanted: &str) -> Option<Change> {
     (was != wanted).then(|| Change { file, was, wanted: wanted.to_owned() })
 }
 
+/// Whether everything that was changed earlier was put back.
+///
+/// # Errors
+/// [`Exit::Usage`]: a note is left of settings that were not.
+pub fn nothing_noted(note: &Path) -> Result<(), CliError> {
+    if !note.exists() {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::Usage, "settings changed earlier were never put back")
+        .because(format!("`{}` says which", note.display()))
+        .help("put them back first: `bench-cli doctor --restore`"))
+}
+
 /// Settings that are changed until this value is put back or goes away.
 #[derive(Debug)]
 #[must_use = "dropped, it puts everything back at once"]
@@ -76,11 +89,7 @@ impl Changed {
     /// [`Exit::Usage`]: there is a note already, or it cannot be written. [`Exit::Unfit`]: a
     /// setting cannot be changed; all are as they were then.
     pub fn make(changes: Vec<Change>, note: &Path) -> Result<Self, CliError> {
-        if note.exists() {
-            return Err(CliError::new(Exit::Usage, "settings changed earlier were never put back")
-                .because(format!("`{}` says which", note.display()))
-                .help("put them back first: `bench-cli doctor --restore`"));
-        }
+        nothing_noted(note)?;
         let unwritten = |error: &dyn std::fmt::Display| {
             CliError::new(Exit::Usage, format!("cannot write `{}`", note.display())).because(error)
         };
