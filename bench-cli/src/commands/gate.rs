@@ -12,6 +12,7 @@ use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::gate::base::{self, Recipe};
 use crate::gate::baseline::{Baseline, Key};
+use crate::gate::metric::Metric;
 use crate::gate::outcome::Outcome;
 use crate::gate::{files, github, junit};
 use crate::{interrupt, output};
@@ -88,7 +89,7 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     let stored = stored.transpose()?;
     let mut outcome = job.measure(global)?;
     if args.instructions {
-        job.count_instructions(&mut outcome, global)?;
+        job.count(&mut outcome, Metric::Instructions, global)?;
     }
     if let Some(stored) = &stored {
         let judged = stored.judge(&outcome, &job.trial.thresholds.limits);

@@ -134,31 +134,38 @@ impl Job {
             let judged = Judged { name: &cell.name, result, rules: &rules, quarantined };
             note(global, &judged.line());
         };
-        t.run(self.workers.clone(), &mut hear)
+        let mut outcome = t.run(self.workers.clone(), &mut hear)?;
+        self.count(&mut outcome, Metric::MappingCalls, global)?;
+        Ok(outcome)
     }
 
-    /// Adds instructions to what was counted: one run of each side of each cell of one thread.
-    pub(super) fn count_instructions(
+    /// Adds a metric to what was counted: one run of each side of each cell of one thread.
+    pub(super) fn count(
         &self,
         outcome: &mut Outcome,
+        metric: Metric,
         global: &Global,
     ) -> Result<(), CliError> {
+        let of = |index: usize, side: Side| match metric {
+            Metric::Instructions => self.workers.instructions(index, side),
+            _ => self.workers.mapping_calls(index, side),
+        };
         for (index, cell) in outcome.cells.iter().enumerate() {
             if cell.cell.threads > 1 || cell.result.fault.is_some() || interrupt::requested() {
                 continue;
             }
-            let base = self.workers.instructions(index, Side::A)?;
-            let head = self.workers.instructions(index, Side::B)?;
+            let (base, head) = (of(index, Side::A)?, of(index, Side::B)?);
             let Some((base, head)) = base.zip(head) else {
-                note(global, &format!("{}: instructions cannot be counted here", cell.cell.name));
+                let (name, metric) = (&cell.cell.name, metric.name());
+                note(global, &format!("{name}: {metric} cannot be counted here"));
                 continue;
             };
             outcome.counted.push(Counted {
                 cell: cell.cell.name.clone(),
-                metric: Metric::Instructions,
+                metric,
                 base,
                 head,
-                allowed: self.trial.thresholds.limits[&Metric::Instructions].allowed(base),
+                allowed: self.trial.thresholds.limits[&metric].allowed(base),
                 quarantined: cell.quarantine.is_some(),
                 stored: false,
             });

@@ -15,6 +15,8 @@ use super::quantity;
 pub enum Metric {
     /// Instructions executed, counted by callgrind; only where they are asked for.
     Instructions,
+    /// Calls of the kernel that map memory or give it back: mmap, mremap, munmap, brk.
+    MappingCalls,
     /// Page faults without disk access.
     MinorFaults,
     /// Peak of resident memory above the harness's own.
@@ -42,8 +44,9 @@ impl Limit {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 4] = [
+    pub const ALL: [Metric; 5] = [
         Metric::Instructions,
+        Metric::MappingCalls,
         Metric::MinorFaults,
         Metric::PeakRssBytes,
         Metric::FailedAllocations,
@@ -54,6 +57,7 @@ impl Metric {
     pub fn name(self) -> &'static str {
         match self {
             Metric::Instructions => "instructions",
+            Metric::MappingCalls => "mapping_calls",
             Metric::MinorFaults => "minor_faults",
             Metric::PeakRssBytes => "peak_rss_bytes",
             Metric::FailedAllocations => "failed_allocations",
@@ -77,6 +81,7 @@ impl Metric {
     pub fn default_limit(self) -> Limit {
         match self {
             Metric::Instructions => Limit { share: 0.01, absolute: 0 },
+            Metric::MappingCalls => Limit { share: 0.02, absolute: 2 },
             Metric::MinorFaults => Limit { share: 0.05, absolute: 16 },
             Metric::PeakRssBytes => Limit { share: 0.03, absolute: 256 << 10 },
             Metric::FailedAllocations => Limit { share: 0.0, absolute: 0 },

@@ -10,7 +10,7 @@ use super::session::{Process, Ran, Runner};
 use crate::allocators::Allocator;
 use crate::error::CliError;
 use crate::verdict::block::Side;
-use crate::worker::{CellOutcome, CellSpec, End, Pass, WorkerError, run_once};
+use crate::worker::{CellOutcome, CellSpec, End, Pass, Report, WorkerError, run_once};
 
 /// The two libraries and the plans they run.
 #[derive(Clone, Debug)]
@@ -52,17 +52,42 @@ impl Workers {
     /// # Errors
     /// As [`run_once`], but for an interruption.
     pub fn instructions(&self, cell: usize, side: Side) -> Result<Option<u64>, CliError> {
+        Ok(self.counting(cell, side, Pass::Instructions)?.and_then(|report| report.instructions))
+    }
+
+    /// Calls of the kernel that map memory or give it back in one run; `None` where they cannot be
+    /// caught.
+    ///
+    /// # Errors
+    /// As [`run_once`], but for an interruption.
+    pub fn mapping_calls(&self, cell: usize, side: Side) -> Result<Option<u64>, CliError> {
+        if !cfg!(target_arch = "x86_64") {
+            return Ok(None);
+        }
+        let report = self.counting(cell, side, Pass::Syscalls)?;
+        Ok(report.filter(|report| !report.syscalls.is_empty()).map(|report| {
+            let mapping =
+                report.syscalls.iter().filter(|(name, _)| MAPPING.contains(&name.as_str()));
+            mapping.map(|(_, count)| count).sum()
+        }))
+    }
+
+    fn counting(&self, cell: usize, side: Side, pass: Pass) -> Result<Option<Report>, CliError> {
         let mut spec = self.spec(cell, side, 0);
-        spec.pass = Pass::Instructions;
+        spec.pass = pass;
         // The injected slowdown is time, spent after the work: it has no place in a count.
         spec.inject_slowdown = 0.0;
         match run_once(&spec) {
-            Ok(outcome) => Ok(outcome.report.and_then(|report| report.instructions)),
+            Ok(outcome) => Ok(outcome.report),
             Err(WorkerError::Interrupted) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
+
+/// The calls behind `mapping_calls`. `madvise` is none of them: an allocator may give memory up by
+/// the clock.
+const MAPPING: [&str; 4] = ["mmap", "mremap", "munmap", "brk"];
 
 impl Runner for Workers {
     fn run(&mut self, cell: usize, side: Side, seed: u64) -> Result<Ran, CliError> {

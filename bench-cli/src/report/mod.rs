@@ -6,6 +6,7 @@
 //! | [`svg`] | charts drawn with classes instead of colours, so that the page's theme paints them |
 //! | [`overview`] | what came out, in words and in figures with intervals |
 //! | [`latency`] | latency by percentile, size class and thread, and the slowest calls |
+//! | [`heap`] | the picture of the heap, where the allocator exports a map of it |
 //! | [`memory`] | footprint over time, fragmentation by name |
 //! | [`sections`] | what the sections share, verdicts of a gate, fidelity |
 //! | [`page`] | the sections in the template |
@@ -15,6 +16,7 @@
 //! escape their own.
 
 pub mod frame;
+pub mod heap;
 pub mod latency;
 pub mod memory;
 pub mod overview;

@@ -17,7 +17,7 @@ use crate::session::{self, Line};
 const TEMPLATE: &str = include_str!("page.html");
 
 /// Tables that the page links where they are there.
-const RAW: [&str; 13] = [
+const RAW: [&str; 14] = [
     "manifest.json",
     "runs.csv",
     "latency.csv",
@@ -27,6 +27,7 @@ const RAW: [&str; 13] = [
     "internals.csv",
     "syscalls.csv",
     "hist/",
+    "heap/",
     "verdicts.csv",
     "blocks.csv",
     "metrics.txt",
@@ -113,6 +114,7 @@ fn render(
                 latency => latency,
                 footprint => tables.footprint_charts(),
                 fragmentation => tables.fragmentation(),
+                heaps => tables.heap_pictures(folder),
                 classes => tables.by_class(),
                 threads => tables.by_thread(),
                 tails => tables.tail_events(),

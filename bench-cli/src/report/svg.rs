@@ -247,16 +247,16 @@ fn interval_row(
     );
 }
 
-/// A name that fits beside a chart; the whole of it is in the drawing's title.
+/// A name that fits beside a chart, in the larger letters of a phone too; the whole of it is in the drawing's title.
 fn shortened(name: &str) -> String {
-    const LONGEST: usize = 24;
+    const LONGEST: usize = 20;
     match name.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
 }
 
-fn open(title: &str, height: f64) -> String {
+pub(super) fn open(title: &str, height: f64) -> String {
     let title = escape(title);
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">\

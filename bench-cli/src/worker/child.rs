@@ -14,6 +14,7 @@ use workloads::plan::Plan;
 
 use super::affinity;
 use super::disturb::{Balloon, Disturbance};
+use super::heap_map;
 use super::internals;
 use super::limit;
 use super::parent::{
@@ -71,7 +72,11 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
     let threads = plan.peak_threads() * u64::from(spec.copies.max(1));
     let mut around = None;
-    let ran = engine::run_after(&plan, &options(&spec), || {
+    let mut options = options(&spec);
+    if spec.pass == Pass::Footprint && spec.allocator.preload.is_some() {
+        options.at_peak = heap_map::prepare(folder).map_err(failed)?;
+    }
+    let ran = engine::run_after(&plan, &options, || {
         around = Some(Around::begin(&spec, threads)?);
         Ok(())
     });
@@ -107,6 +112,7 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         major_faults: outcome.major_faults,
         instructions: None,
         internals,
+        heap_map: heap_map::read(folder),
         syscalls,
         outcome,
     };

@@ -8,12 +8,14 @@
 //! `spec` says what is measured and what came out, `parent` is the side that waits, `child` the
 //! side that measures, `affinity` binds processes to processors, `callgrind`
 //! counts instructions, `limit` takes memory away, `disturb` does things beside the run, `trap`
-//! catches system calls, `proof` finds out who serves `malloc`, `internals` what it says of itself.
+//! catches system calls, `proof` finds out who serves `malloc`, `internals` what it says of itself,
+//! `heap_map` how its heap looks at the peak.
 
 mod affinity;
 mod callgrind;
 mod child;
 mod disturb;
+mod heap_map;
 mod internals;
 mod limit;
 mod parent;

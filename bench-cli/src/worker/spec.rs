@@ -216,6 +216,8 @@ pub struct Report {
     pub instructions: Option<u64>,
     /// What the allocator states of itself after the last operation, by its own names.
     pub internals: Vec<(String, u64)>,
+    /// Its map of the heap at the peak of live bytes, where its library writes one.
+    pub heap_map: Option<String>,
     /// System calls for memory by name, where they were caught.
     pub syscalls: Vec<(String, u64)>,
     /// All that the engine says.

@@ -398,9 +398,17 @@ extern "C" fn sample_loop(argument: *mut c_void) -> *mut c_void {
     // SAFETY: `watch` joins this thread before the sampler goes.
     let sampler = unsafe { &*argument.cast_const().cast::<Sampler<'_, '_>>() };
     let skew_known = sampler.largest_skew().is_some();
+    let mut peak = 0;
     while !sampler.stop.load(Ordering::SeqCst) {
         if sampler.shared.start_ns.load(Ordering::Relaxed) != 0 {
-            sampler.keep(sampler.look());
+            let sample = sampler.look();
+            sampler.keep(sample);
+            if let Some(tell) = sampler.shared.options.at_peak
+                && sample.live_bytes > peak + peak / 20
+            {
+                peak = sample.live_bytes;
+                tell();
+            }
         }
         if skew_known {
             sampler.largest_skew.fetch_max(sampler.skew(), Ordering::SeqCst);

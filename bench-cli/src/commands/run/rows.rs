@@ -8,6 +8,7 @@ use workloads::engine::{Attributed, Fragmentation, Histogram, Latency, Outcome, 
 use super::args::DRAINS;
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
+use crate::gate::files;
 use crate::results::{
     FragmentationRow, HistogramLog, InternalRow, LatencyCsv, Noted, RunRow, SyscallRow, TailRow,
     TimelineRow, utc,
@@ -34,7 +35,7 @@ pub(super) struct Context<'a> {
     pub(super) attributed: Vec<Attributed>,
 }
 
-/// The lines of one run; its histograms are written on the way.
+/// The lines of one run; its histograms and its map of the heap are written on the way.
 ///
 /// # Errors
 /// If the histogram log cannot be written.
@@ -61,6 +62,10 @@ pub(super) fn noted(context: &Context<'_>, cell: &CellOutcome) -> Result<Noted, 
                 .because(error)
                 .help("choose a folder that can be written with --out DIR")
         })?;
+    }
+    if let Some(map) = &report.heap_map {
+        let path = context.histograms.with_file_name("heap").join(format!("{}.jsonl", context.id));
+        files::write_whole(&path, map.as_bytes())?;
     }
     let id = || context.id.to_owned();
     let figures = report.internals.iter();
