@@ -68,7 +68,9 @@ stop() {
     [[ -s $dir/$name.pid ]] || continue
     pid=$(<"$dir/$name.pid")
     # Only a process that is still what its file says.
-    if [[ $(ps -o comm= -p "$pid" 2>/dev/null) == "$name" ]]; then kill "$pid"; fi
+    [[ $(ps -o comm= -p "$pid" 2>/dev/null) == "$name" ]] || continue
+    kill "$pid"
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null && sleep 0.1 || break; done
   done
 }
 

@@ -8,14 +8,15 @@ use crate::error::{CliError, Exit};
 use crate::pressure::{self, Amount, Cgroup, Limit, Means, Pressure};
 use crate::results::RunRow;
 use crate::subjects::Prepared;
+use crate::worker::Pass;
 
 /// The pressures of a session, and what has been seen without any.
 #[derive(Debug)]
 pub(super) struct Limiter {
     pressures: Vec<Pressure>,
     reference: String,
-    /// Peak of the reference by workload.
-    peaks: BTreeMap<String, u64>,
+    /// Peak of the reference by workload, and by pass: what observes has memory of its own.
+    peaks: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Limiter {
@@ -56,10 +57,18 @@ impl Limiter {
     pub(super) fn learn(&mut self, rows: &[RunRow]) {
         for row in rows.iter().filter(|row| row.pressure.is_empty() && row.end == "completed") {
             if let (true, Some(peak)) = (row.allocator == self.reference, row.peak_rss_bytes) {
-                let known = self.peaks.entry(row.workload.clone()).or_default();
+                let passes = self.peaks.entry(row.workload.clone()).or_default();
+                let known = passes.entry(row.pass.clone()).or_default();
                 *known = peak.max(*known);
             }
         }
+    }
+
+    /// Peak of the reference in the pass that has least of its own, and what `pass` has beyond it.
+    fn peak(&self, workload: &str, pass: Pass) -> Option<(u64, u64)> {
+        let passes = self.peaks.get(workload)?;
+        let least = *passes.values().min()?;
+        Some((least, passes.get(pass.name()).map_or(0, |own| own - least)))
     }
 
     /// The limit of a run, with the cgroup that has to live as long as it.
@@ -70,22 +79,25 @@ impl Limiter {
         &self,
         variant: usize,
         subject: &Prepared,
+        pass: Pass,
     ) -> Result<Option<(Limit, Option<Cgroup>)>, CliError> {
         let Some(index) = variant.checked_sub(1) else { return Ok(None) };
         let pressure = &self.pressures[index];
         let name = &subject.name;
-        let peak = match (self.peaks.get(name), pressure.amount) {
-            (Some(peak), _) => *peak,
+        let (peak, observing) = match (self.peak(name, pass), pressure.amount) {
+            (Some(known), _) => known,
             (None, Amount::Share(_)) => {
                 let what = format!("{name} cannot be put under pressure");
                 return Err(CliError::new(Exit::AllocatorFault, what)
                     .because(format!("{} did not complete it without a limit", self.reference)));
             }
-            (None, _) => 0,
+            (None, _) => (0, 0),
         };
-        let bytes = match pressure.amount {
-            Amount::Count(count) => count,
-            _ => pressure.bytes(peak).max(4096),
+        let bytes = match (pressure.amount, pressure.means) {
+            (Amount::Count(count), _) => count,
+            (_, Means::Balloon) => pressure.bytes(peak).max(4096),
+            // The allocator is pressed, not what observes it.
+            _ => pressure.bytes(peak).max(4096) + observing,
         };
         let group = match pressure.means {
             Means::Cgroup => Some(Cgroup::new(bytes).map_err(|refusal| {
@@ -103,5 +115,33 @@ impl Limiter {
         };
         let cgroup = group.as_ref().map(|group| group.path().to_path_buf());
         Ok(Some((Limit { means: pressure.means, bytes, cgroup }, group)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_one_of_the_allocators_memory_and_not_of_the_histograms() {
+        let row = |allocator: &str, pass: &str, mib: u64| RunRow {
+            workload: "w".to_owned(),
+            allocator: allocator.to_owned(),
+            pass: pass.to_owned(),
+            end: "completed".to_owned(),
+            peak_rss_bytes: Some(mib << 20),
+            ..RunRow::default()
+        };
+        let mut limiter = Limiter::new(&[], &[Allocator::system()]).unwrap();
+        assert_eq!(limiter.peak("w", Pass::Throughput), None);
+        limiter.learn(&[
+            row("system", "throughput", 13),
+            row("system", "latency", 38),
+            row("system", "throughput", 14),
+            row("ours", "throughput", 3),
+        ]);
+        assert_eq!(limiter.peak("w", Pass::Throughput), Some((14 << 20, 0)));
+        assert_eq!(limiter.peak("w", Pass::Latency), Some((14 << 20, 24 << 20)));
+        assert_eq!(limiter.peak("w", Pass::Verify), Some((14 << 20, 0)), "not known yet");
     }
 }
