@@ -19,6 +19,7 @@
 )]
 
 mod address_index;
+mod address_view;
 mod best_fit;
 mod buddy;
 mod first_fit;
