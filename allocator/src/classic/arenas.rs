@@ -11,10 +11,10 @@
 //! 1. A block on a heap's stack is in use in that heap, and nobody else's.
 //! 2. A heap, once made, stays.
 
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
+use super::arena::{Arena, Heap};
 use super::cache::{self, ThreadCache};
-use super::heap::ClassicHeap;
 use super::kernel;
 use super::lock::{Contention, FutexLock, Lock};
 use super::mapped::Mapped;
@@ -28,51 +28,6 @@ use crate::block::{
 
 /// Most heaps of a process.
 pub(super) const ARENAS: usize = 16;
-
-/// A futex lock that is left out when the process promised to have one thread.
-#[derive(Debug)]
-pub(super) struct SwitchLock {
-    futex: FutexLock,
-    off: core::sync::atomic::AtomicBool,
-}
-
-// SAFETY: as the futex lock, unless it was switched off, which whoever chose `lock=none` answers for.
-unsafe impl Lock for SwitchLock {
-    const FREE: Self =
-        Self { futex: FutexLock::FREE, off: core::sync::atomic::AtomicBool::new(false) };
-
-    #[inline(always)]
-    fn acquire(&self) {
-        if !self.off.load(Ordering::Relaxed) {
-            self.futex.acquire();
-        }
-    }
-
-    #[inline(always)]
-    fn try_acquire(&self) -> bool {
-        self.off.load(Ordering::Relaxed) || self.futex.try_acquire()
-    }
-
-    #[inline(always)]
-    fn release(&self) {
-        if !self.off.load(Ordering::Relaxed) {
-            self.futex.release();
-        }
-    }
-
-    fn contention(&self) -> Contention {
-        self.futex.contention()
-    }
-}
-
-type Heap<P> = ClassicHeap<P, SwitchLock, PoolSource>;
-
-/// One heap and what was freed for it from afar.
-pub(super) struct Arena<P: Strategy> {
-    heap: Heap<P>,
-    /// Top of a stack through the first words of the blocks; 0: empty.
-    afar: AtomicUsize,
-}
 
 /// What the heaps of a process share.
 #[derive(Debug)]
@@ -147,7 +102,7 @@ impl<P: Strategy> Arenas<P> {
                 heap.lock().off.store(self.settings.lock == LockChoice::None, Ordering::Relaxed);
                 found = core::ptr::with_exposed_provenance_mut(at);
                 // SAFETY: a fresh mapping, page-aligned and large enough.
-                unsafe { found.write(Arena { heap, afar: AtomicUsize::new(0) }) };
+                unsafe { found.write(Arena::new(heap)) };
                 slot.store(found, Ordering::Release);
             }
         }
@@ -520,43 +475,6 @@ impl<P: Strategy> Arenas<P> {
             }
         }
         give(&self.making);
-    }
-}
-
-impl<P: Strategy> Arena<P> {
-    /// Puts a block aside for whoever takes the lock next.
-    fn push(&self, object: usize) {
-        let link = core::ptr::with_exposed_provenance_mut::<usize>(object);
-        let mut top = self.afar.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: the object was freed by its only user; its payload holds a word at least.
-            unsafe { link.write(top) };
-            match self.afar.compare_exchange_weak(top, object, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => top = now,
-            }
-        }
-    }
-
-    /// Frees what others put aside. The caller holds the lock.
-    #[inline(always)]
-    fn collect(&self, core: &mut P::Core<PoolSource>) -> Result<(), Fault> {
-        if self.afar.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
-        let mut object = self.afar.swap(0, Ordering::Acquire);
-        while object != 0 {
-            // The block is believed only once it is known to be live: a block that was pushed twice
-            // is free by its second turn, and its link word is no longer ours.
-            core.usable(object)?;
-            let link = core::ptr::with_exposed_provenance::<usize>(object);
-            // SAFETY: a live block that was pushed, so its first word is our link.
-            let next = unsafe { link.read() };
-            core.free(object)?;
-            object = next;
-        }
-        Ok(())
     }
 }
 
