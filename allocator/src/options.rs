@@ -37,7 +37,8 @@ pub enum Hardening {
     Quarantine = 4,
     /// `shuffle=on|off`: the blocks of a page are handed out in no order that could be guessed.
     Shuffle = 8,
-    /// `guard=on|off`: touching some slices of each segment ends the process.
+    /// `guard=on|off|N`: touching some slices of each segment ends the process; with a number, one
+    /// in N of those slices.
     Guard = 16,
 }
 
@@ -52,6 +53,20 @@ static HARDENING: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32:
 pub fn hardening(what: Hardening) -> bool {
     cfg!(feature = "hardened")
         && HARDENING.load(core::sync::atomic::Ordering::Relaxed) & what as u32 != 0
+}
+
+/// Of so many guards one is put up. As `HARDENING`, a static of core's.
+static GUARD_ONE_IN: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(1);
+/// Guards asked for so far.
+#[cfg(feature = "hardened")]
+static GUARDS: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+
+/// Whether the guard that could be put up now should be.
+#[cfg(feature = "hardened")]
+pub(crate) fn guard_is_due() -> bool {
+    use core::sync::atomic::Ordering::Relaxed;
+    let one_in = GUARD_ONE_IN.load(Relaxed).max(1);
+    hardening(Hardening::Guard) && GUARDS.fetch_add(1, Relaxed).is_multiple_of(one_in)
 }
 
 /// When the library writes a report of itself to standard error.
@@ -95,6 +110,8 @@ pub struct Options {
     pub report: Report,
     /// Bits of [`Hardening`]: what a hardened build does. Other builds do not know the options.
     hardening: u32,
+    /// Of so many guards a hardened build puts one up.
+    guard_one_in: u32,
 }
 
 impl Options {
@@ -106,6 +123,7 @@ impl Options {
         purge_thread: false,
         report: Report::Never,
         hardening: ALL_HARDENING,
+        guard_one_in: 1,
     };
 
     /// The settings of `ALLOCATOR_OPTIONS`.
@@ -144,8 +162,21 @@ impl Options {
             (b"guard", Hardening::Guard),
         ];
         for (name, what) in named {
-            match setting.strip_prefix(name) {
-                Some(b"=on") => self.hardening |= what as u32,
+            let value = setting.strip_prefix(name);
+            if let (Hardening::Guard, Some([b'=', digits @ ..])) = (what, value)
+                && let Some(one_in) = positive(digits)
+            {
+                self.hardening |= what as u32;
+                self.guard_one_in = one_in;
+                return true;
+            }
+            match value {
+                Some(b"=on") => {
+                    self.hardening |= what as u32;
+                    if what == Hardening::Guard {
+                        self.guard_one_in = 1;
+                    }
+                }
                 Some(b"=off") => self.hardening &= !(what as u32),
                 _ => continue,
             }
@@ -157,7 +188,15 @@ impl Options {
     /// Puts what fast paths look at in force.
     pub(crate) fn publish(&self) {
         HARDENING.store(self.hardening, core::sync::atomic::Ordering::Relaxed);
+        GUARD_ONE_IN.store(self.guard_one_in, core::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// A decimal number from 1 to 4294967295.
+fn positive(digits: &[u8]) -> Option<u32> {
+    let plain = digits.iter().all(u8::is_ascii_digit);
+    let number = core::str::from_utf8(digits).ok()?.parse::<u32>().ok()?;
+    (plain && number > 0).then_some(number)
 }
 
 /// Whether a setting's name is one of classic mode's own.
@@ -209,6 +248,15 @@ mod tests {
             ..Options::DEFAULT
         };
         assert_eq!(options, wanted);
+        for (setting, one_in) in
+            [(&b"guard=1"[..], 1), (b"guard=64", 64), (b"guard=4294967295", !0)]
+        {
+            assert_eq!(options.set(setting), cfg!(feature = "hardened"));
+            assert!(options.guard_one_in == one_in || !cfg!(feature = "hardened"));
+        }
+        for wrong in [&b"guard=0"[..], b"guard=+1", b"guard=", b"guard=1k", b"canary=2"] {
+            assert!(!options.set(wrong));
+        }
         for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
             assert!(!options.set(wrong));
         }

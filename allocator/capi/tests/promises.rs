@@ -219,6 +219,22 @@ fn survivors(library: &Path, tries: usize) -> Option<(Vec<String>, usize)> {
 }
 
 #[test]
+fn the_hardened_library_guards_every_span_of_large_objects_one_in_four_or_none() {
+    let Some(program) = compile("guards.c", &[]) else { return };
+    let guards = |option: &str| -> usize {
+        let mut command = Command::new(&program);
+        command.env("LD_PRELOAD", common::hardened_library()).env("ALLOCATOR_OPTIONS", option);
+        let outcome = run(&mut command);
+        outcome.expect_success("guards.c");
+        outcome.stdout.trim().parse().expect("a number")
+    };
+    let (all, some) = (guards("guard=on"), guards("guard=4"));
+    assert!(all >= 16, "{all} guards");
+    assert!(some > 0 && some.abs_diff(all / 4) <= 2, "{some} of {all}");
+    assert_eq!(guards("guard=off"), 0);
+}
+
+#[test]
 fn the_hardened_library_survives_no_misuse_and_the_ordinary_one_at_most_two_thirds() {
     let Some((missed, all)) = survivors(common::hardened_library(), 3) else { return };
     assert!(all >= 116, "{all} cases");

@@ -9,7 +9,7 @@
 //! Cost: a shift, a load and a bit test per free.
 
 use super::{Header, Run, Span, slice_of};
-use crate::options::{Hardening, hardening};
+use crate::options::{Hardening, guard_is_due, hardening};
 use crate::os;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{SEGMENT, SLICE, SLICES, TRAILER, round_up};
@@ -87,7 +87,7 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
             return 0;
         }
         for slice in (GUARD_EVERY..(*segment).slices as usize).step_by(GUARD_EVERY) {
-            if os::guard(base + slice * SLICE, SLICE, true) {
+            if guard_is_due() && os::guard(base + slice * SLICE, SLICE, true) {
                 (*segment).free &= !(1 << slice);
                 guards += 1;
             }
@@ -111,7 +111,7 @@ pub(crate) unsafe fn prepare_blocks(run: &Run, size: usize, blocks: usize, guard
                 base.add(block * size - TRAILER).cast::<u64>().write(0);
             }
         }
-        if guarded > 0 && hardening(Hardening::Guard) {
+        if guarded > 0 && guard_is_due() {
             os::guard(base.addr() + (guarded - 1) * SLICE, SLICE, true);
         }
     }
