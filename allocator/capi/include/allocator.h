@@ -32,13 +32,16 @@ void allocator_cleanup(void);
  * Returns 0 when the heap is sound; else reports the first fault on standard error and returns -1. */
 int allocator_check(void);
 
-/* Bytes, at one moment. Later versions add fields at the end only. */
+/* Bytes at one moment, unless it says otherwise. Later versions add fields at the end only. */
 struct allocator_statistics {
     uint64_t live_bytes;      /* in blocks handed out, and in a few per thread that wait to be handed out again */
     uint64_t committed_bytes; /* in the pages that hold those blocks, with the free blocks among them */
     uint64_t mapped_bytes;    /* address space taken from the kernel */
     uint64_t cached_bytes;    /* free and still resident: what allocator_cleanup gives back */
     uint64_t purged_bytes;    /* given back to the kernel so far, in all */
+    uint64_t lock_acquisitions; /* times that a lock which threads share was taken (a number) */
+    uint64_t lock_waits;      /* times that it was not free (a number) */
+    uint64_t lock_wait_ns;    /* nanoseconds that threads waited for it; counted in classic mode only */
 };
 
 /* Fills *out. `size` is sizeof(struct allocator_statistics), so that a program compiled against an older or newer
@@ -59,6 +62,16 @@ int allocator_report(int descriptor);
  * what is in it). Allocates nothing; other threads may go on meanwhile, so the map is of many moments.
  * Returns 0, or -1 when not all of it could be written. */
 int allocator_heap_map(int descriptor);
+
+/* What a program does about a fault (a double free, an overflow, ...) instead of ending: gets what a report would say,
+ * such as "double free (check double-free)", in a string that lasts for the call; the object's address; and its size
+ * in bytes, or 0. It may not allocate, release or call allocator_check: a lock may be held. */
+typedef void (*allocator_fault_callback)(const char *what, void *object, size_t size);
+
+/* Hands every fault to `callback` from now on, in any mode and from any thread; NULL undoes it. A fault that was found
+ * before anything changed is passed over once the callback returns, as if the wrong call had not been made; after any
+ * other (a write into a freed object) the process ends all the same. */
+void allocator_on_fault(allocator_fault_callback callback);
 
 /* The version of the library at hand, "major.minor.patch". Static storage. */
 const char *allocator_version(void);

@@ -47,6 +47,9 @@ struct Statistics {
     mapped_bytes: u64,
     cached_bytes: u64,
     purged_bytes: u64,
+    lock_acquisitions: u64,
+    lock_waits: u64,
+    lock_wait_ns: u64,
 }
 
 /// Makes the allocator ready; 0, or -1 with `errno`.
@@ -128,13 +131,16 @@ unsafe extern "C" fn allocator_get_stats(out: *mut Statistics, size: usize) -> c
         errno::set(libc::EINVAL);
         return -1;
     }
-    let now = Picture::take();
+    let now = heap::statistics();
     let full = Statistics {
         live_bytes: now.live as u64,
         committed_bytes: now.committed as u64,
         mapped_bytes: now.mapped as u64,
         cached_bytes: now.cached as u64,
         purged_bytes: now.purged as u64,
+        lock_acquisitions: now.locks_taken as u64,
+        lock_waits: now.locks_waited as u64,
+        lock_wait_ns: now.lock_wait_ns as u64,
     };
     let known = size.min(size_of::<Statistics>());
     // SAFETY: `out` has `size >= known` writable bytes by contract; `full` has at least `known`.

@@ -13,6 +13,7 @@
 //! | `hot` | none: puts the fast paths on lines of their own |
 //! | `loading` | none: runs when the library is loaded |
 //! | `report` | allocator_report allocator_heap_map; reports at exit and on a signal |
+//! | `fault` | allocator_on_fault |
 //! | `control` | the `allocator_…` functions of `include/allocator.h` |
 //!
 //! # Cost
@@ -32,6 +33,7 @@ mod control;
 mod cxx;
 mod cxx_throw;
 mod errno;
+mod fault;
 mod hot;
 mod introspection;
 mod libc_names;

@@ -67,6 +67,7 @@ const EXPORTS: &[&str] = &[
     "allocator_configure",
     "allocator_report",
     "allocator_heap_map",
+    "allocator_on_fault",
 ];
 
 #[test]

@@ -65,6 +65,18 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
 }
 
 #[test]
+fn a_c_program_answers_faults_itself_and_ends_by_abort_when_it_does_not() {
+    let library = common::shared_library().display().to_string();
+    for lock in ["global", "arena"] {
+        let mode = format!("mode=classic,lock={lock}");
+        common::holds_with("on_fault.c", &[&library], &[("ALLOCATOR_OPTIONS", &mode)]);
+    }
+    let Some(program) = compile("on_fault.c", &[&library]) else { return };
+    let mut hardened = Command::new(program);
+    run(hardened.env("LD_PRELOAD", common::hardened_library())).expect_success("hardened");
+}
+
+#[test]
 fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() {
     let library = common::shared_library().display().to_string();
     let Some(program) = compile("reports.c", &[&library]) else { return };

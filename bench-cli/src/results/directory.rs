@@ -180,6 +180,12 @@ impl RunDirectory {
         &self.fragmentation
     }
 
+    /// Every figure that an allocator stated of itself.
+    #[must_use]
+    pub fn internals(&self) -> &[InternalRow] {
+        &self.internals
+    }
+
     /// Whether a run of this id ended already.
     #[must_use]
     pub fn holds(&self, run_id: &str) -> bool {

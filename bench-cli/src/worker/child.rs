@@ -92,8 +92,8 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         return Err(Failure(STATUS_BROKE_PROMISE, what));
     }
     let internals = match (spec.pass, &spec.allocator.preload) {
-        (Pass::Footprint, None) => internals::of_libc(),
-        (Pass::Footprint, Some(_)) => internals::read(),
+        (Pass::Footprint | Pass::Throughput, None) => internals::of_libc(),
+        (Pass::Footprint | Pass::Throughput, Some(_)) => internals::read(),
         _ => Vec::new(),
     };
     let syscalls = if trapped(&spec).is_some() { trap::counts() } else { Vec::new() };

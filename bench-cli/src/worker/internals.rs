@@ -41,16 +41,26 @@ pub(super) fn of_libc() -> Vec<(String, u64)> {
 type Figures = Vec<(&'static str, u64)>;
 
 fn ours() -> Option<Figures> {
-    type Stats = unsafe extern "C" fn(*mut [u64; 5], usize) -> c_int;
+    type Stats = unsafe extern "C" fn(*mut [u64; 8], usize) -> c_int;
     let address = symbol(c"allocator_get_stats")?;
-    // SAFETY: our own C interface gives the name this signature; the structure is five words.
+    // SAFETY: our own C interface gives the name this signature; the structure is eight words, and
+    // an older library leaves those it does not know zero.
     let stats = unsafe { mem::transmute::<*mut c_void, Stats>(address) };
-    let mut words = [0; 5];
+    let mut words = [0; 8];
     // SAFETY: the words are writable, and their size is passed along.
     if unsafe { stats(&raw mut words, mem::size_of_val(&words)) } != 0 {
         return None;
     }
-    let names = ["live_bytes", "committed_bytes", "mapped_bytes", "cached_bytes", "purged_bytes"];
+    let names = [
+        "live_bytes",
+        "committed_bytes",
+        "mapped_bytes",
+        "cached_bytes",
+        "purged_bytes",
+        "lock_acquisitions",
+        "lock_waits",
+        "lock_wait_ns",
+    ];
     Some(names.into_iter().zip(words).collect())
 }
 

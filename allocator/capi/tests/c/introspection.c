@@ -31,6 +31,7 @@ int main(void)
     CHECK(now.live_bytes >= 100 * 100000ul);
     CHECK(now.committed_bytes >= now.live_bytes);
     CHECK(now.mapped_bytes >= now.committed_bytes);
+    CHECK(now.lock_acquisitions > 0 && now.lock_waits <= now.lock_acquisitions);
     uint64_t old_header[1] = {0};
     CHECK(allocator_get_stats((struct allocator_statistics *)old_header, sizeof old_header) == 0);
     CHECK(old_header[0] >= 100 * 100000ul);

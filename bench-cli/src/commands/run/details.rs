@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::results::{FragmentationRow, RunDirectory, RunRow, TailRow};
+use crate::results::{FragmentationRow, InternalRow, RunDirectory, RunRow, TailRow};
 
 /// The details of everything in `directory`, as paragraphs; empty where there are none.
 pub(super) fn render(directory: &RunDirectory) -> String {
@@ -21,6 +21,7 @@ pub(super) fn render(directory: &RunDirectory) -> String {
         runs.sort_by(|a, b| a.run_id.cmp(&b.run_id));
         let width = runs.iter().map(|run| run.allocator.chars().count()).max().unwrap_or(0);
         memory(&mut text, (workload, width), &runs, directory.fragmentation());
+        locks(&mut text, (workload, width), &runs, directory.internals());
         tail(&mut text, (workload, width), &runs, directory.tail());
     }
     text
@@ -61,6 +62,42 @@ fn memory(
             share(row.external),
             retained(row)
         );
+    }
+}
+
+/// What the allocators say of their locks, in the first throughput run of each; nothing if no thread had
+/// to wait for any.
+fn locks(
+    text: &mut String,
+    (workload, width): (&str, usize),
+    runs: &[&RunRow],
+    all: &[InternalRow],
+) {
+    let mut lines: Vec<(&str, f64, [u64; 3])> = Vec::new();
+    for run in runs.iter().filter(|run| run.pass == "throughput") {
+        let figure = |name: &str| {
+            let row = all.iter().find(|row| row.run_id == run.run_id && row.name == name);
+            row.map(|row| row.value)
+        };
+        let (Some(taken), Some(waits), Some(waited)) =
+            (figure("lock_acquisitions"), figure("lock_waits"), figure("lock_wait_ns"))
+        else {
+            continue;
+        };
+        if lines.iter().all(|line| line.0 != run.allocator) {
+            let calls = run.operations.unwrap_or(0).max(1) as f64;
+            lines.push((&run.allocator, calls, [taken, waits, waited]));
+        }
+    }
+    if lines.iter().all(|line| line.2[1] == 0) {
+        return;
+    }
+    let _ =
+        writeln!(text, "\nLocks of {workload}: what a thousand calls came to in the first round");
+    let _ = writeln!(text, "  {:<width$} {:>10} {:>10} {:>12}", "", "taken", "waits", "ns waited");
+    for (allocator, calls, counts) in lines {
+        let [taken, waits, waited] = counts.map(|count| count as f64 * 1000.0 / calls);
+        let _ = writeln!(text, "  {allocator:<width$} {taken:>10.2} {waits:>10.2} {waited:>12.0}");
     }
 }
 
