@@ -35,6 +35,8 @@ pub(crate) struct Memory {
     pub(crate) external: f64,
     /// Free bytes / committed.
     pub(crate) holes: f64,
+    /// The same at the moment when most is live; of a trace on one thread.
+    pub(crate) holes_at_peak: f64,
     /// Highest committed, in bytes, and over the highest sum of requested bytes.
     pub(crate) peak: usize,
     pub(crate) peak_over_live: f64,
@@ -178,11 +180,16 @@ pub(crate) fn alone<P: Strategy, L: Lock>(
     looking.play_singly(&heap_over::<P, L>(region), &work.timed, empty_reading())?;
     let mut player = Player::new(work);
     let heap = heap_over::<P, L>(region);
+    let (to_peak, rest) = work.timed.split_at(work.peak(|size| size as usize).1);
     let start = Instant::now();
-    work.timed.iter().try_for_each(|&step| player.play(&heap, step))?;
+    to_peak.iter().try_for_each(|&step| player.play(&heap, step))?;
+    let counters = heap.counters();
+    rest.iter().try_for_each(|&step| player.play(&heap, step))?;
     let whole = start.elapsed().as_nanos() as f64;
     share(whole, &[&looking], out);
     out.memory = memory(&heap, work, &[player]);
+    let used = counters.overhead + counters.live_bytes;
+    out.memory.holes_at_peak = (counters.committed - used) as f64 / counters.committed as f64;
     out.memory.searched = heap.examined() as f64 / allocations(&work.timed);
     Some(())
 }
@@ -280,12 +287,13 @@ fn memory<P: Strategy, L: Lock>(
     }
     Memory {
         searched: 0.0,
+        holes_at_peak: 0.0,
         internal,
         external: (committed - usable as f64) / committed,
         holes: totals.free_bytes as f64 / committed,
         peak: counters.peak_committed,
         peak_over_live: counters.peak_committed as f64
-            / (work.peak(|size| size as usize) * players.len()) as f64,
+            / (work.peak(|size| size as usize).0 * players.len()) as f64,
         kept: heap.counters().committed as f64 / counters.peak_committed as f64,
     }
 }

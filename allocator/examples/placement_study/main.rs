@@ -70,7 +70,7 @@ struct Row {
 
 /// A row with the smallest region that will do, as a side index is sized for the whole region.
 fn row(work: &Workload, threads: usize, name: &'static str, round: Round) -> Row {
-    let live = work.peak(|size| size as usize + 24) * threads;
+    let live = work.peak(|size| size as usize + 24).0 * threads;
     for tenths in [11, 12, 13, 14, 16, 20, 26, 40, 80, 160] {
         let mut region = vec![0; live * tenths / 10];
         if round(work, &mut region, &mut Outcome::default()).is_some() {

@@ -6,6 +6,7 @@
 //! - external = (committed − usable in use) / committed; the side index counts as external
 //! - holes = free bytes / committed: what the strategy is to blame for; the rest of `external` is
 //!   headers (8 bytes per object) and the side index
+//! - holes at peak: the same when most is live, for a trace, at whose end much has been freed
 //! - peak: highest committed, and that over the highest sum of requested bytes
 //! - kept: committed after the last free / highest committed
 //! - waits: share of lock acquisitions that had to wait; waited: nanoseconds of that per pair of calls
@@ -28,13 +29,16 @@ pub(crate) fn table<'a>(
     threads: usize,
     rows: impl Iterator<Item = (&'static str, &'a mut Outcome)>,
 ) -> String {
-    let live = work.peak(|size| size as usize) * threads;
+    let live = work.peak(|size| size as usize).0 * threads;
     let who =
         if threads == 1 { "one thread".into() } else { format!("{threads} threads, one lock") };
     let mut text =
         format!("### {}, {who}: {:.1} MB live at most\n\n", work.name, live as f64 / 1e6);
     let mut titles =
         vec!["strategy", "malloc ns", "free ns", "searched", "internal", "external", "holes"];
+    if !work.batched && threads == 1 {
+        titles.push("holes at peak");
+    }
     titles.extend(["peak MB", "peak / live", "kept"]);
     if threads > 1 {
         titles.extend(["waits", "waited ns"]);
@@ -51,10 +55,14 @@ pub(crate) fn table<'a>(
             percent(memory.internal),
             percent(memory.external),
             percent(memory.holes),
+            percent(memory.holes_at_peak),
             format!("{:.1}", memory.peak as f64 / 1e6),
             format!("{:.3}", memory.peak_over_live),
             percent(memory.kept),
         ];
+        if work.batched || threads > 1 {
+            cells.remove(7);
+        }
         if threads > 1 {
             cells.extend([percent(out.waits), format!("{:.0}", out.waited)]);
         }

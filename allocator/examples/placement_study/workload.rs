@@ -28,11 +28,11 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Highest sum of `weight` over the objects that are live at once.
-    pub(crate) fn peak(&self, weight: impl Fn(u32) -> usize) -> usize {
+    /// Highest sum of `weight` over the objects that are live at once, and how many steps reach it.
+    pub(crate) fn peak(&self, weight: impl Fn(u32) -> usize) -> (usize, usize) {
         let mut sizes = vec![0; self.slots];
-        let (mut live, mut peak) = (0, 0);
-        for step in self.first.iter().chain(&self.timed) {
+        let (mut live, mut peak) = (0, (0, 0));
+        for (number, step) in self.first.iter().chain(&self.timed).enumerate() {
             let size = &mut sizes[step.slot as usize];
             if step.size == 0 {
                 live -= weight(*size);
@@ -40,7 +40,9 @@ impl Workload {
                 live += weight(step.size);
             }
             *size = step.size;
-            peak = peak.max(live);
+            if live > peak.0 {
+                peak = (live, number + 1);
+            }
         }
         peak
     }
