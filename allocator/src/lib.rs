@@ -67,10 +67,19 @@ mod segment;
 mod slab;
 #[cfg(not(loom))]
 pub mod stats;
-// Under loom the crate is its lock-free protocol and the models of it.
+// Under loom the crate is its lock-free protocols and the models of them.
 #[cfg(loom)]
-#[path = "slab/protocol.rs"]
-mod protocol;
+mod bitmap {
+    pub(crate) mod protocol;
+}
+#[cfg(loom)]
+mod slab {
+    pub(crate) mod protocol;
+}
+#[cfg(all(test, loom))]
+mod thread {
+    mod models;
+}
 mod sync;
 #[cfg(not(loom))]
 mod thread;

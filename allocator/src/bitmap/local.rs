@@ -11,10 +11,10 @@
 
 use core::ptr::null_mut;
 
+use super::protocol::{self, FULL};
 use super::retired::Retired;
 use super::span::{
-    FULL, LISTED, OWNED, for_each_record, freed_twice, locate, mark_full, no_span, take_lowest,
-    zero_mask,
+    LISTED, OWNED, for_each_record, freed_twice, locate, no_span, take_lowest, zero_mask,
 };
 use super::stash::{Offer, Stash};
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
@@ -28,8 +28,8 @@ const SHORT: u32 = 2;
 
 /// What bitmap spans need from the floors above.
 pub(crate) trait BitmapSupply: Supply {
-    /// A span of `class` with free blocks from a heap whose thread has ended; the caller must
-    /// make it its own with [`Bitmaps::adopt`]. Null if there is none.
+    /// A span of `class` with free blocks from a heap whose thread has ended; its `owner` is already
+    /// this heap. Null if there is none.
     fn foreign_bitmap(&mut self, class: SizeClass) -> *mut Span;
 }
 
@@ -208,20 +208,8 @@ impl Bitmaps {
                 }
                 return;
             }
-            let cleared = if supply.alone() {
-                let full = (*span).remote.load(Ordering::Relaxed) == FULL;
-                if full {
-                    (*span).remote.store(0, Ordering::Relaxed);
-                }
-                full
-            } else {
-                (*span)
-                    .remote
-                    .compare_exchange(FULL, 0, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-            };
             // Lost: the span is on its way into the queue, and only the mask may change.
-            if cleared {
+            if protocol::clear_full(&(*span).remote, supply.alone()) {
                 self.settle(span, supply);
             }
         }
@@ -340,12 +328,12 @@ impl Bitmaps {
                 let span = *self.current.get_unchecked(class.index());
                 if span != no_span() {
                     if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).free = (*span).remote.swap(0, Ordering::AcqRel);
+                        (*span).free = protocol::take(&(*span).remote);
                     }
                     if (*span).free != 0 {
                         return true;
                     }
-                    if !mark_full(span, supply.alone()) {
+                    if !protocol::mark_full(&(*span).remote, supply.alone()) {
                         continue;
                     }
                     *self.current.get_unchecked_mut(class.index()) = no_span();
@@ -360,7 +348,7 @@ impl Bitmaps {
                 if span.is_null() {
                     span = supply.foreign_bitmap(class);
                     if !span.is_null() {
-                        self.adopt(span, supply.identity());
+                        self.adopt(span);
                     } else {
                         span = self.begin(class, supply);
                         if span.is_null() {
@@ -422,16 +410,13 @@ impl Bitmaps {
         }
     }
 
-    /// Makes a span this heap's.
+    /// Counts a span that another heap gave up to this one.
     ///
     /// # Safety
-    /// The span is nobody's, or its owner's thread has ended and the caller took it from there.
-    unsafe fn adopt(&mut self, span: *mut Span, identity: usize) {
-        // SAFETY: the caller's promise; `live` holds the number of slices.
+    /// The span is this heap's.
+    unsafe fn adopt(&mut self, span: *mut Span) {
+        // SAFETY: the caller's promise, so the class is in range.
         unsafe {
-            for_each_record(span, |record, _| {
-                (*record).owner.store(identity | OWNED, Ordering::Relaxed);
-            });
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_add(1);
         }
@@ -449,16 +434,18 @@ impl Bitmaps {
         }
     }
 
+    /// As [`Bitmaps::collect_queue`], without the look before: that misses what is pushed just now.
+    ///
     /// # Safety
     /// As [`Bitmaps::collect_queue`].
     #[inline(never)]
-    unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
+    pub(crate) unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
         let mut span = queue.take_all();
         while !span.is_null() {
             // SAFETY: whoever takes a queue owns the spans in it.
             unsafe {
                 let next = (*span).next;
-                (*span).free |= (*span).remote.swap(0, Ordering::AcqRel) & !FULL;
+                (*span).free |= protocol::take(&(*span).remote) & !FULL;
                 self.settle(span, supply);
                 span = next;
             }

@@ -16,6 +16,7 @@
 
 mod classes;
 mod local;
+mod protocol;
 mod remote;
 mod retired;
 mod span;

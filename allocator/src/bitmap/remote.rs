@@ -2,10 +2,8 @@
 
 use core::ptr::null_mut;
 
-use super::SizeClass;
-use super::span::FULL;
+use super::{SizeClass, protocol};
 use crate::segment::Span;
-use crate::sync::Ordering;
 
 const ENTRIES: usize = 8;
 /// Bytes of blocks after which a batch is sent.
@@ -30,10 +28,9 @@ pub(crate) struct MaskBatches([Batch; ENTRIES]);
 /// Each bit of `mask` is a block of `span`, a span's first record, that the caller has just freed.
 #[must_use]
 pub(crate) unsafe fn send(span: *mut Span, mask: u64) -> *mut Span {
-    // SAFETY: records of used spans stay mapped. FULL stays set, so of all senders only the first
-    // sees FULL alone; the owner takes the span off with a swap.
-    let before = unsafe { (*span).remote.fetch_or(mask, Ordering::AcqRel) };
-    if before == FULL { span } else { null_mut() }
+    // SAFETY: records of used spans stay mapped.
+    let cleared = protocol::publish(unsafe { &(*span).remote }, mask);
+    if cleared { span } else { null_mut() }
 }
 
 impl MaskBatches {

@@ -11,15 +11,13 @@ use core::ptr::null_mut;
 use super::SizeClass;
 use crate::fatal;
 use crate::segment::{Kind, NOBODY, Span, slice_of};
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize};
 use crate::units::{SLICE, SLICE_SHIFT};
 
 /// Tag in `owner` that tells a bitmap span of a heap from its slabs.
 pub(crate) const OWNED: usize = 2;
 /// In `free`: the span is listed as partly free.
 pub(super) const LISTED: u64 = 1 << 63;
-/// In `remote`: the span has no free block and stands in no queue.
-pub(super) const FULL: u64 = 1 << 63;
 
 struct NoSpan(Span);
 // SAFETY: nobody writes to it: it has no free block and is never listed, full or released.
@@ -116,23 +114,6 @@ pub(super) unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut
             }
         }
     }
-}
-
-/// Marks the current span as having no free block; false if blocks arrived meanwhile.
-///
-/// # Safety
-/// The caller owns the span, whose local mask is 0.
-pub(super) unsafe fn mark_full(span: *mut Span, alone: bool) -> bool {
-    // SAFETY: the caller's promise.
-    let remote = unsafe { &(*span).remote };
-    if alone {
-        let none = remote.load(Ordering::Relaxed) == 0;
-        if none {
-            remote.store(FULL, Ordering::Relaxed);
-        }
-        return none;
-    }
-    remote.compare_exchange(0, FULL, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
 /// # Safety

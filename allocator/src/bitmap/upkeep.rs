@@ -2,9 +2,9 @@
 
 use core::ptr::null_mut;
 
-use super::SizeClass;
 use super::local::Bitmaps;
-use super::span::{LISTED, check_span, locate, no_span};
+use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span};
+use super::{SizeClass, protocol};
 use crate::segment::{Span, Supply, record_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
@@ -52,7 +52,7 @@ impl Bitmaps {
                 while !span.is_null() {
                     let next = (*span).next;
                     if (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                        (*span).free |= protocol::take(&(*span).remote);
                     }
                     if (*span).free == (*span).full | LISTED {
                         self.unlist(span);
@@ -62,7 +62,7 @@ impl Bitmaps {
                 }
                 let span = *self.current.get_unchecked(class.index());
                 if span != no_span() {
-                    (*span).free |= (*span).remote.swap(0, Ordering::AcqRel);
+                    (*span).free |= protocol::take(&(*span).remote);
                     if (*span).free == (*span).full {
                         *self.current.get_unchecked_mut(class.index()) = no_span();
                         self.release(span, supply);
@@ -73,11 +73,12 @@ impl Bitmaps {
         }
     }
 
-    /// Gives up one span of `class` with free blocks for another heap, if there is one.
+    /// Gives one span of `class` with free blocks to the heap `identity`, if there is one. Its owner
+    /// changes here: a thread that uses this heap next must find that the span is another's.
     ///
     /// # Safety
     /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
-    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
+    pub(crate) unsafe fn give_up(&mut self, class: SizeClass, identity: usize) -> *mut Span {
         // SAFETY: the class is in range; current and listed spans are this heap's.
         unsafe {
             let mut span = self.partial.get_unchecked(class.index()).first();
@@ -90,6 +91,9 @@ impl Bitmaps {
                 }
                 *self.current.get_unchecked_mut(class.index()) = no_span();
             }
+            for_each_record(span, |record, _| {
+                (*record).owner.store(identity | OWNED, Ordering::Relaxed);
+            });
             let spans = self.spans.get_unchecked_mut(class.index());
             *spans = spans.saturating_sub(1);
             if self.idle == span {

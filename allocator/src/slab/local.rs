@@ -367,10 +367,12 @@ impl Slabs {
         }
     }
 
+    /// As [`Slabs::collect_queue`], without the look before: that misses what is pushed just now.
+    ///
     /// # Safety
     /// As [`Slabs::collect_queue`].
     #[inline(never)]
-    unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
+    pub(crate) unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
         let mut span = queue.take_all();
         while !span.is_null() {
             // SAFETY: whoever takes a queue owns the spans in it.
@@ -441,11 +443,12 @@ impl Slabs {
         }
     }
 
-    /// Gives up one partly free span of `class` for another heap, if there is one.
+    /// Gives one partly free span of `class` to the heap `identity`, if there is one. Its owner
+    /// changes here: a thread that uses this heap next must find that the span is another's.
     ///
     /// # Safety
     /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
-    pub(crate) unsafe fn give_up(&mut self, class: SizeClass) -> *mut Span {
+    pub(crate) unsafe fn give_up(&mut self, class: SizeClass, identity: usize) -> *mut Span {
         // SAFETY: current and listed spans are this heap's.
         unsafe {
             let mut span = self.partial(class).first();
@@ -463,6 +466,7 @@ impl Slabs {
                 (*span).live -= 1;
                 *self.current(class) = null_mut();
             }
+            (*span).owner.store(identity, Ordering::Relaxed);
             let spans = self.spans.get_unchecked_mut(class.index());
             *spans = spans.saturating_sub(1);
             span

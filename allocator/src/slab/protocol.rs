@@ -95,7 +95,7 @@ pub(crate) struct Queue<T> {
 
 impl<T> Queue<T> {
     #[cfg(loom)]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Queue {
             head: AtomicPtr::new(null_mut()),
             len: AtomicU32::new(0),
@@ -103,7 +103,6 @@ impl<T> Queue<T> {
         }
     }
 
-    #[cfg_attr(loom, allow(dead_code, reason = "the models take without looking"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed).is_null()
     }

@@ -116,7 +116,7 @@ impl SlabSupply for Supplies<'_> {
 
 impl BitmapSupply for Supplies<'_> {
     fn foreign_bitmap(&mut self, class: bitmap::SizeClass) -> *mut Span {
-        GLOBAL.registry.take_bitmap(class)
+        GLOBAL.registry.take_bitmap(class, self.identity)
     }
 }
 
@@ -393,6 +393,19 @@ impl ThreadHeap {
         unsafe {
             bitmaps.collect_queue(bitmap_queue, &mut supply);
             slabs.collect_queue(slab_queue, &mut supply);
+        }
+    }
+
+    /// As [`ThreadHeap::collect_queues`], without a look first whether anything is queued.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(super) unsafe fn take_queues(&mut self) {
+        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe {
+            bitmaps.take_over(bitmap_queue, &mut supply);
+            slabs.take_over(slab_queue, &mut supply);
         }
     }
 

@@ -188,8 +188,9 @@ impl Registry {
             (*heap).slab_queue.set_parked(true);
             state.parked = heap;
             self.parked.fetch_add(1, Ordering::Relaxed);
-            // Whatever was queued before the flag was seen is collected now.
-            (*heap).collect_queues();
+            // Whatever was queued before the flag was seen is collected now. Not after a look, which
+            // could pass the flag's store: then neither side would see the other.
+            (*heap).take_queues();
             (*heap).give_up_spares();
         }
     }
@@ -206,7 +207,7 @@ impl Registry {
         }
     }
 
-    /// Calls `take` on a few parked heaps until it finds a span.
+    /// Calls `take` on a few parked heaps until it gives a span.
     fn search_parked(&self, take: impl Fn(&mut ThreadHeap) -> *mut Span) -> *mut Span {
         if self.parked.load(Ordering::Relaxed) == 0 {
             return null_mut();
@@ -233,18 +234,14 @@ impl Registry {
     /// A partly free slab of a dead thread, now owned by `identity`; null if there is none.
     pub(super) fn take_slab(&self, class: slab::SizeClass, identity: usize) -> *mut Span {
         // SAFETY: parked heaps are nobody's.
-        let span = self.search_parked(|heap| unsafe { heap.slabs.give_up(class) });
-        if !span.is_null() {
-            // SAFETY: the span is the caller's since its heap gave it up.
-            unsafe { (*span).owner.store(identity, Ordering::Relaxed) };
-        }
-        span
+        self.search_parked(|heap| unsafe { heap.slabs.give_up(class, identity) })
     }
 
-    /// A bitmap span with free blocks of a dead thread; null if there is none.
-    pub(super) fn take_bitmap(&self, class: bitmap::SizeClass) -> *mut Span {
+    /// A bitmap span with free blocks of a dead thread, now owned by `identity`; null if there is
+    /// none.
+    pub(super) fn take_bitmap(&self, class: bitmap::SizeClass, identity: usize) -> *mut Span {
         // SAFETY: parked heaps are nobody's.
-        self.search_parked(|heap| unsafe { heap.bitmaps.give_up(class) })
+        self.search_parked(|heap| unsafe { heap.bitmaps.give_up(class, identity) })
     }
 
     /// A long queue of another heap. `cursor` remembers where to go on looking.
