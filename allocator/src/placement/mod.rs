@@ -30,6 +30,8 @@ mod quick_fit;
 mod segregated;
 mod size_index;
 mod slab;
+mod slab_page;
+mod slab_runs;
 #[cfg(test)]
 mod tests;
 mod worst_fit;

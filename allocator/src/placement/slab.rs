@@ -16,16 +16,14 @@
 //!
 //! Source: Bonwick: The slab allocator (1994).
 
+use super::slab_page::{
+    CLASSES, Kind, LARGEST, NONE, PAGE, Page, SIZES, SLOTS, class_of, end_of, page, pages_of,
+    slots_of,
+};
 use crate::block::{
-    BlockInfo, Counters, Extent, Fault, FaultKind, GRAIN, Ground, HeapCore, Policy, Region, Source,
+    BlockInfo, Counters, Fault, FaultKind, GRAIN, Ground, HeapCore, Policy, Region, Source,
     Strategy, Totals,
 };
-
-const PAGE: usize = 4096;
-const CLASSES: usize = 48;
-const LARGEST: usize = 4096;
-const SLOTS: usize = 256;
-const NONE: u8 = 0xff;
 
 /// Fixed sizes in slabs.
 #[derive(Clone, Copy, Debug)]
@@ -36,264 +34,23 @@ impl Strategy for Slab {
     type Core<S: Source> = SlabHeap<S>;
 }
 
-/// What a page is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    /// First page of a free run of `pages` (0: never used, as fresh records are zero).
-    Free,
-    /// A later page of any run, `pages` behind its first.
-    Tail,
-    /// First page of a slab.
-    Slab,
-    /// First page of an object's own run.
-    Large,
-}
-
-/// The record of one page.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Page {
-    used_bits: [u64; SLOTS / 64],
-    /// Neighbours in the class's list of slabs with free slots, as addresses; 0: none.
-    next: usize,
-    prev: usize,
-    pages: u32,
-    used: u16,
-    class: u8,
-    kind: Kind,
-}
-
-const _: () = assert!(size_of::<Page>() == 64, "a page record is one cache line");
-
 /// A heap of slabs over the regions of `S`. For one thread at a time.
 #[derive(Debug)]
 pub struct SlabHeap<S> {
-    ground: Ground,
-    source: S,
-    policy: Policy,
-    counters: Counters,
+    pub(super) ground: Ground,
+    pub(super) source: S,
+    pub(super) policy: Policy,
+    pub(super) counters: Counters,
     /// Per class: the slab that serves next, 0 if none has a free slot.
-    heads: [usize; CLASSES],
-    examined: u64,
-    hint: usize,
-}
-
-/// Slot size of a class: steps of 16 up to 256, then eight steps per doubling.
-const fn slot_of(class: usize) -> usize {
-    if class < 16 {
-        return (class + 1) * GRAIN;
-    }
-    let (row, column) = ((class - 16) / 8, (class - 16) % 8);
-    (256 << row) + (column + 1) * (32 << row)
-}
-
-const SIZES: [usize; CLASSES] = {
-    let mut sizes = [0; CLASSES];
-    let mut class = 0;
-    while let Some((size, _)) = split_at(&mut sizes, class) {
-        *size = slot_of(class);
-        class += 1;
-    }
-    sizes
-};
-
-/// The entry at `index` and those behind it.
-const fn split_at(sizes: &mut [usize], index: usize) -> Option<(&mut usize, &mut [usize])> {
-    match sizes.split_at_mut_checked(index) {
-        Some((_, rest)) => rest.split_first_mut(),
-        None => None,
-    }
-}
-
-const _: () = assert!(slot_of(CLASSES - 1) == LARGEST, "the last class is the largest slot");
-
-/// Pages of a slab of `size`-byte slots: at least eight slots where eight pages hold them.
-const fn pages_of(size: usize) -> usize {
-    let pages = (8 * size).div_ceil(PAGE);
-    if pages > 8 { 8 } else { pages }
-}
-
-const fn slots_of(size: usize) -> usize {
-    let Some(slots) = (pages_of(size) * PAGE).checked_div(size) else { return 0 };
-    if slots > SLOTS { SLOTS } else { slots }
-}
-
-/// The smallest class whose slots hold `size` bytes, all of them at `align`.
-fn class_of(size: usize, align: usize) -> Option<usize> {
-    let start = SIZES.partition_point(|&slot| slot < size);
-    let fitting = SIZES.iter().skip(start).position(|&slot| slot & (align - 1) == 0)?;
-    Some(start + fitting)
-}
-
-/// The table of a region: where it starts, and where the pages start.
-const fn frame(base: usize, limit: usize) -> (usize, usize) {
-    let table = (base + 63) & !63;
-    let pages = (limit - table) / PAGE;
-    (table, (table + pages * 64 + PAGE - 1) & !(PAGE - 1))
-}
-
-/// The record of the page that holds `at`.
-#[inline(always)]
-fn record(region: &Region, at: usize) -> *mut Page {
-    let table = (region.base + 63) & !63;
-    core::ptr::with_exposed_provenance_mut(table + (at - region.first) / PAGE * 64)
-}
-
-#[inline(always)]
-fn page<'a>(region: &Region, at: usize) -> &'a mut Page {
-    // SAFETY: callers pass addresses between `first` and `end` of a region, for whose pages the
-    // table has records (zeros are a valid `Page`); the heap has one user, and every caller drops
-    // the reference before it asks for the record of the same page again.
-    unsafe { &mut *record(region, at) }
-}
-
-const fn end_of(region: &Region) -> usize {
-    region.first + (region.end - region.first) / PAGE * PAGE
+    pub(super) heads: [usize; CLASSES],
+    pub(super) examined: u64,
+    pub(super) hint: usize,
 }
 
 impl<S: Source> SlabHeap<S> {
     fn region_of(&self, at: usize) -> Option<(usize, Region)> {
         let index = self.ground.regions.find(at, self.hint)?;
         Some((index, *self.ground.regions.get(index)?))
-    }
-
-    /// Makes `at` the first page of a run.
-    fn set_run(region: &Region, at: usize, pages: usize, kind: Kind) {
-        let head = page(region, at);
-        (head.kind, head.pages) = (kind, pages as u32);
-        if kind == Kind::Free {
-            // Only the last page of a free run must know its first: that is how it is merged.
-            if pages > 1 {
-                let last = page(region, at + (pages - 1) * PAGE);
-                (last.kind, last.pages) = (Kind::Tail, pages as u32 - 1);
-            }
-            return;
-        }
-        for index in 1..pages {
-            let tail = page(region, at + index * PAGE);
-            (tail.kind, tail.pages) = (Kind::Tail, index as u32);
-        }
-    }
-
-    /// A run of `pages` whose first page is at `align`: first fit in address order.
-    fn take_run(&mut self, pages: usize, align: usize) -> Option<(Region, usize)> {
-        for region in self.ground.regions.iter() {
-            let (mut at, end) = (region.first, end_of(region));
-            while at < end {
-                let (kind, length) = (page(region, at).kind, page(region, at).pages as usize);
-                self.examined += 1;
-                let next = at + length * PAGE;
-                let start = (at + align - 1) & !(align - 1);
-                if kind == Kind::Free && start + pages * PAGE <= next {
-                    if start > at {
-                        Self::set_run(region, at, (start - at) / PAGE, Kind::Free);
-                    }
-                    let rest = (next - start) / PAGE - pages;
-                    if rest > 0 {
-                        Self::set_run(region, start + pages * PAGE, rest, Kind::Free);
-                    }
-                    return Some((*region, start));
-                }
-                at = next;
-            }
-        }
-        None
-    }
-
-    fn run(&mut self, pages: usize, align: usize) -> Result<Option<(Region, usize)>, Fault> {
-        let found = self.take_run(pages, align);
-        if found.is_none() && self.grow(pages * PAGE + if align > PAGE { align } else { 0 }) {
-            return Ok(self.take_run(pages, align));
-        }
-        Ok(found)
-    }
-
-    /// Makes a run free and merges it with free neighbours.
-    fn give_run(region: &Region, at: usize, pages: usize) {
-        let (mut at, mut pages) = (at, pages);
-        for index in 0..pages {
-            // No record may go on saying that an object starts here.
-            let page = page(region, at + index * PAGE);
-            (page.kind, page.pages) = (Kind::Free, 0);
-        }
-        let next = at + pages * PAGE;
-        if next < end_of(region) && page(region, next).kind == Kind::Free {
-            pages += page(region, next).pages as usize;
-        }
-        if at > region.first {
-            let last = at - PAGE;
-            let back = match page(region, last) {
-                Page { kind: Kind::Tail, pages, .. } => *pages as usize,
-                _ => 0,
-            };
-            let head = page(region, last - back * PAGE);
-            if head.kind == Kind::Free && head.pages as usize == back + 1 {
-                at = last - back * PAGE;
-                pages += back + 1;
-            }
-        }
-        Self::set_run(region, at, pages, Kind::Free);
-    }
-
-    #[cold]
-    fn grow(&mut self, want: usize) -> bool {
-        for index in (0..self.ground.regions.len()).rev() {
-            let Some(&region) = self.ground.regions.get(index) else { continue };
-            let (old, room) = (end_of(&region), region.limit - region.end);
-            let need = want + (PAGE - (region.end - old)) % PAGE;
-            if need > room {
-                continue;
-            }
-            let wish = need.max(self.policy.grow).min(room);
-            let mut added = self.source.extend(region.base, region.end, wish).bytes;
-            if added < need {
-                added = self.source.extend(region.base, region.end, need).bytes;
-            }
-            if added >= need {
-                self.counters.grown(added);
-                let grown = Region { end: region.end + added, ..region };
-                if let Some(entry) = self.ground.regions.get_mut(index) {
-                    *entry = grown;
-                }
-                self.counters.overhead += added;
-                self.counters.overhead -= end_of(&grown) - old;
-                Self::give_run(&grown, old, (end_of(&grown) - old) / PAGE);
-                return true;
-            }
-        }
-        let least = want + 2 * PAGE;
-        for bytes in [least.max(self.policy.grow).max(self.counters.committed / 8), least] {
-            let ask = bytes + bytes / 63 + 128;
-            let ask = ask.max(least + self.source.reach(ask) / 64 + 128);
-            if !self.ground.regions.is_full()
-                && let Some(extent) = self.source.acquire(ask)
-            {
-                return self.add_region(extent);
-            }
-        }
-        false
-    }
-
-    fn add_region(&mut self, extent: Extent) -> bool {
-        let (end, limit) = (extent.base + extent.bytes, extent.base + extent.limit);
-        let (table, first) = frame(extent.base, limit);
-        if end < first + PAGE {
-            return false;
-        }
-        if !extent.zeroed {
-            let side = core::ptr::with_exposed_provenance_mut::<u8>(table);
-            // SAFETY: the table ends at `first`, below `end`: inside the region, not yet in use.
-            unsafe { side.write_bytes(0, first - table) };
-        }
-        let region = Region { base: extent.base, first, end, limit };
-        if self.ground.regions.insert(region).is_none() {
-            return false;
-        }
-        self.counters.grown(extent.bytes);
-        self.counters.overhead += extent.bytes - (end_of(&region) - first);
-        Self::set_run(&region, first, (end_of(&region) - first) / PAGE, Kind::Free);
-        true
     }
 
     fn unlist(&mut self, region: &Region, at: usize) {
