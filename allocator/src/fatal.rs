@@ -8,6 +8,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::os;
+use crate::probe::fire;
 
 /// What a program does about a fault instead of ending: gets what the report would say (a fragment
 /// such as "double free (check double-free)"), the object's address, and its size in bytes or 0.
@@ -25,6 +26,7 @@ pub fn on_fault(callback: Option<Callback>) {
 
 /// Hands the fault to the program's callback; false if there is none.
 fn told(what: &'static str, address: usize, size: usize) -> bool {
+    fire!("fault", what.as_ptr().addr(), what.len(), address);
     let raw = CALLBACK.load(Ordering::Acquire);
     if raw.is_null() {
         return false;

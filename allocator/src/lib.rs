@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `units`, `sync` | constants; core's atomics or loom's |
+//! | `probe` | what tracers find on slow paths |
 //! | `os` | memory from the kernel |
 //! | `lock`, `fatal`, `options`, `stats` | the lock, the one way to die, settings, counters |
 //! | `segment` | 4 MiB segments cut into slices; where an address finds its owner |
@@ -61,6 +62,8 @@ pub mod options;
 mod os;
 #[cfg(not(loom))]
 pub mod placement;
+#[cfg(not(loom))]
+mod probe;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]

@@ -18,7 +18,10 @@ use super::span::{
 };
 use super::stash::{Offer, Stash};
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
-use crate::segment::{Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, unguard};
+use crate::probe::fire;
+use crate::segment::{
+    Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, slice_of, unguard,
+};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 use crate::units::{SKIPPED, SLICE};
@@ -322,6 +325,7 @@ impl Bitmaps {
         queue: &LimboQueue,
         supply: &mut impl BitmapSupply,
     ) -> bool {
+        fire!("refill", class.size(), supply.identity());
         // SAFETY: current and listed spans are this heap's; the class is in range.
         unsafe {
             loop {
@@ -406,6 +410,7 @@ impl Bitmaps {
             }
             (*span).remote.store(0, Ordering::Relaxed);
             *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
+            fire!("span_new", slice_of(span).addr(), slices * SLICE, class.size());
             span
         }
     }

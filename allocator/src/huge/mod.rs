@@ -22,6 +22,7 @@ use core::ptr;
 use self::extents::Extents;
 use crate::lock::Lock;
 use crate::os::{self, Kernel};
+use crate::probe::fire;
 use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
 use crate::sync::Ordering;
 use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
@@ -225,6 +226,7 @@ impl<K: Kernel> Huge<K> {
             None => match self.map(offset, mapped, used, align) {
                 Some(place) => {
                     self.state.lock().count(place.used, place.mapped);
+                    fire!("huge_map", place.base, place.mapped);
                     (place, true)
                 }
                 None => return ptr::null_mut(),
@@ -279,6 +281,16 @@ impl<K: Kernel> Huge<K> {
         Place { base, offset: SEGMENT, mapped: bytes, used }
     }
 
+    /// Gives a mapping back; false if the kernel keeps it.
+    ///
+    /// # Safety
+    /// The range is a mapping of this floor's that nobody uses any more.
+    unsafe fn unmap(&self, base: usize, len: usize) -> bool {
+        fire!("huge_unmap", base, len);
+        // SAFETY: the caller's promise.
+        unsafe { self.kernel.unmap(base, len).is_ok() }
+    }
+
     /// Frees an object. `elsewhere` tells the bytes that are live outside this floor.
     ///
     /// # Safety
@@ -299,7 +311,7 @@ impl<K: Kernel> Huge<K> {
         if !whole || !state.free.insert(place.base, place.mapped) {
             drop(state);
             // SAFETY: the mapping is nobody's.
-            let _ = unsafe { self.kernel.unmap(place.base, place.mapped) };
+            unsafe { self.unmap(place.base, place.mapped) };
             return;
         }
         state.calls = state.calls.wrapping_add(1);
@@ -329,7 +341,7 @@ impl<K: Kernel> Huge<K> {
         }
         state.free.drop_old(|base, len| {
             // SAFETY: cached extents are nobody's.
-            unsafe { self.kernel.unmap(base, len).is_ok() }
+            unsafe { self.unmap(base, len) }
         });
     }
 
@@ -348,7 +360,7 @@ impl<K: Kernel> Huge<K> {
         if !state.resident_is_fine {
             state.free.drop_above(cap, |base, len| {
                 // SAFETY: cached extents are nobody's.
-                unsafe { self.kernel.unmap(base, len).is_ok() }
+                unsafe { self.unmap(base, len) }
             });
         }
     }
@@ -358,7 +370,7 @@ impl<K: Kernel> Huge<K> {
         let mut state = self.state.lock();
         state.free.drop_above(0, |base, len| {
             // SAFETY: cached extents are nobody's.
-            unsafe { self.kernel.unmap(base, len).is_ok() }
+            unsafe { self.unmap(base, len) }
         });
     }
 

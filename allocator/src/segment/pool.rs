@@ -25,6 +25,7 @@ use self::directory::Directory;
 use super::{Header, Kind, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
+use crate::probe::fire;
 use crate::sync::{AtomicU32, Ordering};
 use crate::units::{SEGMENT, SLICE, SLICES};
 
@@ -265,6 +266,7 @@ impl<K: Kernel> Pool<K> {
                     // Locked memory, say: it stays dirty and is reused as it is.
                     continue;
                 }
+                fire!("purge", address, len * SLICE);
                 (*segment).dirty &= !bits;
                 (*segment).old &= !bits;
                 state.dirty_slices -= len;
@@ -303,6 +305,7 @@ impl<K: Kernel> Pool<K> {
         // SAFETY: the segment is the pool's, and nobody has any of its slices yet.
         (state.used += unsafe { super::guard_slices(segment, state.number) });
         self.kernel.label(segment.addr(), slices * SLICE);
+        fire!("segment_new", segment.addr(), slices * SLICE);
         if let Some(node) = self.node.load(Ordering::Relaxed).checked_sub(1) {
             // Without it the memory is only farther away.
             let _ = self.kernel.bind(segment.addr(), slices * SLICE, node);

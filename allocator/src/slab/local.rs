@@ -13,9 +13,10 @@ use core::ptr::null_mut;
 use super::remote::{self, LimboQueue};
 use super::span::{carve, check_span};
 use super::{Block, CLASSES, SizeClass};
+use crate::probe::fire;
 use crate::segment::{Kind, Span, SpanList, Supply, prepare_blocks, slice_of};
 use crate::sync::Ordering;
-use crate::units::SKIPPED;
+use crate::units::{SKIPPED, SLICE};
 
 /// A listed span is rich, and preferred to carving, when more than 1/RICH of it is free.
 const RICH: usize = 8;
@@ -277,6 +278,7 @@ impl Slabs {
             (*span).capacity = class.capacity() as u16;
             super::span::describe_blocks(span, class);
             (*span).owner.store(identity, Ordering::Release);
+            fire!("span_new", slice_of(span).addr(), SLICE, class.size());
         }
         self.count(class);
     }
@@ -367,10 +369,8 @@ impl Slabs {
         }
     }
 
-    /// As [`Slabs::collect_queue`], without the look before: that misses what is pushed just now.
-    ///
     /// # Safety
-    /// As [`Slabs::collect_queue`].
+    /// As [`Slabs::collect_queue`], whose look before it takes misses what is pushed just now.
     #[inline(never)]
     pub(crate) unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
         let mut span = queue.take_all();

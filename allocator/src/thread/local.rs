@@ -6,9 +6,11 @@ use core::ptr::null_mut;
 use super::global::GLOBAL;
 use super::tls::Tls;
 use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
-use crate::segment::{Kind, Run, Span, Supply};
+use crate::probe::fire;
+use crate::segment::{Kind, Run, Span, Supply, slice_of};
 use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
 use crate::sync::Ordering;
+use crate::units::SLICE;
 use crate::{fatal, huge, slab};
 
 /// Empty slices a heap keeps for its next span.
@@ -79,6 +81,7 @@ impl Supply for Supplies<'_> {
     }
 
     unsafe fn give_back(&mut self, span: *mut Span, len: usize) {
+        fire!("span_free", slice_of(span).addr(), len * SLICE);
         // SAFETY: the caller's promise; a spare's record says that nobody owns it, so that a stray
         // free cannot match this heap.
         unsafe {
@@ -223,6 +226,7 @@ impl ThreadHeap {
     /// A block of a slab class, when the bin is empty; null when memory is exhausted.
     pub(crate) fn allocate_slab(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
         self.slow_call();
+        fire!("refill", class.size(), core::ptr::from_mut(self).addr());
         let (slabs, _, queue, _, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap, and the bin is empty.
         unsafe {

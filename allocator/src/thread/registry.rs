@@ -10,7 +10,8 @@ use super::local::ThreadHeap;
 use crate::bitmap;
 use crate::lock::Lock;
 use crate::os;
-use crate::segment::Span;
+use crate::probe::fire;
+use crate::segment::{Span, slice_of};
 use crate::slab::{self, LimboQueue};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
@@ -88,6 +89,7 @@ impl Registry {
             }
             if !heap.is_null() {
                 (*heap).thread = thread;
+                fire!("heap_obtain", heap.addr(), thread as usize);
             }
         }
         heap
@@ -192,6 +194,7 @@ impl Registry {
             // could pass the flag's store: then neither side would see the other.
             (*heap).take_queues();
             (*heap).give_up_spares();
+            fire!("heap_park", heap.addr(), (*heap).thread as usize);
         }
     }
 
@@ -223,6 +226,7 @@ impl Registry {
                 (*heap).collect_queues();
                 let span = take(&mut *heap);
                 if !span.is_null() {
+                    fire!("span_adopt", slice_of(span).addr(), heap.addr());
                     return span;
                 }
                 heap = (*heap).next_parked;

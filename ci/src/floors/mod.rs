@@ -39,8 +39,8 @@ const CRATES: &[(&str, &[&str])] = &[
 const MODULES: &[&[&str]] = &[
     // Bytes, pages and slices as constants and types that refuse to mix.
     &["units"],
-    // The one switch between core atomics and loom's.
-    &["sync"],
+    // The one switch between core atomics and loom's; what tracers find on slow paths.
+    &["sync", "probe"],
     // The kernel: memory, futexes, one line to standard error.
     &["os"],
     // What everything above needs from the kernel: a lock, settings, counters, the one way to die.
