@@ -2,7 +2,7 @@
 //!
 //! | strategy | file | which block | cost of a search |
 //! |---|---|---|---|
-//! | first fit | `first_fit.rs` | the lowest address that fits | three cache lines of index, then one 4 KiB slice |
+//! | first fit | `first_fit.rs` | the lowest address that fits | a few cache lines of index, then one slice of 1 KiB |
 //! | first fit, LIFO | `lifo.rs` | the one freed last that fits | at most 64 blocks and 25 list heads |
 //! | next fit | `next_fit.rs` | the next address behind the last one used | as first fit |
 //! | best fit | `best_fit.rs` | the smallest that fits | O(1) below 1 KiB, else O(log n) |
