@@ -60,8 +60,8 @@ done
 if [[ -n $locks ]]; then
   echo "measuring locks" >&2
   read -ra names <<< "$locks"
-  command=(run "${names[@]}" -a 'ours,ours?mode=classic&lock=global'
-    -a 'ours?mode=classic&lock=arena,ours?mode=classic&lock=global&cache=on'
+  command=(run "${names[@]}" -a ours -a 'ours?mode=classic&lock=global'
+    -a 'ours?mode=classic&lock=arena' -a 'ours?mode=classic&lock=global&cache=on'
     -a 'ours?mode=classic&lock=arena&cache=on' --pass throughput --runs 3 --scale 0.1 --quiet)
   {
     printf '### Locks\n\n    bench-cli'
