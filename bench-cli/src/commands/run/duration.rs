@@ -26,7 +26,7 @@ pub(super) struct Trial<'a> {
 
 /// A run this close to the target tells how much work makes the whole of it.
 const NEAR: f64 = 0.3;
-/// What a run says of one so many times as long.
+/// A short run says nothing of one more than so many times as long.
 const MOST_GROWTH: f64 = 30.0;
 /// A workload that takes no time at any length is not tried for ever.
 const TRIALS: usize = 8;
