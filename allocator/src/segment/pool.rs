@@ -19,10 +19,10 @@ mod directory;
 mod scarce;
 mod view;
 
-use core::ptr;
+use core::{iter, ptr};
 
 use self::directory::Directory;
-use super::{Header, Kind, NOBODY, Span, slice_of};
+use super::{Header, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
 use crate::probe::fire;
@@ -172,15 +172,37 @@ impl<K: Kernel> Pool<K> {
         })
     }
 
+    /// Fills `batch` with runs of one slice, as far as there are any; how many there were.
+    pub(crate) fn allocate_each(&self, batch: &mut [*mut Span]) -> usize {
+        let mut state = self.state.lock();
+        let mut count = 0;
+        for (slot, run) in batch.iter_mut().zip(iter::from_fn(|| state.find(1))) {
+            *slot = run.head;
+            count += 1;
+        }
+        count
+    }
+
     /// Takes a run back.
     ///
     /// # Safety
-    /// The run came from this pool, nobody uses it any more, and its records say so: their kind is
-    /// free and their owner [`NOBODY`].
+    /// As [`Pool::release_each`].
     pub(crate) unsafe fn release(&self, head: *mut Span, len: usize) {
-        let mut state = self.state.lock();
         // SAFETY: the caller's promise.
-        unsafe { state.put_back(head, len) };
+        unsafe { self.release_each(&[head], len) };
+    }
+
+    /// Takes runs of `len` slices each back.
+    ///
+    /// # Safety
+    /// The runs came from this pool, nobody uses them any more, and their records say so: their kind
+    /// is free and their owner [`NOBODY`].
+    pub(crate) unsafe fn release_each(&self, heads: &[*mut Span], len: usize) {
+        let mut state = self.state.lock();
+        for &head in heads {
+            // SAFETY: the caller's promise.
+            unsafe { state.put_back(head, len) };
+        }
         self.maintain(&mut state);
     }
 
@@ -343,28 +365,6 @@ impl<K: Kernel> Pool<K> {
         }
     }
 
-    /// Calls `visit` with the first record of each span in use; the pool is locked meanwhile.
-    pub(crate) fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
-        let state = self.state.lock();
-        for segment in state.segments() {
-            // SAFETY: headers belong to the pool, and its lock is held.
-            let (free, slices) = unsafe { ((*segment).free, (*segment).slices as usize) };
-            let mut slice = 1;
-            while slice < slices {
-                let head = segment.cast::<Span>().wrapping_add(slice);
-                slice += 1;
-                if (free >> (slice - 1)) & 1 == 0 {
-                    visit(head);
-                    // SAFETY: as above; a racing change only makes the walk look once more.
-                    let (kind, length) = unsafe { ((*head).kind, (*head).live as usize) };
-                    if kind == Kind::Bitmap {
-                        slice += length.clamp(1, SLICES) - 1;
-                    }
-                }
-            }
-        }
-    }
-
     /// Tests the invariants; the first broken one is named.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let state = self.state.lock();
@@ -459,7 +459,7 @@ impl State {
     }
 
     /// # Safety
-    /// As [`Pool::release`].
+    /// As [`Pool::release_each`], for one run.
     unsafe fn put_back(&mut self, head: *mut Span, len: usize) {
         let segment = super::header_of(slice_of(head));
         // SAFETY: the run is free from here on, so its records are the pool's.

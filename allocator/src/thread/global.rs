@@ -245,6 +245,31 @@ impl Global {
         }
     }
 
+    /// Fills `batch` with runs of one slice, as far as `node`'s pool has any; how many it had.
+    pub(super) fn spare_slices(&self, node: u32, batch: &mut [*mut Span]) -> usize {
+        self.pools.get(node as usize * 2).map_or(0, |pool| pool.allocate_each(batch))
+    }
+
+    /// Takes runs of one slice back into the pools of their segments.
+    ///
+    /// # Safety
+    /// As [`Global::give_back`], for each of them.
+    pub(super) unsafe fn give_back_each(&self, heads: &[*mut Span]) {
+        // SAFETY: the runs' segments are mapped, and the number in their headers does not change.
+        let pool_of = |head: *mut Span| unsafe { (*header_of(slice_of(head))).pool };
+        let mut rest = heads;
+        while let Some(&first) = rest.first() {
+            let number = pool_of(first);
+            let same = rest.iter().take_while(|&&head| pool_of(head) == number).count();
+            let (these, others) = rest.split_at_checked(same).unwrap_or((rest, &[]));
+            if let Some(pool) = self.pools.get(number as usize) {
+                // SAFETY: the caller's promise.
+                unsafe { pool.release_each(these, 1) };
+            }
+            rest = others;
+        }
+    }
+
     /// Gives back what time has made due, and tells the time in milliseconds. Called on slow paths;
     /// cheap when nothing is due.
     pub(super) fn tick(&self) -> u64 {

@@ -36,7 +36,7 @@ pub(crate) fn attach(tls: Tls) -> *mut ThreadHeap {
     if heap.is_null() {
         return null_mut();
     }
-    if GLOBAL.registry().created() >= 2 && !SECOND.swap(true, Ordering::Relaxed) {
+    if GLOBAL.registry().heaps() >= 2 && !SECOND.swap(true, Ordering::Relaxed) {
         GLOBAL.discover_nodes();
     }
     // SAFETY: the heap is this thread's now.

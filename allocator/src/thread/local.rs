@@ -4,6 +4,7 @@
 use core::ptr::null_mut;
 
 use super::global::GLOBAL;
+use super::spares::Spares;
 use super::tls::Tls;
 use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
 use crate::probe::fire;
@@ -13,8 +14,6 @@ use crate::sync::Ordering;
 use crate::units::SLICE;
 use crate::{fatal, huge, slab};
 
-/// Empty slices a heap keeps for its next span.
-const SPARES: usize = 8;
 /// Slow calls between two sendings of what was freed for others.
 const FLUSH_EVERY: u32 = 16;
 /// Slow calls between two looks at the clock.
@@ -50,8 +49,7 @@ pub(crate) struct ThreadHeap {
 /// What is not about blocks.
 #[derive(Debug)]
 pub(super) struct Upkeep {
-    spares: [*mut Span; SPARES],
-    spare_count: usize,
+    pub(super) spares: Spares,
     pub(super) node: u32,
     slow_calls: u32,
     quick_calls: u32,
@@ -69,12 +67,11 @@ struct Supplies<'a> {
 
 impl Supply for Supplies<'_> {
     fn slices(&mut self, len: usize, large: bool) -> Option<Run> {
-        if len == 1
-            && let Some(count) = self.upkeep.spare_count.checked_sub(1)
-            && let Some(&head) = self.upkeep.spares.get(count)
-        {
-            self.upkeep.spare_count = count;
-            return Some(Run { head, zeroed: false });
+        if len == 1 {
+            let head = self.upkeep.spares.take(self.upkeep.node);
+            if !head.is_null() {
+                return Some(Run { head, zeroed: false });
+            }
         }
         GLOBAL.tick();
         GLOBAL.slices(self.upkeep.node, len, large)
@@ -87,14 +84,11 @@ impl Supply for Supplies<'_> {
         unsafe {
             (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
             (*span).kind = Kind::Free;
-            if len == 1
-                && let Some(slot) = self.upkeep.spares.get_mut(self.upkeep.spare_count)
-            {
-                *slot = span;
-                self.upkeep.spare_count += 1;
-                return;
+            if len == 1 {
+                self.upkeep.spares.keep(span);
+            } else {
+                GLOBAL.give_back(span, len);
             }
-            GLOBAL.give_back(span, len);
         }
     }
 
@@ -348,7 +342,7 @@ impl ThreadHeap {
             }
             self.collect();
         }
-        self.give_up_spares();
+        self.upkeep.spares.clear();
     }
 
     /// Frees what waits in the quarantine, as another thread would: that works for any span.
@@ -360,17 +354,6 @@ impl ThreadHeap {
             (*heap).quarantine.empty(|block| {
                 free_elsewhere(block, crate::segment::record_of(block), heap);
             });
-        }
-    }
-
-    /// Gives the empty slices back.
-    pub(super) fn give_up_spares(&mut self) {
-        while let Some(count) = self.upkeep.spare_count.checked_sub(1) {
-            self.upkeep.spare_count = count;
-            if let Some(&span) = self.upkeep.spares.get(count) {
-                // SAFETY: spares are nobody's.
-                unsafe { GLOBAL.give_back(span, 1) };
-            }
         }
     }
 

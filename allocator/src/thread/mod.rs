@@ -18,6 +18,7 @@ mod purger;
 #[cfg(feature = "hardened")]
 mod quarantine;
 mod registry;
+mod spares;
 mod tls;
 
 pub(crate) use global::GLOBAL;

@@ -33,6 +33,8 @@ pub(crate) struct Registry {
     all: AtomicPtr<ThreadHeap>,
     /// Number of parked heaps, to look before locking.
     parked: AtomicUsize,
+    /// Number of heaps ever created; written under the lock.
+    created: AtomicUsize,
     /// The process that created the heaps, or was told of its fork.
     process: AtomicU32,
     state: Lock<State>,
@@ -41,7 +43,6 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct State {
     parked: *mut ThreadHeap,
-    created: usize,
     /// Where the search for vanished threads goes on.
     looked_at: *mut ThreadHeap,
     /// Unused metadata: next byte and end.
@@ -57,10 +58,10 @@ impl Registry {
         Registry {
             all: AtomicPtr::new(null_mut()),
             parked: AtomicUsize::new(0),
+            created: AtomicUsize::new(0),
             process: AtomicU32::new(0),
             state: Lock::new(State {
                 parked: null_mut(),
-                created: 0,
                 looked_at: null_mut(),
                 free: null_mut(),
                 left: 0,
@@ -128,13 +129,13 @@ impl Registry {
             }
             (state.free, state.left) = (memory, METADATA);
         }
-        if state.created == 0 {
+        if self.heaps() == 0 {
             self.process.store(os::process_id(), Ordering::Relaxed);
         }
         let heap = state.free.cast::<ThreadHeap>();
         state.free = state.free.wrapping_add(size);
         state.left -= size;
-        state.created += 1;
+        self.created.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the place is zeroed, ours alone, and never unmapped.
         unsafe {
             ThreadHeap::create(heap);
@@ -145,8 +146,8 @@ impl Registry {
     }
 
     /// Number of heaps ever created.
-    pub(super) fn created(&self) -> usize {
-        self.state.lock().created
+    pub(super) fn heaps(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
     }
 
     /// In a forked child: freezes all heaps but `mine`.
@@ -193,7 +194,7 @@ impl Registry {
             // Whatever was queued before the flag was seen is collected now. Not after a look, which
             // could pass the flag's store: then neither side would see the other.
             (*heap).take_queues();
-            (*heap).give_up_spares();
+            (*heap).upkeep.spares.clear();
             fire!("heap_park", heap.addr(), (*heap).thread as usize);
         }
     }
@@ -205,7 +206,7 @@ impl Registry {
         unsafe {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
-                (*heap).give_up_spares();
+                (*heap).upkeep.spares.clear();
             }
         }
     }

@@ -1,0 +1,84 @@
+//! Empty slices that a heap keeps for its next slabs, and their way to and from the pool.
+//!
+//! A program that allocates and frees in phases passes slices to and fro. Each passage takes the pool's
+//! lock, for which threads wait, and what one thread gives back another gets, whose processor then
+//! fetches it line by line. So a heap keeps the slices it used last and, once it gave some back, passes
+//! several at a time. Two threads on two processors that each allocate and free 15,000 objects of 64
+//! bytes by turns (30 slices): 8.3 ns a pair with 8 slices kept and one passed at a time, 7.1 with four at
+//! a time, 5.6 with 32 kept and eight at a time, at the same peak of resident memory
+//! (`bench-cli run threadtest`: 0.73 of the time).
+
+use core::ptr::{self, null_mut};
+
+use super::global::GLOBAL;
+use crate::segment::Span;
+
+/// Slices kept at most while there are few heaps, and always allowed.
+const KEPT: usize = 32;
+const ALLOWED: usize = 8;
+/// Slices that all heaps together keep, as far as each may keep more than it is always allowed.
+const KEPT_BY_ALL: usize = 128;
+/// Slices that travel at once.
+const BATCH: usize = 8;
+
+/// The spare slices of one heap, oldest first. Nobody owns them, and their records say so.
+#[derive(Debug)]
+pub(super) struct Spares {
+    slices: [*mut Span; KEPT],
+    count: usize,
+    /// Whether this heap ever had too many.
+    overflowed: bool,
+}
+
+impl Spares {
+    /// The slice that was kept last; null if there is none and `node`'s pool has no batch.
+    pub(super) fn take(&mut self, node: u32) -> *mut Span {
+        if self.count == 0 && self.overflowed {
+            let batch = self.slices.get_mut(..BATCH).unwrap_or_default();
+            self.count = GLOBAL.spare_slices(node, batch);
+        }
+        let Some(last) = self.count.checked_sub(1) else { return null_mut() };
+        self.count = last;
+        self.slices.get(last).map_or(null_mut(), |&slice| slice)
+    }
+
+    /// Keeps an empty slice; what was kept longest may leave.
+    ///
+    /// # Safety
+    /// The slice came from the pools as a run of one, and nobody owns it.
+    pub(super) unsafe fn keep(&mut self, slice: *mut Span) {
+        let most = (KEPT_BY_ALL / GLOBAL.registry().heaps().max(1)).clamp(ALLOWED, KEPT);
+        if self.count >= most {
+            self.overflowed = true;
+            // SAFETY: spares are nobody's.
+            unsafe { self.give_back(BATCH) };
+        }
+        if let Some(slot) = self.slices.get_mut(self.count) {
+            *slot = slice;
+            self.count += 1;
+        }
+    }
+
+    /// Gives all of them back.
+    pub(super) fn clear(&mut self) {
+        self.overflowed = false;
+        // SAFETY: spares are nobody's.
+        unsafe { self.give_back(self.count) };
+    }
+
+    /// Gives the `count` oldest back.
+    ///
+    /// # Safety
+    /// So many are kept.
+    unsafe fn give_back(&mut self, count: usize) {
+        let Some(rest) = self.count.checked_sub(count) else { return };
+        if let Some(oldest) = self.slices.get(..count) {
+            // SAFETY: spares came from the pools, one slice each, and are nobody's.
+            unsafe { GLOBAL.give_back_each(oldest) };
+        }
+        let slices = self.slices.as_mut_ptr();
+        // SAFETY: both ranges lie within the first `self.count` slices.
+        unsafe { ptr::copy(slices.add(count), slices, rest) };
+        self.count = rest;
+    }
+}
