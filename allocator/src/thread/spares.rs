@@ -82,3 +82,40 @@ impl Spares {
         self.count = rest;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_no_slice_is_lost_or_given_twice() {
+        GLOBAL.ensure_ready();
+        let mut spares = Spares { slices: [null_mut(); KEPT], count: 0, overflowed: false };
+        assert!(spares.take(0).is_null(), "nothing is fetched before something was given back");
+        let slices: Vec<_> =
+            (0..3 * KEPT).map(|_| GLOBAL.slices(0, 1, false).expect("memory").head).collect();
+        for &slice in &slices {
+            // SAFETY: fresh runs of one slice, which nobody owns.
+            unsafe { spares.keep(slice) };
+            assert!((1..=KEPT).contains(&spares.count));
+        }
+        let last = slices.last().copied().expect("not empty");
+        assert_eq!(spares.take(0), last, "the slice used last comes first");
+        // More than were kept come from the pool, unless another test has them all.
+        let kept = spares.count;
+        let taken: Vec<_> =
+            (0..2 * KEPT).map(|_| spares.take(0)).take_while(|slice| !slice.is_null()).collect();
+        assert!(taken.len() >= kept);
+        assert_eq!(taken.iter().chain([&last]).collect::<HashSet<_>>().len(), taken.len() + 1);
+        for slice in taken.into_iter().chain([last]) {
+            // SAFETY: as above.
+            unsafe { spares.keep(slice) };
+        }
+        spares.clear();
+        assert_eq!((spares.count, spares.overflowed), (0, false));
+        assert!(GLOBAL.used_pools().all(|pool| pool.check().is_ok()));
+    }
+}
