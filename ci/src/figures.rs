@@ -15,8 +15,8 @@ use serde::Deserialize;
 use crate::Report;
 
 /// The allocator the table is about, and the one that memory is compared with.
-const OURS: &str = "ours";
-const SYSTEM: &str = "system";
+pub(crate) const OURS: &str = "ours";
+pub(crate) const SYSTEM: &str = "system";
 
 #[derive(Debug, Deserialize)]
 struct Run {
@@ -30,8 +30,9 @@ struct Run {
     peak_rss_bytes: Option<u64>,
 }
 
+/// What is read of a run's manifest.
 #[derive(Debug, Deserialize)]
-struct Manifest {
+pub(crate) struct Manifest {
     started_utc: String,
     machine: Machine,
 }
@@ -44,8 +45,9 @@ struct Machine {
     kernel: String,
 }
 
+/// What `ci/peers` says of the allocators it built.
 #[derive(Debug, Deserialize)]
-struct Peers {
+pub(crate) struct Peers {
     peers: Vec<Peer>,
 }
 
@@ -73,17 +75,26 @@ pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
     let text = std::fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))?;
     let rows = rows(&text).with_context(|| format!("in {}", file.display()))?;
-    let file = directory.join("manifest.json");
-    let manifest: Manifest = std::fs::read_to_string(&file)
+    let mut page = head(&json::<Manifest>(&directory.join("manifest.json"))?, command);
+    tables(&rows, &mut page);
+    append_peers(&json(Path::new(peers))?, &mut page);
+    Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
+}
+
+/// Reads what a run or `ci/peers` wrote.
+///
+/// # Errors
+/// A file that is missing or holds something else, with its name.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> anyhow::Result<T> {
+    std::fs::read_to_string(file)
         .map_err(anyhow::Error::from)
         .and_then(|text| Ok(serde_json::from_str(&text)?))
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    let mut page = head(&manifest, command);
-    tables(&rows, &mut page);
-    let text = std::fs::read_to_string(peers)
-        .with_context(|| format!("cannot read {peers}: run ci/peers first"))?;
-    append_peers(&serde_json::from_str(&text).context((*peers).to_owned())?, &mut page);
-    Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
+        .with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// The name of an allocator in a table: a library given by its path has its file's name.
+pub(crate) fn short_name(allocator: &str) -> &str {
+    allocator.trim_start_matches("lib").trim_end_matches(".so")
 }
 
 fn rows(text: &str) -> anyhow::Result<Rows> {
@@ -99,8 +110,7 @@ fn rows(text: &str) -> anyhow::Result<Rows> {
         if !order.contains(&row) {
             order.push(row.clone());
         }
-        // A library given by its path has its file's name.
-        let name = run.allocator.trim_start_matches("lib").trim_end_matches(".so").to_owned();
+        let name = short_name(&run.allocator).to_owned();
         let (times, bytes) = samples.entry((row, name)).or_default();
         times.push(2.0 * elapsed as f64 / operations as f64);
         bytes.push(run.peak_rss_bytes.unwrap_or_default() as f64 / f64::from(1 << 20));
@@ -118,7 +128,7 @@ fn rows(text: &str) -> anyhow::Result<Rows> {
         .collect())
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
@@ -127,18 +137,28 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn head(manifest: &Manifest, command: &str) -> String {
-    let Machine { processor, processors, memory_bytes, kernel } = &manifest.machine;
-    let day = manifest.started_utc.get(..10).unwrap_or(&manifest.started_utc);
-    // The release of a kernel may carry its builder's name.
-    let release: String = kernel.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     format!(
-        "# Ours beside the others\n\nWritten by `{command}` on {day}: {processors} processors \
-         ({processor}), {} GiB, Linux {}. Every figure is a median over the rounds; those of all \
-         allocators are interleaved. With RUNS below 9 or LENGTH below 1s this is a quick look, in which \
-         a tenth more or less means nothing.\n\n",
-        memory_bytes >> 30,
-        release.trim_end_matches('.'),
+        "# Ours beside the others\n\nWritten by `{command}` on {}. Every figure is a median over the \
+         rounds; those of all allocators are interleaved. With RUNS below 9 or LENGTH below 1s this is \
+         a quick look, in which a tenth more or less means nothing.\n\n",
+        manifest.day_and_machine()
     )
+}
+
+impl Manifest {
+    /// As in `2026-11-26: 2 processors (name), 23 GiB, Linux 6.18.44`.
+    pub(crate) fn day_and_machine(&self) -> String {
+        let Machine { processor, processors, memory_bytes, kernel } = &self.machine;
+        let day = self.started_utc.get(..10).unwrap_or(&self.started_utc);
+        // The release of a kernel may carry its builder's name.
+        let release: String =
+            kernel.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        format!(
+            "{day}: {processors} processors ({processor}), {} GiB, Linux {}",
+            memory_bytes >> 30,
+            release.trim_end_matches('.'),
+        )
+    }
 }
 
 fn tables(rows: &Rows, page: &mut String) {
@@ -219,7 +239,7 @@ fn table(
 }
 
 /// Three significant digits.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -227,7 +247,7 @@ fn short(value: f64) -> String {
     }
 }
 
-fn append_peers(peers: &Peers, page: &mut String) {
+pub(crate) fn append_peers(peers: &Peers, page: &mut String) {
     page.push_str(
         "## The others\n\nBuilt by `ci/peers` from the sources in their Rust crates.\n\n",
     );

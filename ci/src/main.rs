@@ -5,6 +5,7 @@
 //! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
 //! - `valgrind`: programs on our library under memcheck and helgrind.
 //! - `figures`: the tables of docs/figures.md from what a run left (see `ci/figures.sh`).
+//! - `programs`: the tables of docs/programs.md from what its runs left (see `ci/programs.sh`).
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
 //! `file:line: what is wrong`, and ends with 0 (sound), 1 (findings) or 2 (could not be made).
@@ -21,14 +22,15 @@ mod figures;
 mod floors;
 mod instructions;
 mod lexer;
-
+mod programs;
 mod tidy;
 mod tools;
 mod tree;
 mod valgrind;
 
 const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
-    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER PEERS.json COMMAND";
+    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER PEERS.json COMMAND | \
+    programs FOLDER PEERS.json COMMAND";
 
 /// One thing that is wrong, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Some((&"valgrind", options)) => valgrind::check(&root, options),
         Some((&"instructions", options)) => instructions::check(&root, options),
         Some((&"figures", options)) => figures::write(options),
+        Some((&"programs", options)) => programs::write(options),
         _ => anyhow::bail!("{USAGE}"),
     });
     match outcome {
