@@ -65,7 +65,7 @@ python='python3 -c "import platform; print(platform.python_version())"'
 program python-objects 'python3, objects' python3 "$python" 'python3 ci/programs/objects.py'
 program python-strings 'python3, strings' python3 "$python" 'python3 ci/programs/strings.py'
 program python-dicts 'python3, dictionaries and JSON' python3 "$python" 'python3 ci/programs/dicts.py'
-program python-malloc 'the same, all objects by malloc' python3 "$python" \
+program python-malloc 'python3, dictionaries, every object by malloc' python3 "$python" \
   'env PYTHONMALLOC=malloc python3 ci/programs/dicts.py'
 program gcc 'gcc -O1, one large file' gcc 'gcc -dumpfullversion' "gcc -O1 -S -o /dev/null $folder/large.c"
 program sqlite3 'sqlite3, indexes and sorts' sqlite3 "sqlite3 --version | cut -d' ' -f1" \
