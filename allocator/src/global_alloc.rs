@@ -14,8 +14,11 @@ use crate::units::MIN_ALIGN;
 /// assert_eq!(vec![1, 2, 3].iter().sum::<i32>(), 6);
 /// ```
 ///
-/// Layouts known at compile time fold: `Box::new(0u64)` allocates in eight instructions. It uses
-/// `mmap` alone, since the break belongs to libc's own malloc, which stays in use for C code.
+/// Layouts known at compile time fold in optimised builds: `Box::new(0u64)` allocates in 8 instructions and
+/// is freed in 20, returns included; `cargo ci instructions` counts them. A free saves one by its
+/// layout, the test for alignments from 4 MiB on; hardened builds compare the layout with what was
+/// asked for. It uses `mmap` alone, since the break belongs to libc's own malloc, which stays in use
+/// for C code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocator;
 
@@ -32,9 +35,9 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     #[inline]
-    unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { heap::deallocate(block) }
+        unsafe { heap::deallocate_layout(block, layout.align(), layout.size()) }
     }
 
     #[inline]

@@ -5,6 +5,9 @@
 //! preloaded; the instructions of the library that ran in (nearly) every call are its fast path.
 //! Their number must not exceed [`PATHS`], and none of them may lock the bus or call.
 //!
+//! The same for the Rust face: `allocator/examples/constant_layouts.rs` allocates and frees by layouts that
+//! the compiler knows, and what it inlined of the allocator is counted against [`LAYOUTS`].
+//!
 //! Exact and repeatable: callgrind counts executions, the disassembly names them. The same by
 //! hand: `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
@@ -23,7 +26,10 @@ use crate::{Finding, Report};
 const PATHS: [(&str, &str, usize); 2] =
     [("malloc", "probe_malloc", 12), ("free", "probe_free", 21)];
 
-/// Objects allocated, then freed, and how often: so that slow paths are rare but do occur.
+/// The functions of the Rust example, and how many instructions one call may take, with its return.
+const LAYOUTS: [(&str, usize); 2] = [("alloc_64", 8), ("dealloc_64", 20)];
+
+/// Objects allocated, then freed, and how often (in the example, too): so that slow paths are rare but do occur.
 const BATCH: u64 = 100;
 const ROUNDS: u64 = 2000;
 
@@ -54,7 +60,10 @@ pub(crate) fn check(root: &Path, options: &[&str]) -> anyhow::Result<Report> {
     let show = options.contains(&"--show");
     let library = tools::library(root, options)?;
     let scratch = Scratch::new("instructions")?;
-    let (summary, findings) = count_all(&library, &scratch, show)?;
+    let (mut summary, mut findings) = count_all(&library, &scratch, show)?;
+    let (layouts, wrong) = count_layouts(root, &scratch, show)?;
+    summary.push_str(&layouts);
+    findings.extend(wrong);
     Ok(Report { summary: format!("instructions: {summary}"), findings })
 }
 
@@ -67,20 +76,48 @@ fn count_all(
     let names = disassemble(library)?;
     let (mut summary, mut findings) = (Vec::new(), Vec::new());
     for (name, function, limit) in PATHS {
-        let executed = run(&probe, function, library, &folder.join(&format!("{name}.out")))?;
+        let mut command = Command::new("valgrind");
+        command.env("LD_PRELOAD", library);
+        let out = folder.join(&format!("{name}.out"));
+        let executed = run(command, &probe, function, library, &out)?;
         let path = fast_path(&executed, BATCH * ROUNDS, &names);
         ensure!(!path.is_empty(), "no call of {name} was served by {}", library.display());
-        if show {
-            for (address, text) in &path {
-                eprintln!("  {name} {address:#8x}  {text}");
-            }
-        }
+        print(name, &path, show);
         summary.push(format!("{name} {} (at most {limit})", path.len()));
         findings.extend(judge(name, &path, limit).into_iter().map(|what| {
             Finding::new(library.file_name().map(PathBuf::from).unwrap_or_default(), 0, what)
         }));
     }
     Ok((summary.join(", "), findings))
+}
+
+/// Counts what an optimised Rust program executes whose layouts are constants.
+fn count_layouts(
+    root: &Path,
+    folder: &Scratch,
+    show: bool,
+) -> anyhow::Result<(String, Vec<Finding>)> {
+    let source = Path::new("allocator/examples/constant_layouts.rs");
+    let program = tools::example(root, "allocator", "constant_layouts")?;
+    let names = disassemble(&program)?;
+    let (mut summary, mut findings) = (String::new(), Vec::new());
+    for (name, limit) in LAYOUTS {
+        let out = folder.join(&format!("{name}.out"));
+        let executed = run(Command::new("valgrind"), &program, name, &program, &out)?;
+        let path = fast_path(&executed, BATCH * ROUNDS, &names);
+        ensure!(!path.is_empty(), "{} did not call {name}", source.display());
+        print(name, &path, show);
+        summary.push_str(&format!(", {name} {} (at most {limit})", path.len()));
+        let wrong = judge(name, &path, limit);
+        findings.extend(wrong.into_iter().map(|what| Finding::new(source, 0, what)));
+    }
+    Ok((summary, findings))
+}
+
+fn print(name: &str, path: &[(u64, String)], show: bool) {
+    for (address, text) in path.iter().filter(|_| show) {
+        eprintln!("  {name} {address:#8x}  {text}");
+    }
 }
 
 /// What is wrong with a fast path.
@@ -113,16 +150,16 @@ fn build_probe(folder: &Scratch) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// Runs the probe under callgrind; address in `library` -> executions while in `function`.
+/// Runs `probe` under callgrind, by the `command` that starts valgrind; address in `object` ->
+/// executions while in `function`.
 fn run(
+    mut command: Command,
     probe: &Path,
     function: &str,
-    library: &Path,
+    object: &Path,
     out: &Path,
 ) -> anyhow::Result<BTreeMap<u64, u64>> {
-    let mut command = Command::new("valgrind");
     command
-        .env("LD_PRELOAD", library)
         .env_remove("ALLOCATOR_OPTIONS")
         .args(["--tool=callgrind", "--dump-instr=yes", "--compress-strings=no"])
         .args(["--compress-pos=no", &format!("--toggle-collect={function}")])
@@ -130,7 +167,7 @@ fn run(
         .arg(probe);
     tools::output(&mut command)?;
     let profile = fs::read_to_string(out).context("failed to read what callgrind wrote")?;
-    Ok(executions(&profile, &library.display().to_string()))
+    Ok(executions(&profile, &object.display().to_string()))
 }
 
 /// Reads callgrind's format: which addresses of the object `library` ran how often.

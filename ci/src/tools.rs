@@ -26,6 +26,22 @@ pub(crate) fn library(root: &Path, options: &[&str]) -> anyhow::Result<PathBuf> 
     fs::canonicalize(&path).with_context(|| format!("failed to find library {}", path.display()))
 }
 
+/// The program that an example is, optimised.
+///
+/// # Errors
+/// An example that does not build.
+pub(crate) fn example(root: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["build", "--quiet", "--release", "--package", package]);
+    let said = output(command.args(["--example", name, "--message-format", "json"]))?;
+    let mut built = said.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_it = message["target"]["name"] == name;
+        message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+    });
+    built.next_back().with_context(|| format!("cargo does not say where example {name} is"))
+}
+
 /// A C compiler, from `CC` or as `cc`.
 pub(crate) fn compiler() -> Command {
     Command::new(env::var_os("CC").unwrap_or_else(|| OsString::from("cc")))

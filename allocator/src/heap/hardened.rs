@@ -305,6 +305,15 @@ pub unsafe fn deallocate_aligned(block: *mut u8, align: usize, size: usize) {
     unsafe { judge(block, |asked| asked == size && aligned) }
 }
 
+/// See [`routing::deallocate_layout`].
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn deallocate_layout(block: *mut u8, align: usize, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { deallocate_aligned(block, align, size) }
+}
+
 /// Frees `block` if nothing is wrong with it and `fits` its size.
 ///
 /// # Safety

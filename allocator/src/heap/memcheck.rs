@@ -80,6 +80,15 @@ pub unsafe fn deallocate(block: *mut u8) {
     unwatched(|| unsafe { routing::deallocate(block) });
 }
 
+/// See [`routing::deallocate_layout`].
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn deallocate_layout(block: *mut u8, _align: usize, _size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { deallocate(block) }
+}
+
 /// See [`routing::reallocate`]. Always a new object, so that whoever keeps the old address is found.
 ///
 /// # Safety

@@ -28,30 +28,30 @@ mod sized;
 mod sound;
 
 #[cfg(feature = "hardened")]
-pub(crate) use hardened::allocate_known;
-#[cfg(feature = "hardened")]
 pub use hardened::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
     allocate_unready, allocate_zeroed, deallocate, deallocate_aligned, deallocate_known,
     deallocate_sized, reallocate, usable_size,
 };
+#[cfg(feature = "hardened")]
+pub(crate) use hardened::{allocate_known, deallocate_layout};
 pub use map::{SLICE_BYTES, SegmentMap, SpanMap, Use, for_each_segment};
-#[cfg(feature = "valgrind")]
-pub(crate) use memcheck::allocate_known;
 #[cfg(feature = "valgrind")]
 pub use memcheck::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
     allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
 };
+#[cfg(feature = "valgrind")]
+pub(crate) use memcheck::{allocate_known, deallocate_layout};
 pub use process::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
 pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
-#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
-pub(crate) use routing::allocate_known;
 #[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub use routing::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
     allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
 };
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
+pub(crate) use routing::{allocate_known, deallocate_layout};
 #[cfg(not(feature = "hardened"))]
 pub use sized::{deallocate_aligned, deallocate_known, deallocate_sized};
 

@@ -84,7 +84,14 @@ pub(crate) fn allocate_known(size: usize) -> *mut u8 {
     if size > MAX_SLAB {
         return allocate_unready(size);
     }
-    pop(Tls::here(), slab::SizeClass::of(size).index()).unwrap_or_else(|| allocate_unready(size))
+    let bin = Tls::here().place(slab::SizeClass::of(size).index());
+    let block = bin.first();
+    if block.is_null() {
+        return allocate_unready(size);
+    }
+    // SAFETY: a bin holds free blocks of this thread's, each with a link to the next.
+    unsafe { bin.set_first(Block::next(block)) };
+    block.cast()
 }
 
 #[inline(always)]
@@ -281,6 +288,27 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
 /// `block` is null, or came from this module, is live, and is not used any more.
 #[inline(always)]
 pub unsafe fn deallocate(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { free_block(block, true) }
+}
+
+/// As [`deallocate`], for a block that is not null and was asked for with `align`. Below 4 MiB no block
+/// lies at a multiple of that, which therefore is not asked. Nothing else can be left out: whatever its
+/// size, a block may be of classic mode or of another thread, and one that shrank in place is of
+/// the floor it came from.
+///
+/// # Safety
+/// As [`deallocate`].
+#[inline(always)]
+pub(crate) unsafe fn deallocate_layout(block: *mut u8, align: usize, _size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { free_block(block, align >= SEGMENT) }
+}
+
+/// # Safety
+/// As [`deallocate`]; without `anywhere` the block is no multiple of [`SEGMENT`].
+#[inline(always)]
+unsafe fn free_block(block: *mut u8, anywhere: bool) {
     // SAFETY: the caller's promise. A live block's record is mapped; if this thread's heap owns
     // the span, its fields and the block are this thread's.
     unsafe {
@@ -288,7 +316,7 @@ pub unsafe fn deallocate(block: *mut u8) {
         if heap.is_null() {
             return deallocate_without_heap(block);
         }
-        if block.addr() as u32 & (SEGMENT - 1) as u32 == 0 {
+        if anywhere && block.addr() as u32 & (SEGMENT - 1) as u32 == 0 {
             return deallocate_multiple_of_segment(block);
         }
         let record = record_of(block);

@@ -118,6 +118,51 @@ impl Tls {
     }
 }
 
+/// One bin of this thread's, by its place: for a class that the compiler knows the place is one
+/// addition, where `Tls::bin` and `Tls::set_bin` would each load the class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bin(Tls);
+
+#[cfg(target_arch = "x86_64")]
+impl Bin {
+    /// As [`Tls::bin`].
+    #[inline(always)]
+    pub(crate) fn first(self) -> *mut Block {
+        let block;
+        // SAFETY: reads this thread's storage, inside the bins.
+        unsafe {
+            asm!("mov {0}, qword ptr fs:[{1} + {bins}]", out(reg) block, in(reg) self.0.0,
+                 bins = const BINS, options(nostack, preserves_flags, readonly));
+        }
+        block
+    }
+
+    /// As [`Tls::set_bin`].
+    #[inline(always)]
+    pub(crate) fn set_first(self, block: *mut Block) {
+        // SAFETY: writes this thread's storage, inside the bins.
+        unsafe {
+            asm!("mov qword ptr fs:[{1} + {bins}], {0}", in(reg) block, in(reg) self.0.0,
+                 bins = const BINS, options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Bin {
+    /// As [`Tls::bin`].
+    #[inline(always)]
+    pub(crate) fn first(self) -> *mut Block {
+        self.0.bin(0)
+    }
+
+    /// As [`Tls::set_bin`].
+    #[inline(always)]
+    pub(crate) fn set_first(self, block: *mut Block) {
+        self.0.set_bin(0, block);
+    }
+}
+
 #[cfg(target_arch = "aarch64")]
 impl Tls {
     /// Loads the offset; the linker turns the load into a constant in executables.
@@ -169,6 +214,13 @@ impl Tls {
 }
 
 impl Tls {
+    /// The bin of a class, by its place.
+    #[inline(always)]
+    pub(crate) fn place(self, class: usize) -> Bin {
+        debug_assert!(class < CLASSES);
+        Bin(Tls(self.0.wrapping_add(class * size_of::<*mut Block>())))
+    }
+
     /// This thread's storage as an address.
     #[inline(always)]
     fn address(self) -> *mut u8 {
