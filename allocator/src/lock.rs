@@ -173,23 +173,6 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Takes the lock for a fork, unless this very thread holds it already. Returns whether
-    /// [`Lock::after_fork`] has something to give back.
-    pub(crate) fn before_fork(&self) -> bool {
-        if self.is_held_by_us() {
-            return false;
-        }
-        self.acquire();
-        true
-    }
-
-    /// Gives back what [`Lock::before_fork`] took; in the child the waiters are gone.
-    pub(crate) fn after_fork(&self, taken: bool) {
-        if taken {
-            self.release();
-        }
-    }
-
     /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.
     pub(crate) fn is_held_by_us(&self) -> bool {
         self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us()
@@ -273,17 +256,5 @@ mod tests {
         });
         assert_eq!(*lock.lock(), 40_000);
         assert_eq!(lock.contention().0, 40_001);
-    }
-
-    #[test]
-    fn a_fork_in_the_holder_does_not_wait_for_itself() {
-        let lock = Lock::new(());
-        let guard = lock.lock();
-        assert!(!lock.before_fork());
-        drop(guard);
-        assert!(lock.before_fork());
-        assert!(lock.try_lock().is_none());
-        lock.after_fork(true);
-        assert!(lock.try_lock().is_some());
     }
 }

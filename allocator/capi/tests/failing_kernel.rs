@@ -75,3 +75,39 @@ fn no_refusal_of_any_system_call_at_any_point_crashes_hangs_or_damages_the_heap(
     println!("{runs} runs, each with another system call refused");
     assert!(runs > 0, "the workload asks the kernel for memory");
 }
+
+/// Runs a test program with every `madvise` refused as by a kernel that does not know the advice, and sees
+/// to it that the advice was asked for.
+fn holds_without_wiped_pages(source: &str, arguments: &[&str]) {
+    if !available("strace") {
+        return;
+    }
+    let Some(program) = compile(source, &[]) else { return };
+    let log = scratch(&format!("unwiped-{source}")).join("log");
+    let inject = "inject=madvise:error=EINVAL".to_owned();
+    let options = ["-e".into(), "trace=madvise".into(), "-e".into(), inject];
+    let outcome = run(traced(&program, &log, &options).args(arguments));
+    if !outcome.status.success() && outcome.stderr.contains("ptrace") {
+        println!("skipped: strace may not trace here");
+        return;
+    }
+    outcome.expect_success(&format!("{source} where the kernel wipes no page"));
+    let text = std::fs::read_to_string(&log).expect("strace's log");
+    let refused = text.lines().any(|line| line.contains("WIPEONFORK") && line.contains("INJECTED"));
+    assert!(refused, "the kernel was asked to wipe a page, and refused");
+}
+
+#[test]
+fn where_the_kernel_wipes_no_page_both_sides_of_a_fork_in_a_threaded_process_keep_allocating() {
+    holds_without_wiped_pages("fork_threads.c", &["60"]);
+}
+
+#[test]
+fn where_the_kernel_wipes_no_page_fork_from_a_signal_handler_does_not_hang() {
+    holds_without_wiped_pages("fork_signal.c", &[]);
+}
+
+#[test]
+fn where_the_kernel_wipes_no_page_fork_handlers_of_the_programs_own_may_allocate() {
+    holds_without_wiped_pages("fork_handlers.c", &[]);
+}

@@ -16,6 +16,11 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 }
 
 #[test]
+fn fork_handlers_of_the_programs_own_may_allocate() {
+    holds("fork_handlers.c");
+}
+
+#[test]
 fn the_child_of_a_fork_without_fork_handlers_allocates() {
     holds("fork_raw.c");
 }

@@ -447,14 +447,6 @@ impl<K: Kernel> Huge<K> {
         self.state.is_held_by_us()
     }
 
-    pub(crate) fn before_fork(&self) -> bool {
-        self.state.before_fork()
-    }
-
-    pub(crate) fn after_fork(&self, taken: bool) {
-        self.state.after_fork(taken);
-    }
-
     /// In a child that was not told of its fork: forgets what is cached if that was in the middle
     /// of a change. Its address space is lost to this child.
     pub(crate) fn mend(&self) {

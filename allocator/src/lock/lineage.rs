@@ -5,6 +5,11 @@
 //! threads that do not exist there were changing. Every taking of a lock looks, for once the child
 //! has two threads nobody could say any more which holders are real.
 //!
+//! Where the kernel wipes no pages (before Linux 4.14), libc's fork handlers have to do, and children
+//! made without them are not told. While a fork is under way the word is not `TOLD` in either process,
+//! so that whoever takes a lock asks the kernel which of the two this is: handlers of the program's own
+//! may run before ours in the child, and allocate.
+//!
 //! A fork copies memory as it was at one moment: the kernel protects every page, and flushes all
 //! processors' translations, before a thread that faults goes on. So a lock that reads free protects
 //! whole state, and what is linked without a lock is whole too; only held locks need mending.
@@ -22,9 +27,11 @@ const UNTOLD: u32 = 0;
 const TOLD: u32 = 1;
 /// A thread of the child is at work; the others wait for it.
 const MENDING: u32 = 2;
+/// Without a page: added to `TOLD` for each fork that is under way.
+const FORKING: u32 = 4;
 
-/// Stands in for the page until there is one.
-static ALWAYS_TOLD: AtomicU32 = AtomicU32::new(TOLD);
+/// Stands in for the page where there is none.
+static COUNTED: AtomicU32 = AtomicU32::new(TOLD);
 
 /// Whether this process knows of its own birth.
 #[derive(Debug)]
@@ -32,38 +39,39 @@ pub(crate) struct Lineage {
     word: AtomicPtr<AtomicU32>,
     /// Called in a child that was not told. A `fn()`, or null.
     mend: AtomicPtr<()>,
+    /// Without a page: the process whose locks are sound; 0 while a thread of a child mends them.
+    process: AtomicU32,
 }
 
 impl Lineage {
     pub(crate) const fn new() -> Self {
         Lineage {
-            word: AtomicPtr::new((&raw const ALWAYS_TOLD).cast_mut()),
+            word: AtomicPtr::new((&raw const COUNTED).cast_mut()),
             mend: AtomicPtr::new(ptr::null_mut()),
+            process: AtomicU32::new(0),
         }
     }
 
-    /// From here on an untold child calls `mend` before it takes a lock. Without a page (an old
-    /// kernel, no memory) nobody is told: libc's handlers have to do (see `thread::fork`).
-    pub(crate) fn watch(&self, mend: fn()) {
+    /// From here on an untold child calls `mend` before it takes a lock. False without a page (an old
+    /// kernel, no memory): then [`before_fork`](Self::before_fork), [`in_parent`](Self::in_parent)
+    /// and [`in_child`](Self::in_child) have to be called.
+    pub(crate) fn watch(&self, mend: fn()) -> bool {
+        self.mend.store(mend as *mut (), Ordering::Relaxed);
         let page = os::map_wiped_in_children();
         if page.is_null() {
-            return;
+            self.process.store(os::process_id(), Ordering::Relaxed);
+            return false;
         }
         // SAFETY: a fresh page of ours, zeroed and never unmapped.
         unsafe { (*page).store(TOLD, Ordering::Relaxed) };
-        self.mend.store(mend as *mut (), Ordering::Relaxed);
         self.word.store(page, Ordering::Release);
+        true
     }
 
     #[inline(always)]
     fn word(&self) -> &AtomicU32 {
-        // SAFETY: `ALWAYS_TOLD` or the page, both there for ever.
+        // SAFETY: `COUNTED` or the page, both there for ever.
         unsafe { &*self.word.load(Ordering::Relaxed) }
-    }
-
-    /// Whether children find out about themselves.
-    pub(crate) fn is_watched(&self) -> bool {
-        !ptr::eq(self.word(), &ALWAYS_TOLD)
     }
 
     /// To be called before a lock is taken.
@@ -78,16 +86,59 @@ impl Lineage {
     #[inline(never)]
     fn learn(&self) {
         let word = self.word();
+        if ptr::eq(word, &COUNTED) {
+            return self.ask();
+        }
         if word.compare_exchange(UNTOLD, MENDING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            let mend = self.mend.load(Ordering::Relaxed);
-            if !mend.is_null() {
-                // SAFETY: `watch` stored a `fn()` before it stored the page.
-                unsafe { core::mem::transmute::<*mut (), fn()>(mend)() };
-            }
+            self.call_mend();
             return word.store(TOLD, Ordering::Release);
         }
         while word.load(Ordering::Acquire) == MENDING {
             core::hint::spin_loop();
         }
+    }
+
+    /// Without a page: mends if this is another process than the one that was sound.
+    fn ask(&self) {
+        let process = os::process_id();
+        loop {
+            match self.process.load(Ordering::Acquire) {
+                sound if sound == process => return,
+                0 => core::hint::spin_loop(),
+                parent => {
+                    let order = (Ordering::Acquire, Ordering::Relaxed);
+                    if self.process.compare_exchange(parent, 0, order.0, order.1).is_ok() {
+                        self.call_mend();
+                        return self.process.store(process, Ordering::Release);
+                    }
+                }
+            }
+        }
+    }
+
+    fn call_mend(&self) {
+        let mend = self.mend.load(Ordering::Relaxed);
+        if !mend.is_null() {
+            // SAFETY: `watch` stored a `fn()`.
+            unsafe { core::mem::transmute::<*mut (), fn()>(mend)() };
+        }
+    }
+
+    /// Without a page: a fork begins.
+    pub(crate) fn before_fork(&self) {
+        COUNTED.fetch_add(FORKING, Ordering::Relaxed);
+    }
+
+    /// Without a page: a fork is over.
+    pub(crate) fn in_parent(&self) {
+        // None where a handler that interrupted the fork made this process, which is told already.
+        let _ = COUNTED
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| word.checked_sub(FORKING));
+    }
+
+    /// Without a page: this is a child, of one thread as yet.
+    pub(crate) fn in_child(&self) {
+        self.ask();
+        COUNTED.store(TOLD, Ordering::Relaxed);
     }
 }

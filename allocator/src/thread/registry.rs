@@ -299,12 +299,4 @@ impl Registry {
     pub(crate) fn is_held_by_us(&self) -> bool {
         self.state.is_held_by_us()
     }
-
-    pub(super) fn before_fork(&self) -> bool {
-        self.state.before_fork()
-    }
-
-    pub(super) fn after_fork(&self, taken: bool) {
-        self.state.after_fork(taken);
-    }
 }

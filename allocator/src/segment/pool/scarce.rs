@@ -83,14 +83,6 @@ impl<K: Kernel> Pool<K> {
         }
     }
 
-    pub(crate) fn before_fork(&self) -> bool {
-        self.state.before_fork()
-    }
-
-    pub(crate) fn after_fork(&self, taken: bool) {
-        self.state.after_fork(taken);
-    }
-
     /// In a child that was not told of its fork: if a thread that does not exist here was changing
     /// the pool, counts everything anew.
     pub(crate) fn mend(&self) {
