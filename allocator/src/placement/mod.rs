@@ -27,6 +27,7 @@ mod lifo;
 mod list;
 mod next_fit;
 mod quick_fit;
+mod run_index;
 mod segregated;
 mod size_index;
 mod slab;

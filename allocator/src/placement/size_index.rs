@@ -32,7 +32,7 @@ pub(super) struct SizeIndex {
 }
 
 #[inline(always)]
-const fn priority(at: usize) -> u64 {
+pub(super) const fn priority(at: usize) -> u64 {
     let mixed = (at as u64 >> 4).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (mixed ^ (mixed >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb)
 }

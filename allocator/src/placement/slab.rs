@@ -6,16 +6,18 @@
 //! a program writes can hurt it, and a free slot holds no word of ours.
 //!
 //! Owns the tables (64 bytes per page of 4 KiB: 1/64). Cost: a slot is found by at most four bit
-//! scans; a free is a division and a bit; runs of pages are found by first fit over the page records.
+//! scans; a free is a division and a bit; runs of pages are found by best fit (see `run_index.rs`).
 //! A write past the end of an object is not seen, as no header follows it.
 //!
 //! # Invariants (tested by `check`)
 //! 1. The runs of a region lie end to end; every page of a run but the first says how far back the
 //!    first is.
 //! 2. `used` counts the set bits; a slab is in its class's list exactly while it has a free slot.
+//! 3. The index lists exactly the free runs.
 //!
 //! Source: Bonwick: The slab allocator (1994).
 
+use super::run_index::RunIndex;
 use super::slab_page::{
     CLASSES, Kind, LARGEST, NONE, PAGE, Page, SIZES, SLOTS, class_of, end_of, page, pages_of,
     slots_of,
@@ -43,6 +45,7 @@ pub struct SlabHeap<S> {
     pub(super) counters: Counters,
     /// Per class: the slab that serves next, 0 if none has a free slot.
     pub(super) heads: [usize; CLASSES],
+    pub(super) runs: RunIndex,
     pub(super) examined: u64,
     pub(super) hint: usize,
 }
@@ -161,6 +164,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
             policy,
             counters: Counters::ZERO,
             heads: [0; CLASSES],
+            runs: RunIndex::EMPTY,
             examined: 0,
             hint: 0,
         }
@@ -196,7 +200,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
         let slab = page(&region, start);
         let pages = slab.pages as usize;
         if slab.kind == Kind::Large {
-            Self::give_run(&region, start, pages);
+            self.give_run(&region, start, pages)?;
             return Ok(size);
         }
         if let Some(bits) = slab.used_bits.get_mut(slot / 64) {
@@ -210,7 +214,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
         } else if empty && !alone {
             // The last slab with free slots stays, so that a pair at the edge costs no run.
             self.unlist(&region, start);
-            Self::give_run(&region, start, pages);
+            self.give_run(&region, start, pages)?;
         }
         Ok(size)
     }
@@ -228,8 +232,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
         }
         if want < pages {
             Self::set_run(&region, start, want, Kind::Large);
-            Self::set_run(&region, start + want * PAGE, pages - want, Kind::Large);
-            Self::give_run(&region, start + want * PAGE, pages - want);
+            self.give_run(&region, start + want * PAGE, pages - want)?;
             self.counters.resized(have, want * PAGE);
         }
         Ok(true)
@@ -273,13 +276,17 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
                 listed += 1;
             }
         }
-        let mut partial = 0;
+        let (mut partial, mut free) = (0, (0, 0));
         self.each_run(&mut |_, slab| {
+            if slab.kind == Kind::Free {
+                free = (free.0 + 1, free.1 + slab.pages as usize);
+            }
             let size = SIZES.get(slab.class as usize).copied().unwrap_or(LARGEST);
             partial +=
                 usize::from(slab.kind == Kind::Slab && (slab.used as usize) < slots_of(size));
         })?;
         let sound = listed == partial
+            && self.runs.check(&self.ground)? == free
             && slack <= totals.committed / 8 + PAGE
             && totals.live_blocks == self.counters.live_blocks
             && totals.live_bytes == self.counters.live_bytes
@@ -320,24 +327,25 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
                 };
                 if used == 0 {
                     self.unlist(&region, at);
-                    Self::give_run(&region, at, pages);
+                    self.give_run(&region, at, pages)?;
                 }
                 at = next;
             }
         }
         for index in (1..self.ground.regions.len()).rev() {
             let Some(&region) = self.ground.regions.get(index) else { continue };
-            let head = page(&region, region.first);
-            let pages = (end_of(&region) - region.first) / PAGE;
-            if head.kind == Kind::Free && head.pages as usize == pages {
-                let bytes = region.end - region.base;
-                if self.source.release(region.base, bytes, region.limit - region.base) {
-                    self.ground.regions.remove(index);
-                    self.hint = 0;
-                    self.counters.committed -= bytes;
-                    self.counters.overhead -= bytes - pages * PAGE;
-                    given += bytes;
-                }
+            if !self.unlist_region(&region)? {
+                continue;
+            }
+            let (bytes, pages) = (region.end - region.base, end_of(&region) - region.first);
+            if self.source.release(region.base, bytes, region.limit - region.base) {
+                self.ground.regions.remove(index);
+                self.hint = 0;
+                self.counters.committed -= bytes;
+                self.counters.overhead -= bytes - pages;
+                given += bytes;
+            } else {
+                self.give_run(&region, region.first, pages / PAGE)?;
             }
         }
         Ok(given)
@@ -348,7 +356,7 @@ impl<S: Source> HeapCore<S> for SlabHeap<S> {
     }
 
     fn examined(&self) -> u64 {
-        self.examined
+        self.examined + self.runs.examined
     }
 
     fn set_deferred(&mut self, _deferred: bool) {}

@@ -1,8 +1,9 @@
-//! Runs of pages of the slab heap: found by first fit over the page records, split, merged, and had
-//! from the source.
+//! Runs of pages of the slab heap: found by best fit, split, merged, and had from the source.
 //!
-//! Owns nothing of its own. Cost: a search walks the runs of each region from its front.
+//! Owns nothing of its own: free runs are found by `run_index`. Cost: a search is O(1) below 64 pages,
+//! else O(log n); what becomes a run costs a record per page.
 
+use super::run_index::Run;
 use super::slab::SlabHeap;
 use super::slab_page::{Kind, PAGE, Page, end_of, frame, page};
 use crate::block::{Extent, Fault, Region, Source};
@@ -26,29 +27,28 @@ impl<S: Source> SlabHeap<S> {
         }
     }
 
-    /// A run of `pages` whose first page is at `align`: first fit in address order.
-    pub(super) fn take_run(&mut self, pages: usize, align: usize) -> Option<(Region, usize)> {
-        for region in self.ground.regions.iter() {
-            let (mut at, end) = (region.first, end_of(region));
-            while at < end {
-                let (kind, length) = (page(region, at).kind, page(region, at).pages as usize);
-                self.examined += 1;
-                let next = at + length * PAGE;
-                let start = (at + align - 1) & !(align - 1);
-                if kind == Kind::Free && start + pages * PAGE <= next {
-                    if start > at {
-                        Self::set_run(region, at, (start - at) / PAGE, Kind::Free);
-                    }
-                    let rest = (next - start) / PAGE - pages;
-                    if rest > 0 {
-                        Self::set_run(region, start + pages * PAGE, rest, Kind::Free);
-                    }
-                    return Some((*region, start));
-                }
-                at = next;
-            }
+    /// Writes the records of a free run and lists it.
+    fn list_run(&mut self, run: Run) -> Result<(), Fault> {
+        Self::set_run(&run.region, run.at, run.pages, Kind::Free);
+        self.runs.insert(&self.ground, run)
+    }
+
+    /// A run of `pages` whose first page is at `align`: of the runs that surely hold one, a shortest.
+    fn take_run(&mut self, pages: usize, align: usize) -> Result<Option<(Region, usize)>, Fault> {
+        let padded = pages.saturating_add(align / PAGE - 1);
+        let Some(Run { region, at, pages: found }) = self.runs.take(&self.ground, padded)? else {
+            return Ok(None);
+        };
+        let start = (at + align - 1) & !(align - 1);
+        let gap = (start - at) / PAGE;
+        if gap > 0 {
+            self.list_run(Run { region, at, pages: gap })?;
         }
-        None
+        let rest = found - gap - pages;
+        if rest > 0 {
+            self.list_run(Run { region, at: start + pages * PAGE, pages: rest })?;
+        }
+        Ok(Some((region, start)))
     }
 
     pub(super) fn run(
@@ -56,16 +56,21 @@ impl<S: Source> SlabHeap<S> {
         pages: usize,
         align: usize,
     ) -> Result<Option<(Region, usize)>, Fault> {
-        let found = self.take_run(pages, align);
-        if found.is_none() && self.grow(pages * PAGE + if align > PAGE { align } else { 0 }) {
-            return Ok(self.take_run(pages, align));
+        let found = self.take_run(pages, align)?;
+        if found.is_none() && self.grow(pages * PAGE + if align > PAGE { align } else { 0 })? {
+            return self.take_run(pages, align);
         }
         Ok(found)
     }
 
     /// Makes a run free and merges it with free neighbours.
-    pub(super) fn give_run(region: &Region, at: usize, pages: usize) {
-        let (mut at, mut pages) = (at, pages);
+    pub(super) fn give_run(
+        &mut self,
+        region: &Region,
+        at: usize,
+        pages: usize,
+    ) -> Result<(), Fault> {
+        let mut run = Run { region: *region, at, pages };
         for index in 0..pages {
             // No record may go on saying that an object starts here.
             let page = page(region, at + index * PAGE);
@@ -73,7 +78,9 @@ impl<S: Source> SlabHeap<S> {
         }
         let next = at + pages * PAGE;
         if next < end_of(region) && page(region, next).kind == Kind::Free {
-            pages += page(region, next).pages as usize;
+            let after = page(region, next).pages as usize;
+            self.runs.remove(&self.ground, Run { region: *region, at: next, pages: after })?;
+            run.pages += after;
         }
         if at > region.first {
             let last = at - PAGE;
@@ -81,17 +88,30 @@ impl<S: Source> SlabHeap<S> {
                 Page { kind: Kind::Tail, pages, .. } => *pages as usize,
                 _ => 0,
             };
-            let head = page(region, last - back * PAGE);
+            let first = last - back * PAGE;
+            let head = page(region, first);
             if head.kind == Kind::Free && head.pages as usize == back + 1 {
-                at = last - back * PAGE;
-                pages += back + 1;
+                let before = Run { region: *region, at: first, pages: back + 1 };
+                self.runs.remove(&self.ground, before)?;
+                run = Run { at: first, pages: run.pages + back + 1, ..run };
             }
         }
-        Self::set_run(region, at, pages, Kind::Free);
+        self.list_run(run)
+    }
+
+    /// Takes the run that fills all of `region` out of the index, if that is free.
+    pub(super) fn unlist_region(&mut self, region: &Region) -> Result<bool, Fault> {
+        let pages = (end_of(region) - region.first) / PAGE;
+        let head = page(region, region.first);
+        if head.kind != Kind::Free || head.pages as usize != pages {
+            return Ok(false);
+        }
+        self.runs.remove(&self.ground, Run { region: *region, at: region.first, pages })?;
+        Ok(true)
     }
 
     #[cold]
-    pub(super) fn grow(&mut self, want: usize) -> bool {
+    pub(super) fn grow(&mut self, want: usize) -> Result<bool, Fault> {
         for index in (0..self.ground.regions.len()).rev() {
             let Some(&region) = self.ground.regions.get(index) else { continue };
             let (old, room) = (end_of(&region), region.limit - region.end);
@@ -112,8 +132,8 @@ impl<S: Source> SlabHeap<S> {
                 }
                 self.counters.overhead += added;
                 self.counters.overhead -= end_of(&grown) - old;
-                Self::give_run(&grown, old, (end_of(&grown) - old) / PAGE);
-                return true;
+                self.give_run(&grown, old, (end_of(&grown) - old) / PAGE)?;
+                return Ok(true);
             }
         }
         let least = want + 2 * PAGE;
@@ -126,14 +146,14 @@ impl<S: Source> SlabHeap<S> {
                 return self.add_region(extent);
             }
         }
-        false
+        Ok(false)
     }
 
-    pub(super) fn add_region(&mut self, extent: Extent) -> bool {
+    pub(super) fn add_region(&mut self, extent: Extent) -> Result<bool, Fault> {
         let (end, limit) = (extent.base + extent.bytes, extent.base + extent.limit);
         let (table, first) = frame(extent.base, limit);
         if end < first + PAGE {
-            return false;
+            return Ok(false);
         }
         if !extent.zeroed {
             let side = core::ptr::with_exposed_provenance_mut::<u8>(table);
@@ -142,11 +162,11 @@ impl<S: Source> SlabHeap<S> {
         }
         let region = Region { base: extent.base, first, end, limit };
         if self.ground.regions.insert(region).is_none() {
-            return false;
+            return Ok(false);
         }
         self.counters.grown(extent.bytes);
         self.counters.overhead += extent.bytes - (end_of(&region) - first);
-        Self::set_run(&region, first, (end_of(&region) - first) / PAGE, Kind::Free);
-        true
+        self.list_run(Run { region, at: first, pages: (end_of(&region) - first) / PAGE })?;
+        Ok(true)
     }
 }
