@@ -30,16 +30,17 @@
 use core::ptr;
 
 use super::routing;
-use super::seal::{Key, State, canary_is_whole, is_zero, seal, trailer, wiped};
+use super::seal::{Key, State, canary_is_whole, seal, trailer, wiped};
 use super::sound::{self, Sound};
+use super::wipe;
 use crate::bitmap::{self, MAX_BITMAP};
 use crate::block::FaultKind;
 use crate::classic;
 use crate::fatal;
 use crate::huge;
 use crate::options::{self, Hardening};
-use crate::segment::{Kind, Segment, Span, record_of, segment_at, slice_of};
-use crate::slab;
+use crate::segment::{Kind, Segment, Span, know, record_of, segment_at, slice_of};
+use crate::slab::{self, FREED, MAX_SLAB, SizeClass};
 use crate::sync::Ordering;
 use crate::thread::{GLOBAL, Tls};
 use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SKIPPED, SLICE, SLICE_SHIFT, TRAILER};
@@ -56,6 +57,9 @@ struct Place {
     kind: Kind,
 }
 
+/// Objects up to this size are of slabs, unless their alignment is special.
+const MAX_SMALL: usize = MAX_SLAB - TRAILER;
+
 /// As [`seal`], for what any floor handed out; null stays null.
 #[inline(never)]
 fn seal_any(block: *mut u8, size: usize) -> *mut u8 {
@@ -65,16 +69,16 @@ fn seal_any(block: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: just handed out by a floor that has records, for `size + TRAILER` bytes.
     unsafe {
         let record = huge::huge_record(block);
-        let (capacity, recycled) = match (*record).kind {
-            Kind::Slab => (slab::block_size(record), true),
-            Kind::Bitmap => (bitmap::SizeClass::from_index((*record).class).size(), false),
-            _ => (huge::usable(record), false),
+        let capacity = match (*record).kind {
+            Kind::Slab => {
+                // A link of no more use.
+                block.cast::<usize>().write(0);
+                slab::block_size(record)
+            }
+            Kind::Bitmap => bitmap::SizeClass::from_index((*record).class).size(),
+            _ => huge::usable(record),
         };
-        let block = seal(block, size, capacity);
-        if recycled && size >= size_of::<usize>() {
-            block.cast::<usize>().write(0);
-        }
-        block
+        seal(block, size, capacity)
     }
 }
 
@@ -91,18 +95,19 @@ pub(crate) fn allocate_known(size: usize) -> *mut u8 {
     allocate(size)
 }
 
-/// See [`routing::allocate_ready`].
+/// See [`routing::allocate_ready`]: an object in a block that comes from the quarantine, zero all over.
 #[inline(always)]
 pub fn allocate_ready(size: usize) -> *mut u8 {
-    let block = routing::allocate_ready(size.saturating_add(TRAILER));
-    if block.is_null() {
-        return block;
+    if size > MAX_SMALL {
+        return ptr::null_mut();
     }
-    // SAFETY: a block of a slab, just handed out; its first word is a link of no more use.
-    unsafe {
-        block.cast::<usize>().write(0);
-        seal(block, size, slab::block_size(record_of(block)))
+    let heap = Tls::here().heap();
+    if heap.is_null() {
+        return ptr::null_mut();
     }
+    let class = SizeClass::of(size + TRAILER);
+    // SAFETY: this thread's heap; what leaves the quarantine is nobody's, and of its ring's class.
+    unsafe { sound::reuse((*heap).quarantine.ring(class), size, class.size()) }
 }
 
 /// See [`routing::allocate_slowly`].
@@ -117,7 +122,30 @@ pub fn allocate_slowly(size: usize) -> *mut u8 {
 /// See [`routing::allocate_at_hand`].
 #[inline]
 pub fn allocate_at_hand(size: usize) -> *mut u8 {
-    seal_any(routing::allocate_at_hand(size.saturating_add(TRAILER)), size)
+    if size > MAX_SMALL {
+        return seal_any(routing::allocate_at_hand(size.saturating_add(TRAILER)), size);
+    }
+    let class = SizeClass::of(size + TRAILER);
+    let heap = Tls::here().heap();
+    // SAFETY: this thread's heap; what leaves the quarantine is nobody's, and of its ring's class. A block
+    // of a slab that was just handed out begins with a link of no more use.
+    unsafe {
+        if !heap.is_null() {
+            let waited = sound::reuse_closely((*heap).quarantine.ring(class), size, class.size());
+            if !waited.is_null() {
+                return waited;
+            }
+        }
+        let mut block = routing::allocate_ready(size + TRAILER);
+        if block.is_null() {
+            block = routing::allocate_at_hand(size + TRAILER);
+            if block.is_null() {
+                return block;
+            }
+        }
+        block.cast::<usize>().write(0);
+        seal(block, size, class.size())
+    }
 }
 
 /// See [`routing::allocate_unready`].
@@ -132,7 +160,15 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     if size > MAX_OBJECT - TRAILER {
         return ptr::null_mut();
     }
-    seal_any(routing::allocate_zeroed(size + TRAILER), size)
+    let block = allocate_ready(size);
+    if block.is_null() {
+        return seal_any(routing::allocate_zeroed(size + TRAILER), size);
+    }
+    if !options::hardening(Hardening::Zero) {
+        // SAFETY: an object of that many bytes that nobody else has.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
 }
 
 /// See [`routing::allocate_aligned`].
@@ -152,7 +188,7 @@ unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
         return Err(FaultKind::MisalignedFree);
     }
     match segment_at(block.addr()) {
-        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => {}
+        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => know(block.addr()),
         // SAFETY: what is not a pool's may be an object with a mapping of its own.
         other => return unsafe { huge_place(block, other) },
     }
@@ -238,7 +274,12 @@ unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
         let place = place_of(block)?;
         let (capacity, key) = (place.capacity, Key::of(block));
         let stored = trailer(block, capacity).load(Ordering::Relaxed);
-        let size = match key.state(stored, capacity - TRAILER) {
+        let small = place.kind == Kind::Slab;
+        let state = |key: Key, stored| {
+            let room = capacity - TRAILER;
+            if small { key.slab_state(stored, room) } else { key.state(stored, room) }
+        };
+        let size = match state(key, stored) {
             State::Live(size) => size,
             State::Freed => return Err(FaultKind::DoubleFree),
             State::Fresh => return Err(FaultKind::InvalidFree),
@@ -251,8 +292,7 @@ unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
             if place.kind != Kind::Huge {
                 let before = block.sub(capacity);
                 let stored = trailer(before, capacity).load(Ordering::Relaxed);
-                let state = Key::of(before).state(stored, capacity - TRAILER);
-                if matches!(state, State::Damaged) {
+                if matches!(state(Key::of(before), stored), State::Damaged) {
                     return Err(FaultKind::CorruptHeader);
                 }
             }
@@ -366,17 +406,22 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
         if place.kind == Kind::Huge {
             return routing::deallocate(block);
         }
-        if options::hardening(Hardening::Zero) {
+        let small = place.kind == Kind::Slab;
+        if !options::hardening(Hardening::Zero) {
+        } else if small {
+            wipe::wipe(block, place.capacity - TRAILER);
+        } else {
             block.write_bytes(0, wiped(size, place.capacity));
         }
-        let mark = !Key::of(block).live_mark(size);
+        let key = Key::of(block);
+        let mark = if small { key.mark(FREED) } else { !key.mark(size as u64) };
         trailer(block, place.capacity).store(mark, Ordering::Relaxed);
         let heap = Tls::here().heap();
         if heap.is_null() || !options::hardening(Hardening::Quarantine) {
             return routing::deallocate(block);
         }
-        if place.kind == Kind::Slab {
-            return sound::quarantine(block, heap);
+        if small {
+            return sound::quarantine(block, SizeClass::from_index((*place.record).class), heap);
         }
         let oldest = (*heap).quarantine.exchange_medium(block);
         if !oldest.is_null() {
@@ -387,17 +432,16 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
     }
 }
 
-/// Ends the process if somebody wrote into a freed object.
+/// Ends the process if somebody wrote into a freed object above slabs.
 ///
 /// # Safety
-/// `block`, of `capacity` bytes, was freed by [`retire`] or [`sound::retire`] and is still in a span in
-/// use.
+/// `block`, of `capacity` bytes, was freed by [`retire`] and is still in a span in use.
 #[inline(always)]
-pub(super) unsafe fn inspect_freed(block: *mut u8, capacity: usize) {
+unsafe fn inspect_freed(block: *mut u8, capacity: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         let stored = trailer(block, capacity).load(Ordering::Relaxed);
-        let size = Key::of(block).live_size(!stored);
+        let size = Key::of(block).number(!stored) as usize;
         if size > capacity - TRAILER {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
         }
@@ -407,18 +451,18 @@ pub(super) unsafe fn inspect_freed(block: *mut u8, capacity: usize) {
     }
 }
 
-/// Whether the first and last [`LOOKED_AT`] of `bytes` bytes are zero.
+/// Whether the first and last [`LOOKED_AT`] of `bytes` bytes, a multiple of 8, are zero.
 ///
 /// # Safety
-/// As [`is_zero`].
-#[inline(always)]
+/// The bytes are the caller's.
 unsafe fn ends_are_zero(block: *mut u8, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        if bytes <= LOOKED_AT {
-            return is_zero(block, bytes);
+        if bytes < wipe::LINE {
+            return (0..bytes / 8).all(|at| block.cast::<u64>().add(at).read() == 0);
         }
-        is_zero(block, LOOKED_AT) && is_zero(block.add(bytes - LOOKED_AT), LOOKED_AT)
+        let ends = bytes.min(LOOKED_AT);
+        wipe::sum_of_lines(block, ends) | wipe::sum_of_lines(block.add(bytes - ends), ends) == 0
     }
 }
 

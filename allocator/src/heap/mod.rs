@@ -26,6 +26,8 @@ mod seal;
 mod sized;
 #[cfg(feature = "hardened")]
 mod sound;
+#[cfg(feature = "hardened")]
+mod wipe;
 
 #[cfg(feature = "hardened")]
 pub use hardened::{

@@ -3,10 +3,14 @@
 //! Pure arithmetic and the reads and writes of the words concerned; who judges what is found is
 //! `hardened`. The layout, from the block's start: what was asked for, up to 8 bytes of canary, unused,
 //! 8 bytes of trailer.
+//!
+//! A trailer is the block's key, with a number mixed into its upper half, so that a changed first or last
+//! byte makes an impossible one: the size of the object; in a free block of a slab [`FREED`] or [`FRESH`].
+//! A free block above slabs has the complement of its object's trailer, or zero if it never held one.
 
 #![expect(clippy::indexing_slicing, reason = "only while a table is computed, at compile time")]
 
-use crate::slab;
+use crate::slab::{self, FREED, FRESH, MAX_SLAB};
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::TRAILER;
 
@@ -29,34 +33,51 @@ pub(super) struct Key(u64);
 impl Key {
     #[inline(always)]
     pub(super) fn of(block: *mut u8) -> Self {
-        Key(slab::mix(block.addr()) as u64)
+        Key(slab::key(block.addr()))
     }
 
-    /// What stands behind the object. No byte of it is zero, so that the end of a string is found too.
+    /// The key of the block of `capacity` bytes in front of this one.
+    #[inline(always)]
+    pub(super) fn before(self, capacity: usize) -> Self {
+        Key(self.0.wrapping_sub(capacity as u64))
+    }
+
+    /// What stands behind the object. No byte of it is zero or ASCII, so that the end of a string and what
+    /// is copied from one are found; the first byte differs between neighbours.
     #[inline(always)]
     pub(super) fn canary(self) -> u64 {
-        self.0.rotate_left(17) | 0x0101_0101_0101_0101
+        self.0.rotate_right(4) | 0x8080_8080_8080_8080
     }
 
-    /// The trailer of a live object: its size in the upper half, so that a changed first or last byte
-    /// makes an impossible one. That of a freed one is the complement.
+    /// The trailer that says `number`.
     #[inline(always)]
-    pub(super) fn live_mark(self, size: usize) -> u64 {
-        self.0 ^ (size as u64).rotate_left(32)
+    pub(super) fn mark(self, number: u64) -> u64 {
+        self.0 ^ number.rotate_left(32)
     }
 
-    /// The size in the trailer of a live object; of any other a number above what a block can hold.
+    /// The number in a trailer; of what is none above what a block can hold.
     #[inline(always)]
-    pub(super) fn live_size(self, stored: u64) -> usize {
-        (stored ^ self.0).rotate_right(32) as usize
+    pub(super) fn number(self, stored: u64) -> u64 {
+        (stored ^ self.0).rotate_right(32)
     }
 
-    /// What a trailer says of a block with `room` bytes in front of it.
+    /// What the trailer of a slab's block says, with `room` bytes in front of it.
+    pub(super) fn slab_state(self, stored: u64, room: usize) -> State {
+        match self.number(stored) {
+            FREED => State::Freed,
+            FRESH => State::Fresh,
+            size if size <= room as u64 => State::Live(size as usize),
+            _ => State::Damaged,
+        }
+    }
+
+    /// What the trailer of a larger block says, with `room` bytes in front of it.
     #[inline(always)]
     pub(super) fn state(self, stored: u64, room: usize) -> State {
-        if self.live_size(stored) <= room {
-            State::Live(self.live_size(stored))
-        } else if self.live_size(!stored) <= room {
+        let room = room as u64;
+        if self.number(stored) <= room {
+            State::Live(self.number(stored) as usize)
+        } else if self.number(!stored) <= room {
             State::Freed
         } else if stored == 0 {
             State::Fresh
@@ -76,8 +97,8 @@ pub(super) unsafe fn trailer<'a>(block: *mut u8, capacity: usize) -> &'a AtomicU
 }
 
 /// Which bytes of the word behind the object are canary and not trailer, by how many there are.
-static CANARY: [u64; 9] = {
-    let mut masks = [u64::MAX; 9];
+static CANARY: [u64; MAX_SLAB] = {
+    let mut masks = [u64::MAX; MAX_SLAB];
     let mut bytes = 0;
     while bytes < 8 {
         masks[bytes] = (1 << (8 * bytes)) - 1;
@@ -86,7 +107,26 @@ static CANARY: [u64; 9] = {
     masks
 };
 
-/// Whether the canary of an object of `size` bytes is whole.
+/// Whether the canary of an object of `size` bytes is whole, in a block of a slab with `room` bytes in
+/// front of its trailer.
+///
+/// # Safety
+/// The block is the caller's; `size <= room < MAX_SLAB`.
+#[inline(always)]
+pub(super) unsafe fn small_canary_is_whole(
+    block: *mut u8,
+    key: Key,
+    size: usize,
+    room: usize,
+) -> bool {
+    // SAFETY: the word ends at the end of the block at the latest; the index is below MAX_SLAB.
+    unsafe {
+        let found = block.add(size).cast::<u64>().read_unaligned();
+        (found ^ key.canary()) & *CANARY.as_ptr().add(room - size) == 0
+    }
+}
+
+/// As [`small_canary_is_whole`], in any block.
 ///
 /// # Safety
 /// The block is the caller's and has `capacity` bytes, at least `size + TRAILER`.
@@ -97,12 +137,8 @@ pub(super) unsafe fn canary_is_whole(
     size: usize,
     capacity: usize,
 ) -> bool {
-    // SAFETY: the word ends at the end of the block at the latest; the index is below 9.
-    unsafe {
-        let found = block.add(size).cast::<u64>().read_unaligned();
-        let mask = *CANARY.as_ptr().add((capacity - TRAILER - size).min(8));
-        (found ^ key.canary()) & mask == 0
-    }
+    // SAFETY: as if the block ended after all of the canary.
+    unsafe { small_canary_is_whole(block, key, size, size + (capacity - TRAILER - size).min(8)) }
 }
 
 /// Makes a block an object of `size` bytes.
@@ -111,33 +147,27 @@ pub(super) unsafe fn canary_is_whole(
 /// The block is the caller's and has `capacity` bytes, at least `size + TRAILER`.
 #[inline(always)]
 pub(super) unsafe fn seal(block: *mut u8, size: usize, capacity: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe { seal_with(Key::of(block), block, size, capacity) }
+}
+
+/// As [`seal`], with the block's key.
+///
+/// # Safety
+/// As [`seal`].
+#[inline(always)]
+pub(super) unsafe fn seal_with(key: Key, block: *mut u8, size: usize, capacity: usize) -> *mut u8 {
     // SAFETY: the caller's promise; the canary ends at the end of the block at the latest.
     unsafe {
-        let key = Key::of(block);
         block.add(size).cast::<u64>().write_unaligned(key.canary());
-        trailer(block, capacity).store(key.live_mark(size), Ordering::Relaxed);
+        trailer(block, capacity).store(key.mark(size as u64), Ordering::Relaxed);
     }
     block
 }
 
-/// Bytes of a freed object of `size` bytes that are set to zero: its own and its canary, in words.
+/// Bytes of a freed object of `size` bytes that are set to zero, in a block above slabs: its own and its
+/// canary, in words. In a block of a slab it is all but the trailer.
 #[inline(always)]
 pub(super) fn wiped(size: usize, capacity: usize) -> usize {
     ((size + 2 * TRAILER - 1) & !(TRAILER - 1)).min(capacity - TRAILER)
-}
-
-/// Whether `len` bytes, a multiple of 8, are all zero.
-///
-/// # Safety
-/// The bytes are the caller's, and begin at a multiple of 8.
-#[inline(always)]
-pub(super) unsafe fn is_zero(start: *mut u8, len: usize) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut sum = 0u64;
-        for i in 0..len / 8 {
-            sum |= start.cast::<u64>().add(i).read();
-        }
-        sum == 0
-    }
 }

@@ -1,29 +1,36 @@
-//! The fast path of frees in hardened builds: objects up to 952 bytes that are as they should be.
+//! The fast paths of hardened builds: objects up to 952 bytes that are as they should be.
 //!
 //! All tests of `hardened` are made, but nothing is told apart: what fails one of them is judged again,
-//! slowly, by whoever can say what is wrong with it. Three tests need no test of their own: an address
-//! that is no multiple of 16, the first block of a span and blocks never handed out have no trailer of a
-//! live object.
+//! slowly, by whoever can say what is wrong with it. Four tests need no test of their own: an address
+//! that is no multiple of 16, one inside an object, the first block of a span and blocks never handed out
+//! have no trailer of a live object, for its key is the address's own.
 
-use super::hardened::inspect_freed;
+use core::ptr;
+
 use super::routing;
-use super::seal::{Key, State, canary_is_whole, trailer, wiped};
+use super::seal::{Key, seal, seal_with, small_canary_is_whole, trailer};
+use super::wipe;
+use crate::block::FaultKind;
+use crate::fatal;
 use crate::options::{self, Hardening};
-use crate::segment::{Kind, Segment, record_of, segment_at};
-use crate::slab;
+use crate::segment::{Kind, is_known, record_of};
+use crate::slab::{self, FREED, FRESH, SizeClass};
 use crate::sync::Ordering;
-use crate::thread::ThreadHeap;
+use crate::thread::{Ring, ThreadHeap};
 use crate::units::{SEGMENT, SLICE, TRAILER};
+
+/// Blocks that leave a full ring at a time.
+const ROOM: usize = 8;
 
 /// A live object of a slab, with nothing wrong in it or around it.
 pub(super) struct Sound {
     block: *mut u8,
     /// Bytes of the block, trailer included.
     capacity: usize,
+    class: SizeClass,
+    key: Key,
     /// Bytes that were asked for.
     pub(super) size: usize,
-    /// Its trailer.
-    mark: u64,
 }
 
 impl Sound {
@@ -33,40 +40,32 @@ impl Sound {
     /// Nothing is asked of `block`. Its record is read only if the map of segments knows it.
     #[inline(always)]
     pub(super) unsafe fn at(block: *mut u8) -> Option<Self> {
-        if segment_at(block.addr()) != Some(Segment::Pool) || block.addr() & (SEGMENT - SLICE) == 0
-        {
+        if !is_known(block.addr()) || block.addr() & (SEGMENT - SLICE) == 0 {
             return None;
         }
         let record = record_of(block);
         // SAFETY: the records of a pool's segment are always mapped, and so are the slices of a slab,
-        // whose blocks end at a multiple of their size.
+        // in which no block begins that does not end in them.
         unsafe {
             if (*record).kind != Kind::Slab {
                 return None;
             }
             let capacity = slab::block_size(record);
-            let offset = block.addr() & (SLICE - 1);
-            if slab::number_of(record, offset) * capacity != offset {
+            let room = capacity - TRAILER;
+            if (block.wrapping_add(room).addr() ^ block.addr()) >= SLICE {
                 return None;
             }
             let key = Key::of(block);
-            let mark = trailer(block, capacity).load(Ordering::Relaxed);
-            let size = key.live_size(mark);
-            if size > capacity - TRAILER {
+            let size = key.number(trailer(block, capacity).load(Ordering::Relaxed)) as usize;
+            if size > room || !small_canary_is_whole(block, key, size, room) {
                 return None;
             }
-            if options::hardening(Hardening::Canary) {
-                if !canary_is_whole(block, key, size, capacity) {
-                    return None;
-                }
-                let before = block.sub(capacity);
-                let stored = trailer(before, capacity).load(Ordering::Relaxed);
-                let state = Key::of(before).state(stored, capacity - TRAILER);
-                if matches!(state, State::Damaged) {
-                    return None;
-                }
+            let stored = trailer(block.sub(capacity), capacity).load(Ordering::Relaxed);
+            if key.before(capacity).number(stored) > FRESH {
+                return None;
             }
-            Some(Sound { block, capacity, size, mark })
+            let class = SizeClass::from_index((*record).class);
+            Some(Sound { block, capacity, class, key, size })
         }
     }
 }
@@ -77,40 +76,129 @@ impl Sound {
 /// Nobody uses it any more, and `heap` is the calling thread's.
 #[inline(always)]
 pub(super) unsafe fn retire(object: Sound, heap: *mut ThreadHeap) {
-    let Sound { block, capacity, size, mark } = object;
+    let Sound { block, capacity, class, key, .. } = object;
     // SAFETY: the object is the caller's, and with it its block.
     unsafe {
-        if options::hardening(Hardening::Zero) {
-            block.write_bytes(0, wiped(size, capacity));
+        if !(*heap).quarantine.ring(class).put(block) {
+            return retire_slowly(block, class, heap);
         }
-        trailer(block, capacity).store(!mark, Ordering::Relaxed);
-        if options::hardening(Hardening::Quarantine) {
-            quarantine(block, heap);
-        } else {
-            routing::deallocate(block);
-        }
+        trailer(block, capacity).store(key.mark(FREED), Ordering::Relaxed);
+        wipe::wipe(block, capacity - TRAILER);
     }
 }
 
-/// Lets a freed block wait, and frees the one that waited longest in earnest.
+/// As [`retire`], when the ring is full.
+///
+/// # Safety
+/// As [`retire`].
+#[cold]
+#[inline(never)]
+unsafe fn retire_slowly(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        trailer(block, class.size()).store(Key::of(block).mark(FREED), Ordering::Relaxed);
+        wipe::wipe(block, class.size() - TRAILER);
+        quarantine(block, class, heap);
+    }
+}
+
+/// Lets a freed block wait, and frees those that waited longest in earnest if there is no room.
 ///
 /// # Safety
 /// The block is of a slab and carries a freed object's trailer; `heap` is the calling thread's.
-#[inline(always)]
-pub(super) unsafe fn quarantine(block: *mut u8, heap: *mut ThreadHeap) {
-    // SAFETY: the caller's promise; a block that leaves the quarantine entered it here.
+pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap) {
+    // SAFETY: the caller's promise; a block that leaves the quarantine entered it here or in `retire`.
     unsafe {
-        let oldest = (*heap).quarantine.exchange_small(block);
-        if oldest.is_null() {
+        if (*heap).quarantine.ring(class).put(block) {
             return;
         }
-        let record = record_of(oldest);
-        inspect_freed(oldest, slab::block_size(record));
-        if (*record).owner.load(Ordering::Relaxed) != heap.addr() {
-            return routing::deallocate(oldest);
+        let ring = &raw mut *(*heap).quarantine.ring(class);
+        (*ring).set_limit(class);
+        for _ in 0..ROOM {
+            if (*ring).is_empty() {
+                break;
+            }
+            let oldest = (*ring).first();
+            (*ring).advance();
+            if oldest.is_null() {
+                continue;
+            }
+            inspect(oldest, class.size());
+            let record = record_of(oldest);
+            if (*record).owner.load(Ordering::Relaxed) != heap.addr() {
+                routing::deallocate(oldest);
+            } else if slab::put_back(record, oldest.cast()) {
+                (*heap).slab_emptied(record);
+            }
         }
-        if slab::put_back(record, oldest.cast()) {
-            (*heap).slab_emptied(record);
+        (*ring).put(block);
+    }
+}
+
+/// Makes the block that waited longest an object of `size` bytes; null if none waited long enough, or if
+/// somebody wrote into it: [`reuse_closely`] tells.
+///
+/// # Safety
+/// The ring is the calling thread's, of a class of `capacity` bytes, at least `size + TRAILER`.
+#[inline(always)]
+pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
+    let block = ring.first();
+    if block.is_null() {
+        return block;
+    }
+    // SAFETY: the caller's promise; what waits is nobody's.
+    unsafe {
+        let key = Key::of(block);
+        let changed = trailer(block, capacity).load(Ordering::Relaxed) ^ key.mark(FREED);
+        if changed | wipe::sum(block, capacity - TRAILER) != 0 {
+            return ptr::null_mut();
+        }
+        ring.advance();
+        seal_with(key, block, size, capacity)
+    }
+}
+
+/// As [`reuse`], block after block; ends the process if somebody wrote into one.
+///
+/// # Safety
+/// As [`reuse`].
+#[inline(always)]
+pub(super) unsafe fn reuse_closely(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    if ring.is_empty() { ptr::null_mut() } else { unsafe { reuse_next(ring, size, capacity) } }
+}
+
+/// # Safety
+/// As [`reuse`].
+#[cold]
+#[inline(never)]
+unsafe fn reuse_next(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        while !ring.is_empty() {
+            let block = ring.first();
+            ring.advance();
+            if !block.is_null() {
+                inspect(block, capacity);
+                return seal(block, size, capacity);
+            }
+        }
+    }
+    ptr::null_mut()
+}
+
+/// Ends the process if somebody wrote into a freed block of a slab.
+///
+/// # Safety
+/// `block`, of `capacity` bytes, waited in the quarantine and is still in a span in use.
+unsafe fn inspect(block: *mut u8, capacity: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let stored = trailer(block, capacity).load(Ordering::Relaxed);
+        let whole = stored == Key::of(block).mark(FREED);
+        let zeroed = options::hardening(Hardening::Zero);
+        if !whole || zeroed && wipe::sum(block, capacity - TRAILER) != 0 {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), capacity - TRAILER);
         }
     }
 }

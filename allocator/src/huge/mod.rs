@@ -113,7 +113,7 @@ impl Place {
     fn checksum(self) -> u32 {
         let mixed = [self.base, self.offset, self.mapped, self.used]
             .into_iter()
-            .fold(crate::slab::mix(0), |sum, word| {
+            .fold(crate::slab::key(0) as usize, |sum, word| {
                 (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             });
         (mixed >> 32) as u32

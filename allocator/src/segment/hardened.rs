@@ -5,13 +5,13 @@
 //! so have the pages between its records and its first slice: what runs along memory in either
 //! direction meets one. A span of large blocks ends with such a slice of its own.
 //!
-//! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two.
-//! Cost: a shift, a load and a bit test per free.
+//! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two, and
+//! 4 KiB that remember the answers. Cost: a shift, a load and a comparison per free.
 
 use super::{Header, Run, Span, slice_of};
-use crate::options::{Hardening, guard_is_due, hardening};
+use crate::options::{Hardening, checks_all, guard_is_due, hardening};
 use crate::os;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::units::{SEGMENT, SLICE, SLICES, TRAILER, round_up};
 
 /// Bits of a user address at most: 47 on x86_64, 48 on aarch64.
@@ -46,6 +46,10 @@ pub(crate) fn note(address: usize, segment: Segment) {
 
 /// Says that it will be gone.
 pub(crate) fn forget(address: usize) {
+    let pool = recent(address);
+    if pool.load(Ordering::Relaxed) == address / SEGMENT {
+        pool.store(NO_UNIT, Ordering::Relaxed);
+    }
     if let Some((word, shift)) = place(address) {
         word.fetch_and(!(3 << shift), Ordering::Relaxed);
     }
@@ -60,6 +64,33 @@ pub(crate) fn segment_at(address: usize) -> Option<Segment> {
         1 => Some(Segment::Pool),
         2 => Some(Segment::Huge),
         _ => None,
+    }
+}
+
+/// Pools' segments that were asked for, each where [`recent`] looks for it.
+static RECENT: [AtomicUsize; RECENTS] = [const { AtomicUsize::new(NO_UNIT) }; RECENTS];
+const RECENTS: usize = 512;
+/// No segment's number, not even null's.
+const NO_UNIT: usize = usize::MAX;
+
+/// Where a segment stands that was asked for.
+#[inline(always)]
+fn recent(address: usize) -> &'static AtomicUsize {
+    // SAFETY: the remainder is below the length.
+    unsafe { RECENT.get_unchecked(address / SEGMENT % RECENTS) }
+}
+
+/// Whether `address` is known to lie in a segment of a pool; never before [`know`] or with a check
+/// switched off, so that fast paths ask nothing else.
+#[inline(always)]
+pub(crate) fn is_known(address: usize) -> bool {
+    recent(address).load(Ordering::Relaxed) == address / SEGMENT
+}
+
+/// Lets [`is_known`] know an address that lies in a segment of a pool.
+pub(crate) fn know(address: usize) {
+    if checks_all() {
+        recent(address).store(address / SEGMENT, Ordering::Relaxed);
     }
 }
 

@@ -88,9 +88,42 @@ fn common_factor(mut a: usize, mut b: usize) -> usize {
 /// A word that belongs to `address` and that nobody outside can guess.
 #[cfg(feature = "hardened")]
 #[inline(always)]
-pub(crate) fn mix(address: usize) -> usize {
+fn mix(address: usize) -> usize {
     // Shifted, so that neighbours differ in the bits in which their links differ too.
     SECRET.load(Ordering::Relaxed) ^ (address >> 4)
+}
+
+/// What is mixed into the trailer of the block at `address`: neighbours of one size differ by that size.
+#[cfg(feature = "hardened")]
+#[inline(always)]
+pub(crate) fn key(address: usize) -> u64 {
+    SECRET.load(Ordering::Relaxed).wrapping_add(address) as u64
+}
+
+/// What the upper half of a slab block's trailer says, mixed with its key, when it holds no object: the
+/// size that was asked for stands there in others, and is smaller. Freed, and never handed out.
+#[cfg(feature = "hardened")]
+pub(crate) const FREED: u64 = 1 << 10;
+#[cfg(feature = "hardened")]
+pub(crate) const FRESH: u64 = FREED | 1;
+
+/// Says that a block of `size` bytes was never handed out.
+///
+/// # Safety
+/// The block is the caller's, and so are its last eight bytes.
+#[inline(always)]
+pub(super) unsafe fn mark_fresh(block: *mut Block, size: usize) {
+    #[cfg(feature = "hardened")]
+    // SAFETY: the caller's promise; sizes are multiples of 16.
+    unsafe {
+        use crate::sync::AtomicU64;
+        use crate::units::TRAILER;
+        let word = block.cast::<u8>().add(size - TRAILER).cast::<u64>();
+        let mark = key(block.addr()) ^ (FRESH << 32);
+        AtomicU64::from_ptr(word).store(mark, Ordering::Relaxed);
+    }
+    #[cfg(not(feature = "hardened"))]
+    let _ = (block, size);
 }
 
 #[cfg(feature = "hardened")]

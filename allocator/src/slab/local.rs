@@ -14,7 +14,7 @@ use super::remote::{self, LimboQueue};
 use super::span::{carve, check_span};
 use super::{Block, CLASSES, SizeClass};
 use crate::probe::fire;
-use crate::segment::{Kind, Span, SpanList, Supply, prepare_blocks, slice_of};
+use crate::segment::{Kind, Span, SpanList, Supply, slice_of};
 use crate::sync::Ordering;
 use crate::units::{SKIPPED, SLICE};
 
@@ -199,7 +199,6 @@ impl Slabs {
                     self.count(class);
                 } else if let Some(run) = supply.slices(1, false) {
                     span = run.head;
-                    prepare_blocks(&run, class.size(), class.capacity(), 0);
                     self.begin(span, class, supply.identity());
                 } else if !listed.is_null() {
                     span = listed;

@@ -18,10 +18,10 @@ mod remote;
 mod span;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};
-#[cfg(feature = "hardened")]
-pub(crate) use link::mix;
-use link::order_of_blocks;
 pub(crate) use link::set_secret;
+#[cfg(feature = "hardened")]
+pub(crate) use link::{FREED, FRESH, key};
+use link::{mark_fresh, order_of_blocks};
 pub(crate) use local::{SlabSupply, Slabs};
 pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};
 pub(crate) use span::put_back;

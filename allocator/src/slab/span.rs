@@ -110,7 +110,11 @@ pub(super) unsafe fn carve(span: *mut Span, class: SizeClass) -> *mut Block {
         for i in super::order_of_blocks(carved, upto) {
             let block = base.add(i * size).cast::<Block>();
             Block::set_next(block, next);
+            super::mark_fresh(block, size);
             next = block;
+        }
+        if SKIPPED != 0 && carved == SKIPPED {
+            super::mark_fresh(base.cast(), size);
         }
         (*span).carved = upto as u16;
         (*span).live += (upto - carved) as u32;

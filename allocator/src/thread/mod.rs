@@ -24,4 +24,6 @@ mod tls;
 pub(crate) use global::GLOBAL;
 pub(crate) use lifecycle::attach;
 pub(crate) use local::{ThreadHeap, free_elsewhere};
+#[cfg(feature = "hardened")]
+pub(crate) use quarantine::Ring;
 pub(crate) use tls::Tls;

@@ -1,55 +1,130 @@
 //! Hardened builds: freed blocks that wait before they can be handed out again.
 //!
-//! Two rings per heap: 64 blocks of slabs, and 4 larger ones. A freed block takes the place of the
-//! oldest, which is freed in earnest. A double free finds the block's mark, a late write its zeros
-//! changed, and an attacker does not get the address back at once.
+//! A ring per slab class: a freed block goes in at one end, and malloc takes from the other, but never one
+//! of the last [`DELAY`]. It is a thread's cache of blocks at the same time: what goes through it is live as
+//! far as spans know, costs no link, and may be of any thread's span. When the ring is full the oldest are
+//! freed in earnest. One ring of 4 more for all larger blocks. A double free finds the block's mark, a late
+//! write its zeros changed, and an attacker does not get the address back at once.
 //!
-//! Costs up to 64 KiB and 4 MiB per thread, and one load and store per free.
+//! Costs per thread up to 80 blocks or 16 KiB and 64 blocks of each slab class in use, and 4 MiB. A free stores the block and one
+//! number, a malloc loads the block and stores one.
 
+use core::mem::replace;
 use core::ptr::null_mut;
 
-const SMALL: usize = 64;
-const MEDIUM: usize = 4;
-const _: () = assert!(SMALL.is_power_of_two() && MEDIUM.is_power_of_two());
+use crate::slab::{CLASSES, SizeClass};
 
-/// The freed blocks of one heap, oldest first. Zeroed memory is an empty one.
+/// Blocks of a slab class that are freed before one can be handed out again.
+const DELAY: u8 = 64;
+/// Positions of a ring: all numbers that a position can hold.
+const SMALL: usize = 256;
+/// Blocks of a ring that waited long enough: as many as these bytes hold, but within limits.
+const BYTES: usize = 16 << 10;
+const LEAST: usize = 16;
+const MOST: usize = SMALL - DELAY as usize - 1;
+const MEDIUM: usize = 4;
+
+/// The freed blocks of one heap. Zeroed memory is an empty one.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
-    small: [*mut u8; SMALL],
+    rings: [Ring; CLASSES],
     medium: [*mut u8; MEDIUM],
-    small_at: usize,
     medium_at: usize,
 }
 
-impl Quarantine {
-    /// Takes a freed block of a slab in; returns the one that leaves, or null.
+/// The freed blocks of one slab class, oldest first. Positions begin again at 0 after 255.
+///
+/// # Invariants
+/// 1. From `first` up to `last` stand those that waited long enough, at most `limit`, and after them
+///    [`DELAY`] more. Any may be null.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    first: u8,
+    last: u8,
+    /// 0 before the first block.
+    limit: u8,
+    blocks: [*mut u8; SMALL],
+}
+
+impl Ring {
+    /// Whether none waited long enough.
     #[inline(always)]
-    pub(crate) fn exchange_small(&mut self, block: *mut u8) -> *mut u8 {
-        exchange(&mut self.small, &mut self.small_at, block)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first == self.last
     }
 
-    /// As [`Quarantine::exchange_small`], for a larger block.
+    /// The block that waited longest; null if none waited long enough.
     #[inline(always)]
+    pub(crate) fn first(&self) -> *mut u8 {
+        if self.is_empty() {
+            return null_mut();
+        }
+        // SAFETY: there are as many positions as numbers.
+        unsafe { *self.blocks.get_unchecked(self.first as usize) }
+    }
+
+    /// Lets the block that waited longest go; the ring is not empty.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self) {
+        self.first = self.first.wrapping_add(1);
+    }
+
+    /// Takes a freed block in; false if there is no room.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, block: *mut u8) -> bool {
+        if self.last.wrapping_sub(self.first) >= self.limit {
+            return false;
+        }
+        let at = self.last.wrapping_add(DELAY);
+        self.last = self.last.wrapping_add(1);
+        // SAFETY: there are as many positions as numbers.
+        unsafe { *self.blocks.get_unchecked_mut(at as usize) = block };
+        true
+    }
+
+    /// Makes the room that blocks of `class` are due.
+    pub(crate) fn set_limit(&mut self, class: SizeClass) {
+        self.limit = (BYTES / class.size().max(1)).clamp(LEAST, MOST) as u8;
+    }
+}
+
+impl Quarantine {
+    /// The blocks of a slab class.
+    #[inline(always)]
+    pub(crate) fn ring(&mut self, class: SizeClass) -> &mut Ring {
+        // SAFETY: a class is below CLASSES.
+        unsafe { self.rings.get_unchecked_mut(class.index()) }
+    }
+
+    /// Takes a larger freed block in; the one that leaves for it, or null.
     pub(crate) fn exchange_medium(&mut self, block: *mut u8) -> *mut u8 {
-        exchange(&mut self.medium, &mut self.medium_at, block)
+        let here = self.medium_at % MEDIUM;
+        self.medium_at = here + 1;
+        self.medium.get_mut(here).map_or(block, |slot| replace(slot, block))
     }
 
     /// Hands every block to `release`.
     pub(super) fn empty(&mut self, mut release: impl FnMut(*mut u8)) {
-        for slot in self.small.iter_mut().chain(&mut self.medium) {
-            let block = core::mem::replace(slot, null_mut());
-            if !block.is_null() {
-                release(block);
+        for ring in &mut self.rings {
+            let end = ring.last.wrapping_add(DELAY);
+            let mut at = ring.first;
+            while at != end {
+                // Always there; what was never used is not written either, for it has no page yet.
+                if let Some(slot) = ring.blocks.get_mut(at as usize)
+                    && !slot.is_null()
+                {
+                    release(replace(slot, null_mut()));
+                }
+                at = at.wrapping_add(1);
+            }
+            if ring.first != ring.last {
+                ring.first = ring.last;
+            }
+        }
+        for slot in &mut self.medium {
+            if !slot.is_null() {
+                release(replace(slot, null_mut()));
             }
         }
     }
-}
-
-/// Puts `block` in the place of the oldest, which is returned.
-#[inline(always)]
-fn exchange<const N: usize>(ring: &mut [*mut u8; N], at: &mut usize, block: *mut u8) -> *mut u8 {
-    let here = *at % N;
-    *at = here + 1;
-    // Always there: the remainder is below the length.
-    ring.get_mut(here).map_or(block, |slot| core::mem::replace(slot, block))
 }
