@@ -59,6 +59,8 @@ struct Place {
 
 /// Objects up to this size are of slabs, unless their alignment is special.
 const MAX_SMALL: usize = MAX_SLAB - TRAILER;
+/// Objects up to this size are so short that looking at their zeros takes no loop.
+const MAX_SHORT: usize = wipe::LINE - TRAILER;
 
 /// As [`seal`], for what any floor handed out; null stays null.
 #[inline(never)]
@@ -95,19 +97,21 @@ pub(crate) fn allocate_known(size: usize) -> *mut u8 {
     allocate(size)
 }
 
-/// See [`routing::allocate_ready`]: an object in a block that comes from the quarantine, zero all over.
+/// See [`routing::allocate_ready`]: a short object in a block that comes from the quarantine.
 #[inline(always)]
 pub fn allocate_ready(size: usize) -> *mut u8 {
-    if size > MAX_SMALL {
+    if size > MAX_SHORT {
         return ptr::null_mut();
     }
     let heap = Tls::here().heap();
     if heap.is_null() {
         return ptr::null_mut();
     }
-    let class = SizeClass::of(size + TRAILER);
+    // Without a table: short blocks are as many multiples of 16 as their class's number says.
+    let class = SizeClass::short(size + TRAILER);
+    let capacity = class.index() * MIN_ALIGN;
     // SAFETY: this thread's heap; what leaves the quarantine is nobody's, and of its ring's class.
-    unsafe { sound::reuse((*heap).quarantine.ring(class), size, class.size()) }
+    unsafe { sound::reuse_short((*heap).quarantine.ring(class), size, capacity) }
 }
 
 /// See [`routing::allocate_slowly`].
@@ -131,7 +135,7 @@ pub fn allocate_at_hand(size: usize) -> *mut u8 {
     // of a slab that was just handed out begins with a link of no more use.
     unsafe {
         if !heap.is_null() {
-            let waited = sound::reuse_closely((*heap).quarantine.ring(class), size, class.size());
+            let waited = sound::reuse((*heap).quarantine.ring(class), size, class.size());
             if !waited.is_null() {
                 return waited;
             }
@@ -160,11 +164,11 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     if size > MAX_OBJECT - TRAILER {
         return ptr::null_mut();
     }
-    let block = allocate_ready(size);
-    if block.is_null() {
+    if size > MAX_SMALL {
         return seal_any(routing::allocate_zeroed(size + TRAILER), size);
     }
-    if !options::hardening(Hardening::Zero) {
+    let block = allocate(size);
+    if !block.is_null() {
         // SAFETY: an object of that many bytes that nobody else has.
         unsafe { block.write_bytes(0, size) };
     }
@@ -362,12 +366,13 @@ pub(crate) unsafe fn deallocate_layout(block: *mut u8, align: usize, size: usize
 unsafe fn judge(block: *mut u8, fits: impl Fn(usize) -> bool) {
     // SAFETY: the caller's promise, as far as it was not found broken.
     unsafe {
-        let heap = Tls::here().heap();
-        if !heap.is_null()
-            && let Some(object) = Sound::at(block)
+        if let Some(object) = Sound::at(block)
             && fits(object.size)
         {
-            return sound::retire(object, heap);
+            let heap = Tls::here().heap();
+            if !heap.is_null() {
+                return sound::retire(object, heap);
+            }
         }
         judge_closely(block, fits);
     }

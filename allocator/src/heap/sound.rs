@@ -136,12 +136,13 @@ pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut Thr
 }
 
 /// Makes the block that waited longest an object of `size` bytes; null if none waited long enough, or if
-/// somebody wrote into it: [`reuse_closely`] tells.
+/// somebody wrote into it: [`reuse`] tells.
 ///
 /// # Safety
-/// The ring is the calling thread's, of a class of `capacity` bytes, at least `size + TRAILER`.
+/// The ring is the calling thread's, of a class of `capacity` bytes, [`wipe::LINE`] at most and
+/// `size + TRAILER` at least.
 #[inline(always)]
-pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
+pub(super) unsafe fn reuse_short(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
     let block = ring.first();
     if block.is_null() {
         return block;
@@ -150,7 +151,7 @@ pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mu
     unsafe {
         let key = Key::of(block);
         let changed = trailer(block, capacity).load(Ordering::Relaxed) ^ key.mark(FREED);
-        if changed | wipe::sum(block, capacity - TRAILER) != 0 {
+        if changed | wipe::sum_short(block, capacity - TRAILER) != 0 {
             return ptr::null_mut();
         }
         ring.advance();
@@ -158,27 +159,19 @@ pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mu
     }
 }
 
-/// As [`reuse`], block after block; ends the process if somebody wrote into one.
+/// Makes the block that waited longest an object of `size` bytes; null if none waited long enough. Ends the
+/// process if somebody wrote into it.
 ///
 /// # Safety
-/// As [`reuse`].
+/// The ring is the calling thread's, of a class of `capacity` bytes, at least `size + TRAILER`.
 #[inline(always)]
-pub(super) unsafe fn reuse_closely(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    if ring.is_empty() { ptr::null_mut() } else { unsafe { reuse_next(ring, size, capacity) } }
-}
-
-/// # Safety
-/// As [`reuse`].
-#[cold]
-#[inline(never)]
-unsafe fn reuse_next(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        while !ring.is_empty() {
-            let block = ring.first();
-            ring.advance();
-            if !block.is_null() {
+pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
+    while !ring.is_empty() {
+        let block = ring.first();
+        ring.advance();
+        if !block.is_null() {
+            // SAFETY: the caller's promise; what waits is nobody's.
+            unsafe {
                 inspect(block, capacity);
                 return seal(block, size, capacity);
             }
@@ -191,14 +184,28 @@ unsafe fn reuse_next(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
 ///
 /// # Safety
 /// `block`, of `capacity` bytes, waited in the quarantine and is still in a span in use.
+#[inline(always)]
 unsafe fn inspect(block: *mut u8, capacity: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let stored = trailer(block, capacity).load(Ordering::Relaxed);
-        let whole = stored == Key::of(block).mark(FREED);
-        let zeroed = options::hardening(Hardening::Zero);
-        if !whole || zeroed && wipe::sum(block, capacity - TRAILER) != 0 {
-            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), capacity - TRAILER);
+        let changed = trailer(block, capacity).load(Ordering::Relaxed) ^ Key::of(block).mark(FREED);
+        let room = capacity - TRAILER;
+        let filled = if room < wipe::LINE {
+            wipe::sum_short(block, room)
+        } else {
+            wipe::sum_of_lines(block, room)
+        };
+        if changed | filled != 0 {
+            complain(block, changed);
         }
+    }
+}
+
+/// Ends the process, unless a block is only not zero and needs not be.
+#[cold]
+#[inline(never)]
+fn complain(block: *mut u8, changed: u64) {
+    if changed != 0 || options::hardening(Hardening::Zero) {
+        fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
     }
 }

@@ -41,21 +41,17 @@ pub(super) unsafe fn wipe(block: *mut u8, room: usize) {
 /// Zero if the first `room` bytes are zero.
 ///
 /// # Safety
-/// As [`wipe`].
+/// As [`wipe`]; `room` is below [`LINE`].
 #[inline(always)]
-pub(super) unsafe fn sum(block: *mut u8, room: usize) -> u64 {
+pub(super) unsafe fn sum_short(block: *mut u8, room: usize) -> u64 {
     // SAFETY: everything lies between the first and the last of the bytes.
     unsafe {
         let word = |at: usize| block.add(at).cast::<u64>().read();
-        let pair = |at: usize| word(at) | word(at + 8);
         let mut sum = word(0);
         if room > TRAILER {
-            sum |= pair(8) | word(room - 8);
+            sum |= word(8) | word(16) | word(room - 8);
             if room > 24 {
-                sum |= word(24) | pair(room - 32) | word(room - 16);
-                if room > 56 {
-                    return sum | sum_of_lines(block, room);
-                }
+                sum |= word(24) | word(room - 24) | word(room - 16);
             }
         }
         sum

@@ -19,7 +19,7 @@ const DELAY: u8 = 64;
 /// Positions of a ring: all numbers that a position can hold.
 const SMALL: usize = 256;
 /// Blocks of a ring that waited long enough: as many as these bytes hold, but within limits.
-const BYTES: usize = 16 << 10;
+const BYTES: usize = 32 << 10;
 const LEAST: usize = 16;
 const MOST: usize = SMALL - DELAY as usize - 1;
 const MEDIUM: usize = 4;
