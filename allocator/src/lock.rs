@@ -52,16 +52,16 @@ impl SingleThreaded {
 /// What all locks ask; learnt when the allocator is made ready.
 pub(crate) static ALONE: SingleThreaded = SingleThreaded::new();
 
-const FREE: u32 = 0;
+pub(crate) const FREE: u32 = 0;
 /// Set in the state while somebody may sleep.
-const WAITED_FOR: u32 = 1;
+pub(crate) const WAITED_FOR: u32 = 1;
 
 /// The state of a lock that the calling thread holds and nobody waits for.
 ///
 /// Thread descriptors are 64-byte aligned, so their addresses less 6 bits differ; 31 bits of them
 /// repeat only 128 GiB apart.
 #[inline(always)]
-fn held_by_us() -> u32 {
+pub(crate) fn held_by_us() -> u32 {
     (((os::thread_pointer() >> 6) as u32) << 1).max(2)
 }
 

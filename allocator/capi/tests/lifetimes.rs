@@ -26,6 +26,26 @@ fn the_child_of_a_fork_without_fork_handlers_allocates() {
 }
 
 #[test]
+fn the_child_of_a_fork_without_fork_handlers_allocates_in_classic_mode() {
+    let Some(program) = compile("fork_raw.c", &[]) else { return };
+    for placement in ["segregated", "first-fit", "buddy", "slab"] {
+        for lock in ["global", "arena"] {
+            for cache in ["off", "on"] {
+                let options =
+                    format!("mode=classic,placement={placement},lock={lock},cache={cache}");
+                run(preloaded(program.clone()).env("ALLOCATOR_OPTIONS", &options))
+                    .expect_success(&options);
+            }
+        }
+    }
+}
+
+#[test]
+fn fork_from_a_signal_handler_does_not_hang_in_classic_mode() {
+    holds_with("fork_signal.c", &[], &[("ALLOCATOR_OPTIONS", "mode=classic")]);
+}
+
+#[test]
 fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
     let Some(program) = compile("thread_churn.c", &[]) else { return };
     run(preloaded(program).arg("10000")).expect_success("10,000 threads");

@@ -234,13 +234,19 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         prev_in_use: bool,
         zero: bool,
     ) -> Result<(), Fault> {
+        self.tag(block, prev_in_use, zero);
+        // SAFETY: tags are written, and a block that was not free a moment ago is not listed.
+        unsafe { self.placement.insert(&self.ground, block) }
+    }
+
+    /// Writes the tags of a free block that belongs to the caller.
+    #[inline(always)]
+    fn tag(&self, block: FreeBlock, prev_in_use: bool, zero: bool) {
         let header = Header::new(block.size, false, prev_in_use, self.ground.arena);
         // SAFETY: the caller hands over the block; its last word is its footer.
         unsafe { header.with_mark(zero).write(block.at, self.ground.secret) };
         // SAFETY: as above.
         unsafe { store(block.at + block.size - HEADER, footer(block.size, 0)) };
-        // SAFETY: tags are written, and a block that was not free a moment ago is not listed.
-        unsafe { self.placement.insert(&self.ground, block) }
     }
 
     /// Merges `block`, in use by nobody, with its free neighbours and lists the result.
@@ -253,7 +259,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
     ) -> Result<FreeBlock, Fault> {
         let secret = self.ground.secret;
         let mut merged = block;
-        let (mut prev_in_use, mut zero) = (prev_in_use, zero);
+        let (mut prev_in_use, mut zero, mut listed) = (prev_in_use, zero, false);
         let next = block.at + block.size;
         // SAFETY: a block ends at a block or a fence of its region.
         let Some(after) = (unsafe { self.ground.header(next) }) else {
@@ -267,8 +273,9 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             let at = unsafe { self.ground.previous(block.at, region) }?;
             let size = block.at - at;
             if size + block.size <= MAX_BLOCK {
+                let before = FreeBlock { at, size, ..block };
                 // SAFETY: `previous` verified that a free block lies there; free blocks are listed.
-                unsafe { self.placement.remove(&self.ground, FreeBlock { at, size, ..block }) }?;
+                listed = unsafe { self.placement.absorb(&self.ground, before) }?;
                 // SAFETY: verified by `previous`.
                 let before = unsafe { Header::read(at) };
                 prev_in_use = before.prev_in_use();
@@ -298,7 +305,13 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             // SAFETY: `after` was verified above.
             unsafe { after.with_prev_in_use(false).write(next, secret) };
         }
-        self.list(merged, prev_in_use, zero)?;
+        if listed {
+            self.tag(merged, prev_in_use, zero);
+            // SAFETY: the block stayed listed, and its tags are written.
+            unsafe { self.placement.grew(&self.ground, merged) };
+        } else {
+            self.list(merged, prev_in_use, zero)?;
+        }
         Ok(merged)
     }
 }

@@ -94,6 +94,28 @@ pub unsafe trait Placement {
     /// The block is listed, with this size.
     unsafe fn remove(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault>;
 
+    /// A listed block is about to take in what follows it. `true`: it stays listed, and `grew` is
+    /// called when its tags are written; `false`: it was unlisted, and `insert` is called.
+    ///
+    /// # Errors
+    /// As for `remove`.
+    ///
+    /// # Safety
+    /// The block is listed, with this size.
+    unsafe fn absorb(&mut self, ground: &Ground, block: FreeBlock) -> Result<bool, Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.remove(ground, block) }?;
+        Ok(false)
+    }
+
+    /// A block for which `absorb` was `true` has this size now.
+    ///
+    /// # Safety
+    /// The block is listed, and its tags are written.
+    unsafe fn grew(&mut self, ground: &Ground, block: FreeBlock) {
+        let _ = (ground, block);
+    }
+
     /// Unlists a block that holds `need` bytes at `align` and returns it; `None` if there is none.
     ///
     /// # Errors

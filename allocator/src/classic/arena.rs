@@ -3,7 +3,7 @@
 //! Owns the heap and a stack of blocks that other threads freed while its lock was taken. Cost: one
 //! compare-and-swap per block pushed; whoever takes the lock looks at one word.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::heap::ClassicHeap;
 use super::lock::{Contention, FutexLock, Lock};
@@ -53,12 +53,14 @@ pub(super) struct Arena<P: Strategy> {
     pub(super) heap: Heap<P>,
     /// Top of a stack through the first words of the blocks; 0: empty.
     afar: AtomicUsize,
+    /// The heap that this one's number had before: left by a fork (see `orphans.rs`).
+    pub(super) before: AtomicPtr<Arena<P>>,
 }
 
 impl<P: Strategy> Arena<P> {
     /// A heap that nobody has freed anything for.
     pub(super) const fn new(heap: Heap<P>) -> Self {
-        Self { heap, afar: AtomicUsize::new(0) }
+        Self { heap, afar: AtomicUsize::new(0), before: AtomicPtr::new(core::ptr::null_mut()) }
     }
 
     /// Puts a block aside for whoever takes the lock next.

@@ -9,7 +9,7 @@
 //!
 //! # Invariants
 //! 1. A block on a heap's stack is in use in that heap, and nobody else's.
-//! 2. A heap, once made, stays.
+//! 2. A heap, once made, stays; in the child of a fork it may become an orphan (see `orphans.rs`).
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -38,12 +38,14 @@ pub(super) struct Shared {
 
 /// All heaps of a process, of one strategy.
 pub(super) struct Arenas<P: Strategy> {
-    shared: &'static Shared,
-    settings: Settings,
+    pub(super) shared: &'static Shared,
+    pub(super) settings: Settings,
     count: usize,
-    secret: u64,
-    heaps: [AtomicPtr<Arena<P>>; ARENAS],
-    making: FutexLock,
+    pub(super) secret: u64,
+    pub(super) heaps: [AtomicPtr<Arena<P>>; ARENAS],
+    /// By number, the heaps that a fork left half changed, the last one first.
+    pub(super) orphans: [AtomicPtr<Arena<P>>; ARENAS],
+    pub(super) making: FutexLock,
     /// Where each thread keeps its cache: key + 1, 0 for none.
     key: core::sync::atomic::AtomicU32,
 }
@@ -60,13 +62,15 @@ impl<P: Strategy> Arenas<P> {
             LockChoice::Arena if processors > 1 => processors,
             LockChoice::Arena | LockChoice::Global | LockChoice::None => 1,
         };
-        let heaps = [const { AtomicPtr::new(core::ptr::null_mut()) }; ARENAS];
+        let none = [const { AtomicPtr::new(core::ptr::null_mut()) }; ARENAS];
+        let orphans = [const { AtomicPtr::new(core::ptr::null_mut()) }; ARENAS];
         Self {
             shared,
             settings,
             count,
             secret,
-            heaps,
+            heaps: none,
+            orphans,
             making: FutexLock::FREE,
             key: core::sync::atomic::AtomicU32::new(0),
         }
@@ -109,11 +113,6 @@ impl<P: Strategy> Arenas<P> {
         self.making.release();
         // SAFETY: null, or a heap that is published and stays.
         unsafe { found.as_ref() }
-    }
-
-    fn made(&self) -> impl Iterator<Item = &Arena<P>> {
-        // SAFETY: null, or a heap that is published and stays.
-        self.heaps.iter().filter_map(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() })
     }
 
     /// The heap this thread turns to first.
@@ -319,6 +318,9 @@ impl<P: Strategy> Arenas<P> {
             let Some(arena) = self.arena(0) else { return self.shared.mapped.free(object) };
             return match arena.heap.with(|core| core.free(object)) {
                 Err(fault) if fault.kind == FaultKind::ForeignFree => {
+                    if self.orphan_of(object).is_some() {
+                        return Ok(());
+                    }
                     self.shared.mapped.free(object)
                 }
                 result => result.map(drop),
@@ -328,6 +330,9 @@ impl<P: Strategy> Arenas<P> {
         let Some(arena) = owner.and_then(|number| self.arena(number as usize)) else {
             return self.shared.mapped.free(object);
         };
+        if self.orphan_of(object).is_some() {
+            return Ok(());
+        }
         let freed = arena.heap.try_with(|core| {
             arena.collect(core)?;
             core.free(object).map(drop)
@@ -361,6 +366,9 @@ impl<P: Strategy> Arenas<P> {
 
     pub(super) fn usable(&self, object: usize) -> Result<usize, Fault> {
         self.not_cached(object)?;
+        if let Some(orphan) = self.orphan_of(object) {
+            return self.usable_in(orphan, object);
+        }
         match self.owning(object, |core| core.usable(object))? {
             Some(usable) => Ok(usable),
             None => self.shared.mapped.usable(object),
@@ -374,10 +382,13 @@ impl<P: Strategy> Arenas<P> {
     /// Makes the object hold `size` bytes, moving it if need be; `None` out of memory.
     pub(super) fn reallocate(&self, object: usize, size: usize) -> Result<Option<usize>, Fault> {
         self.not_cached(object)?;
-        let pooled = self.owning(object, |core| {
-            let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
-            if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }
-        })?;
+        let pooled = match self.orphan_of(object) {
+            Some(orphan) => Some((false, self.usable_in(orphan, object)?)),
+            None => self.owning(object, |core| {
+                let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
+                if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }
+            })?,
+        };
         let usable = match pooled {
             Some((true, _)) => return Ok(Some(object)),
             Some((false, usable)) => usable,
@@ -454,27 +465,9 @@ impl<P: Strategy> Arenas<P> {
         (sum, examined, contention)
     }
 
-    /// Takes every lock, so that a fork finds all heaps whole.
-    pub(super) fn before_fork(&self) {
-        self.making.acquire();
-        for arena in self.made() {
-            arena.heap.lock().acquire();
-        }
-        self.shared.mapped.lock().acquire();
-        self.shared.registry.lock.acquire();
-    }
-
-    /// Gives the locks back: in the child, whose waiters do not exist, by making them free.
-    pub(super) fn after_fork(&self, child: bool) {
-        let give = |lock: &FutexLock| if child { lock.reset() } else { lock.release() };
-        give(&self.shared.registry.lock);
-        give(self.shared.mapped.lock());
-        for arena in self.made() {
-            if !arena.heap.lock().off.load(Ordering::Relaxed) {
-                give(&arena.heap.lock().futex);
-            }
-        }
-        give(&self.making);
+    pub(super) fn made(&self) -> impl Iterator<Item = &Arena<P>> {
+        // SAFETY: null, or a heap that is published and stays.
+        self.heaps.iter().filter_map(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() })
     }
 }
 

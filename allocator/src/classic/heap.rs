@@ -90,6 +90,7 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
     }
 
     pub(super) fn with_secret(source: S, policy: Policy, secret: u64, arena: u8) -> Self {
+        crate::lock::ALONE.learn();
         Self { lock: L::FREE, core: UnsafeCell::new(P::Core::new(source, policy, secret, arena)) }
     }
 
@@ -113,6 +114,15 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
         let result = act(unsafe { &mut *self.core.get() });
         self.lock.release();
         Some(result)
+    }
+
+    /// Runs `act` on the core without the lock.
+    ///
+    /// # Safety
+    /// Nobody changes the heap any more.
+    pub(super) unsafe fn with_still<T>(&self, act: impl FnOnce(&P::Core<S>) -> T) -> T {
+        // SAFETY: the caller's promise.
+        act(unsafe { &*self.core.get() })
     }
 
     pub(super) fn lock(&self) -> &L {

@@ -1,8 +1,8 @@
 //! The locks a classic heap can stand behind, and how often they were fought over.
 //!
 //! Owns one word per lock and its counters. Cost: an uncontended futex lock is one compare-and-swap
-//! to take and one swap to give; counting costs the holder two plain additions. Time is measured
-//! only by those who had to wait.
+//! to take and one swap to give, or two plain stores while libc knows of one thread only; counting
+//! costs the holder a plain addition. Time is measured only by those who had to wait.
 
 use core::cell::Cell;
 use core::fmt::Debug;
@@ -10,6 +10,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::kernel;
+use crate::lock::{ALONE, FREE, LINEAGE, WAITED_FOR, held_by_us};
 
 /// How often a lock was taken, and what waiting for it cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,11 +59,8 @@ pub unsafe trait Lock: Debug {
     }
 }
 
-const OPEN: u32 = 0;
-const HELD: u32 = 1;
-const WANTED: u32 = 2;
-
-/// A futex lock: waits in the kernel after a short spin.
+/// A futex lock: waits in the kernel after a short spin. Its state names its holder, as that of
+/// `lock::Lock` does, so that the child of a fork knows which holders do not exist there.
 ///
 /// Source: Drepper: Futexes are tricky (2011), mutex 3.
 #[derive(Debug)]
@@ -80,15 +78,23 @@ impl FutexLock {
         let mut taken = false;
         for _ in 0..64 {
             core::hint::spin_loop();
-            if self.state.load(Ordering::Relaxed) == OPEN && self.grab() {
+            if self.state.load(Ordering::Relaxed) == FREE && self.grab() {
                 taken = true;
                 break;
             }
         }
+        // Others may sleep beside us: whoever slept takes the lock with the mark.
+        let ours = held_by_us() | WAITED_FOR;
+        let mut seen = self.state.load(Ordering::Relaxed);
         while !taken {
-            taken = self.state.swap(WANTED, Ordering::Acquire) == OPEN;
-            if !taken {
-                kernel::futex_wait(&self.state, WANTED);
+            let wanted = if seen == FREE { ours } else { seen | WAITED_FOR };
+            match self.state.compare_exchange(seen, wanted, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(FREE) => taken = true,
+                Ok(_) => {
+                    kernel::futex_wait(&self.state, wanted);
+                    seen = self.state.load(Ordering::Relaxed);
+                }
+                Err(now) => seen = now,
             }
         }
         // We hold the lock now, so plain additions are exact.
@@ -98,12 +104,34 @@ impl FutexLock {
 
     #[inline(always)]
     fn grab(&self) -> bool {
-        self.state.compare_exchange(OPEN, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        // Alone, nobody else can hold it, and a child has nothing to mend while it reads free.
+        if ALONE.now() && self.state.load(Ordering::Relaxed) == FREE {
+            self.state.store(held_by_us(), Ordering::Relaxed);
+            return true;
+        }
+        LINEAGE.look();
+        let ours = held_by_us();
+        self.state.compare_exchange(FREE, ours, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Makes the lock free whoever held it: for the child of a fork, which has one thread.
     pub(crate) fn reset(&self) {
-        self.state.store(OPEN, Ordering::Release);
+        self.state.store(FREE, Ordering::Release);
+    }
+
+    /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us()
+    }
+
+    /// In a child that was not told of its fork: frees the lock from a holder that does not exist
+    /// here; whether there was one, and what it protects may be half changed.
+    pub(crate) fn mend(&self) -> bool {
+        let orphan = self.state.load(Ordering::Relaxed) != FREE && !self.is_held_by_us();
+        if orphan {
+            self.reset();
+        }
+        orphan
     }
 }
 
@@ -113,11 +141,11 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
-// SAFETY: the state leaves OPEN by one atomic operation of one thread, with acquire order, and
-// returns to it by `release` alone, with release order.
+// SAFETY: the state leaves FREE by one atomic operation of one thread, with acquire order, and
+// returns to it by `release` alone, with release order; or by plain stores while there is one thread.
 unsafe impl Lock for FutexLock {
     const FREE: Self = Self {
-        state: AtomicU32::new(OPEN),
+        state: AtomicU32::new(FREE),
         acquisitions: AtomicU64::new(0),
         waits: AtomicU64::new(0),
         wait_ns: AtomicU64::new(0),
@@ -142,7 +170,10 @@ unsafe impl Lock for FutexLock {
 
     #[inline(always)]
     fn release(&self) {
-        if self.state.swap(OPEN, Ordering::Release) == WANTED {
+        if ALONE.now() {
+            return self.state.store(FREE, Ordering::Relaxed);
+        }
+        if self.state.swap(FREE, Ordering::Release) & WAITED_FOR != 0 {
             kernel::futex_wake(&self.state);
         }
     }
@@ -214,7 +245,7 @@ mod tests {
                 lock.acquire();
                 lock.release();
             });
-            while lock.state.load(Ordering::Relaxed) != WANTED {
+            while lock.state.load(Ordering::Relaxed) & WAITED_FOR == 0 {
                 thread::yield_now();
             }
             lock.release();
@@ -223,5 +254,19 @@ mod tests {
         let counts = lock.contention();
         assert_eq!((counts.acquisitions, counts.waits), (2, 1));
         assert!(counts.wait_ns > 0);
+    }
+
+    #[test]
+    fn a_child_frees_the_locks_of_threads_that_it_does_not_have_and_no_others() {
+        let lock = FutexLock::FREE;
+        assert!(!lock.mend());
+        lock.acquire();
+        assert!(lock.is_held_by_us() && !lock.mend());
+        lock.release();
+        thread::scope(|scope| scope.spawn(|| lock.acquire()).join().unwrap());
+        // A thread that ends may have left its descriptor to nobody but us.
+        assert!(!lock.is_held_by_us() && lock.mend());
+        assert!(lock.try_acquire());
+        lock.release();
     }
 }

@@ -9,6 +9,7 @@
 //! 2. The table is at most half full.
 
 use core::cell::UnsafeCell;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::kernel;
 use super::lock::{Contention, FutexLock, Lock};
@@ -28,9 +29,9 @@ struct Mapping {
 
 #[derive(Debug)]
 struct Table {
-    /// Address of `slots` mappings; a power of two of them, or none.
-    entries: usize,
-    slots: usize,
+    /// Address of a power of two of mappings, and in its low bits that power; 0: none. One word, so
+    /// that a fork finds a whole table at any moment.
+    place: usize,
     used: usize,
     bytes: usize,
     peak: usize,
@@ -49,9 +50,21 @@ pub(super) struct Mapped {
 unsafe impl Sync for Mapped {}
 
 impl Table {
-    /// Callers pass `index < slots`, so `slots` is not 0.
+    const EMPTY: Self =
+        Self { place: 0, used: 0, bytes: 0, peak: 0, graves: [0; GRAVES], buried: 0 };
+
+    /// Number of slots.
+    const fn slots(&self) -> usize {
+        if self.place == 0 { 0 } else { 1 << (self.place & 63) }
+    }
+
+    const fn entries(&self) -> usize {
+        self.place & !63
+    }
+
+    /// Callers pass `index < slots()`, so there is a table.
     fn slot(&self, index: usize) -> *mut Mapping {
-        core::ptr::with_exposed_provenance_mut::<Mapping>(self.entries).wrapping_add(index)
+        core::ptr::with_exposed_provenance_mut::<Mapping>(self.entries()).wrapping_add(index)
     }
 
     fn get(&self, index: usize) -> Mapping {
@@ -60,16 +73,23 @@ impl Table {
     }
 
     fn set(&self, index: usize, mapping: Mapping) {
+        let slot = self.slot(index);
+        // The object last, so that a fork finds no address without its mapping.
         // SAFETY: as in `get`; the lock makes us the only writer.
-        unsafe { *self.slot(index) = mapping };
+        unsafe {
+            (*slot).base = mapping.base;
+            (*slot).bytes = mapping.bytes;
+            compiler_fence(Ordering::Release);
+            (&raw mut (*slot).object).write_volatile(mapping.object);
+        }
     }
 
     fn home(&self, object: usize) -> usize {
-        (object >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & (self.slots - 1)
+        (object >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & (self.slots() - 1)
     }
 
     fn find(&self, object: usize) -> Option<usize> {
-        if self.slots == 0 || object == 0 {
+        if self.place == 0 || object == 0 {
             return None;
         }
         let mut index = self.home(object);
@@ -77,31 +97,35 @@ impl Table {
             match self.get(index).object {
                 0 => return None,
                 found if found == object => return Some(index),
-                _ => index = (index + 1) & (self.slots - 1),
+                _ => index = (index + 1) & (self.slots() - 1),
             }
         }
     }
 
     /// Makes room for one more; `false` out of memory.
     fn reserve(&mut self) -> bool {
-        if self.used * 2 < self.slots {
-            return true;
-        }
-        let (old, slots) = (Table { ..*self }, (self.slots * 2).max(256));
+        self.used * 2 < self.slots() || self.rebuild((self.slots() * 2).max(256))
+    }
+
+    /// Copies what a probe finds into a table of `slots`; `false` out of memory.
+    fn rebuild(&mut self, slots: usize) -> bool {
         let entries = kernel::map(slots * size_of::<Mapping>());
         if entries == 0 {
             return false;
         }
-        (self.entries, self.slots, self.used) = (entries, slots, 0);
-        for index in 0..old.slots {
-            let mapping = old.get(index);
-            if mapping.object != 0 {
-                self.insert(mapping);
+        let mut fresh = Table { place: entries | slots.ilog2() as usize, ..Table::EMPTY };
+        for index in 0..self.slots() {
+            let mapping = self.get(index);
+            // An entry that stands twice was being moved: the later one is left.
+            if mapping.object != 0 && self.find(mapping.object) == Some(index) {
+                fresh.insert(mapping);
             }
         }
-        if old.slots != 0 {
+        let (old, bytes) = (self.entries(), self.slots() * size_of::<Mapping>());
+        (self.place, self.used) = (fresh.place, fresh.used);
+        if bytes != 0 {
             // SAFETY: the old table was mapped here and is no longer referred to.
-            unsafe { kernel::unmap(old.entries, old.slots * size_of::<Mapping>()) };
+            unsafe { kernel::unmap(old, bytes) };
         }
         true
     }
@@ -109,7 +133,7 @@ impl Table {
     fn insert(&mut self, mapping: Mapping) {
         let mut index = self.home(mapping.object);
         while self.get(index).object != 0 {
-            index = (index + 1) & (self.slots - 1);
+            index = (index + 1) & (self.slots() - 1);
         }
         self.set(index, mapping);
         self.used += 1;
@@ -117,7 +141,7 @@ impl Table {
 
     /// Empties a slot and closes the gap behind it.
     fn remove(&mut self, index: usize) {
-        let mask = self.slots - 1;
+        let mask = self.slots() - 1;
         let (mut hole, mut next) = (index, (index + 1) & mask);
         while self.get(next).object != 0 {
             let home = self.home(self.get(next).object);
@@ -144,7 +168,7 @@ impl Table {
             FaultKind::DoubleFree
         } else {
             let inside = |m: Mapping| m.object != 0 && object.wrapping_sub(m.base) < m.bytes;
-            let interior = (0..self.slots).any(|index| inside(self.get(index)));
+            let interior = (0..self.slots()).any(|index| inside(self.get(index)));
             if interior { FaultKind::InteriorFree } else { FaultKind::ForeignFree }
         };
         Fault::new(kind, object, 0)
@@ -158,18 +182,7 @@ fn whole_pages(bytes: usize) -> Option<usize> {
 
 impl Mapped {
     pub(super) const fn empty() -> Self {
-        Self {
-            lock: FutexLock::FREE,
-            table: UnsafeCell::new(Table {
-                entries: 0,
-                slots: 0,
-                used: 0,
-                bytes: 0,
-                peak: 0,
-                graves: [0; GRAVES],
-                buried: 0,
-            }),
-        }
+        Self { lock: FutexLock::FREE, table: UnsafeCell::new(Table::EMPTY) }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Table) -> T) -> T {
@@ -182,6 +195,20 @@ impl Mapped {
 
     pub(super) fn lock(&self) -> &FutexLock {
         &self.lock
+    }
+
+    /// In a child that was not told of its fork: makes the table whole that a thread of the parent
+    /// was changing. What that thread was freeing or allocating may stay known.
+    pub(super) fn mend(&self) {
+        if self.lock.mend() {
+            // SAFETY: the holder does not exist here, and nobody in the child has taken a lock yet.
+            let table = unsafe { &mut *self.table.get() };
+            // Without memory the table stays, in which a probe finds what it found before.
+            let slots = table.slots();
+            if slots != 0 {
+                table.rebuild(slots);
+            }
+        }
     }
 
     /// An object of `size` zero bytes at `align`; `None` out of memory.
@@ -314,6 +341,29 @@ mod tests {
         }
         assert_eq!((mapped.counts().0, mapped.counts().1), (0, 0));
         assert_eq!(mapped.allocate(usize::MAX - 100, 16), None);
+    }
+
+    #[test]
+    fn a_table_left_half_way_by_a_fork_is_made_whole() {
+        let mapped = Mapped::empty();
+        let objects: Vec<_> = (0..100).map(|_| mapped.allocate(100_000, 16).unwrap()).collect();
+        // One entry stands twice, as while a gap is closed.
+        mapped.with(|table| {
+            let index = table.find(objects[7]).unwrap();
+            let (moved, mut hole) = (table.get(index), index);
+            while table.get(hole).object != 0 {
+                hole = (hole + 1) & (table.slots() - 1);
+            }
+            table.set(hole, moved);
+            table.used = 3;
+        });
+        std::thread::scope(|scope| scope.spawn(|| mapped.lock.acquire()).join().unwrap());
+        mapped.mend();
+        assert_eq!(mapped.counts().0, 100);
+        for &object in &objects {
+            mapped.free(object).unwrap();
+            assert_eq!(mapped.free(object).unwrap_err().kind, FaultKind::DoubleFree);
+        }
     }
 
     #[test]

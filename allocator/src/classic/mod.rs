@@ -18,6 +18,7 @@ mod heap;
 mod kernel;
 mod lock;
 mod mapped;
+mod orphans;
 mod process;
 mod registry;
 mod settings;

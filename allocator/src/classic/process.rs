@@ -7,7 +7,7 @@
 //! A fault goes to [`on_fault`]'s callback if there is one, else it is reported in one line and the
 //! process ends. After a callback the call that was wrong has no effect.
 
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::arenas::{Arenas, Shared};
 use super::cache::{self, ThreadCache};
@@ -197,6 +197,15 @@ impl Process {
         each!(self, arenas => arenas.flush_cache())
     }
 
+    /// Whether the calling thread holds a lock of ours, as in a signal handler that interrupted it.
+    fn is_interrupted(&self) -> bool {
+        each!(self, arenas => arenas.is_interrupted())
+    }
+
+    pub(super) fn mend(&self) {
+        each!(self, arenas => arenas.mend());
+    }
+
     pub(super) fn before_fork(&self) {
         each!(self, arenas => arenas.before_fork());
     }
@@ -266,6 +275,7 @@ pub fn configure(settings: &Settings, processors: usize) -> bool {
     let Some(made) = Process::make(settings, processors) else { return false };
     let made = core::ptr::from_ref(made).cast_mut();
     let none = core::ptr::null_mut();
+    crate::lock::LINEAGE.also(mend);
     PROCESS.compare_exchange(none, made, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
@@ -366,17 +376,34 @@ pub fn snapshot() -> Option<Snapshot> {
     process().map(Process::snapshot)
 }
 
-/// Takes every lock of classic mode: for the prepare handler of a fork.
+/// The thread whose fork took every lock; 0: none. A thread sees its own store.
+static FORKER: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes every lock of classic mode: for the prepare handler of a fork. A fork from a signal handler
+/// that interrupted the holder of one takes none, and its child does what that of `_Fork` does.
 pub fn before_fork() {
-    if let Some(process) = process() {
+    if let Some(process) = process()
+        && !process.is_interrupted()
+    {
         process.before_fork();
+        FORKER.store(kernel::thread_word(), Ordering::Relaxed);
     }
 }
 
 /// Gives them back, in the parent and in the child.
 pub fn after_fork(child: bool) {
-    if let Some(process) = process() {
+    if let Some(process) = process()
+        && FORKER.load(Ordering::Relaxed) == kernel::thread_word()
+    {
+        FORKER.store(0, Ordering::Relaxed);
         process.after_fork(child);
+    }
+}
+
+/// Called in a child that no handler told of its fork, by the thread that first wants a lock.
+fn mend() {
+    if let Some(process) = process() {
+        process.mend();
     }
 }
 

@@ -1,13 +1,15 @@
 //! Which arena a region belongs to, answered without a lock.
 //!
-//! A sorted table of regions. Writers, rare and behind a lock, make a sequence number odd while they
-//! change the table; readers search it by bisection and start over if the number moved.
+//! Two sorted tables of regions, of which the last bit of a sequence number names the valid one.
+//! Writers, rare and behind a lock, write the other table and then raise the number by one; readers
+//! search by bisection and start over if the number moved. A writer that a fork left behind has
+//! changed nothing that counts.
 //!
-//! Owns the table (32 KiB, touched as it fills). Cost: a look-up is about log2 n loads, n the number
-//! of regions; no store, so readers do not disturb each other.
+//! Owns the tables (32 KiB each, touched as they fill). Cost: a look-up is about log2 n loads, n the
+//! number of regions; no store, so readers do not disturb each other. A change copies n entries.
 //!
 //! # Invariants
-//! 1. While `sequence` is even, the first `len` entries are sorted by start and do not overlap.
+//! 1. The first `len` entries of the valid table are sorted by start and do not overlap.
 //! 2. An entry's `end` holds the arena's number in its low four bits; regions end at multiples of 16.
 //!
 //! Source: Lameter: Effective synchronization on Linux/NUMA systems (2005), sequence locks.
@@ -25,42 +27,19 @@ struct Entry {
     end: AtomicUsize,
 }
 
-/// The regions of all arenas.
 #[derive(Debug)]
-pub(super) struct Registry {
-    pub(super) lock: FutexLock,
-    sequence: AtomicU32,
+struct Table {
     len: AtomicUsize,
     entries: [Entry; ENTRIES],
 }
 
-impl Registry {
-    /// No regions. All its bytes are zero, so fresh memory is an empty registry too.
+impl Table {
     #[cfg(test)]
-    pub(super) const fn empty() -> Self {
-        Self {
-            lock: FutexLock::FREE,
-            sequence: AtomicU32::new(0),
-            len: AtomicUsize::new(0),
-            entries: [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } };
-                ENTRIES],
-        }
-    }
-
-    /// The arena that owns `address`.
-    #[inline]
-    pub(super) fn arena(&self, address: usize) -> Option<u8> {
-        loop {
-            let before = self.sequence.load(Ordering::Acquire);
-            let found = self.search(address);
-            // The loads of `search` come before this one, as the fence demands.
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return found;
-            }
-            core::hint::spin_loop();
-        }
-    }
+    const EMPTY: Self = Self {
+        len: AtomicUsize::new(0),
+        entries: [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } };
+            ENTRIES],
+    };
 
     /// May see a table that is being changed: then its answer is thrown away.
     fn search(&self, address: usize) -> Option<u8> {
@@ -78,14 +57,62 @@ impl Registry {
         let end = entry.end.load(Ordering::Relaxed);
         (address < end & !15).then_some((end & 15) as u8)
     }
+}
 
+/// The regions of all arenas.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub(super) lock: FutexLock,
+    sequence: AtomicU32,
+    tables: [Table; 2],
+}
+
+impl Registry {
+    /// No regions. All its bytes are zero, so fresh memory is an empty registry too.
+    #[cfg(test)]
+    pub(super) const fn empty() -> Self {
+        Self {
+            lock: FutexLock::FREE,
+            sequence: AtomicU32::new(0),
+            tables: [const { Table::EMPTY }; 2],
+        }
+    }
+
+    /// The arena that owns `address`.
+    #[inline]
+    pub(super) fn arena(&self, address: usize) -> Option<u8> {
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            let found = self.table(before).search(address);
+            // The loads of `search` come before this one, as the fence demands.
+            fence(Ordering::Acquire);
+            if self.sequence.load(Ordering::Relaxed) == before {
+                return found;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    #[inline(always)]
+    fn table(&self, sequence: u32) -> &Table {
+        let [even, odd] = &self.tables;
+        if sequence & 1 == 0 { even } else { odd }
+    }
+
+    /// Lets `act` change a copy of the valid entries, whose new number it returns, and makes that valid.
     fn change<T>(&self, act: impl FnOnce(&[Entry], usize) -> (usize, T)) -> T {
         self.lock.acquire();
-        self.sequence.fetch_add(1, Ordering::Relaxed);
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        let (from, to) = (self.table(sequence), self.table(sequence.wrapping_add(1)));
+        // Readers of the number before see that it moved before they see what is written now.
         fence(Ordering::Release);
-        let (len, result) = act(&self.entries, self.len.load(Ordering::Relaxed));
-        self.len.store(len, Ordering::Relaxed);
-        self.sequence.fetch_add(1, Ordering::Release);
+        let len = from.len.load(Ordering::Relaxed);
+        for (from, to) in from.entries.iter().zip(&to.entries).take(len) {
+            copy(from, Some(to));
+        }
+        let (len, result) = act(&to.entries, len);
+        to.len.store(len, Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
         self.lock.release();
         result
     }
@@ -204,5 +231,26 @@ mod tests {
                 assert_eq!(registry.arena(0x200_0000), None);
             }
         });
+    }
+
+    #[test]
+    fn a_writer_left_half_way_by_a_fork_has_changed_nothing_that_counts() {
+        let registry = Box::new(Registry::empty());
+        registry.insert(0x2000, 0x2800, 2);
+        registry.insert(0x3000, 0x3800, 3);
+        // What a writer does before it publishes, to entries that a reader must not see.
+        let sequence = registry.sequence.load(Ordering::Relaxed);
+        let other = registry.table(sequence.wrapping_add(1));
+        other.len.store(ENTRIES, Ordering::Relaxed);
+        for entry in &other.entries {
+            entry.start.store(0x1000, Ordering::Relaxed);
+            entry.end.store(0x9009, Ordering::Relaxed);
+        }
+        assert_eq!(registry.arena(0x2000), Some(2));
+        assert_eq!(registry.arena(0x1000), None);
+        assert!(registry.insert(0x1000, 0x1800, 1));
+        assert_eq!(registry.arena(0x1000), Some(1));
+        assert_eq!(registry.arena(0x3000), Some(3));
+        assert_eq!(registry.arena(0x4000), None);
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Lineage {
     mend: AtomicPtr<()>,
     /// Without a page: the process whose locks are sound; 0 while a thread of a child mends them.
     process: AtomicU32,
+    /// Called after `mend`: what classic mode mends. A `fn()`, or null.
+    also: AtomicPtr<()>,
 }
 
 impl Lineage {
@@ -48,8 +50,14 @@ impl Lineage {
         Lineage {
             word: AtomicPtr::new((&raw const COUNTED).cast_mut()),
             mend: AtomicPtr::new(ptr::null_mut()),
+            also: AtomicPtr::new(ptr::null_mut()),
             process: AtomicU32::new(0),
         }
+    }
+
+    /// From here on a child that learns of itself calls `mend` too, after the one of `watch`.
+    pub(crate) fn also(&self, mend: fn()) {
+        self.also.store(mend as *mut (), Ordering::Release);
     }
 
     /// From here on an untold child calls `mend` before it takes a lock. False without a page (an old
@@ -117,10 +125,12 @@ impl Lineage {
     }
 
     fn call_mend(&self) {
-        let mend = self.mend.load(Ordering::Relaxed);
-        if !mend.is_null() {
-            // SAFETY: `watch` stored a `fn()`.
-            unsafe { core::mem::transmute::<*mut (), fn()>(mend)() };
+        for mend in [&self.mend, &self.also] {
+            let mend = mend.load(Ordering::Acquire);
+            if !mend.is_null() {
+                // SAFETY: `watch` and `also` store a `fn()`.
+                unsafe { core::mem::transmute::<*mut (), fn()>(mend)() };
+            }
         }
     }
 

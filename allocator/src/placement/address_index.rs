@@ -8,8 +8,8 @@
 //!
 //! Owns that side index (1 % of a region) and two guard words in each listed block.
 //!
-//! Cost: insert and remove set one bit; an insert raises bounds until one is high enough already, and
-//! lowers hints in one pass over their line. A search reads one cache line per level that it climbs
+//! Cost: insert and remove set one bit, and a block that takes in its successor keeps its own; an
+//! insert raises bounds until one is high enough already, and lowers hints in one pass over their line. A search reads one cache line per level that it climbs
 //! (none where the hint leads to a neighbour) and the free blocks of the slices it visits. Bounds are
 //! lowered lazily: a slice that disappoints a search gets its true maximum then, which the removal before
 //! it has paid for. So a search is bounded by 32 blocks per slice visited and visits few: 100,000 free
@@ -71,22 +71,40 @@ impl AddressIndex {
     /// As for `Placement::remove`.
     #[inline(always)]
     pub(super) unsafe fn remove(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.listed(ground, block) }?;
         let view = self.view(ground, block.region);
         let grain = view.grain(block.at);
-        let word = view.word(grain / 64);
-        if word >> (grain % 64) & 1 == 0 {
+        // The slice's bound stays: a search that it misleads lowers it.
+        view.set_word(grain / 64, view.word(grain / 64) & !(1 << (grain % 64)));
+        Ok(())
+    }
+
+    /// Whether a block is listed and its guard words are as they were written.
+    ///
+    /// # Safety
+    /// As for `Placement::absorb`.
+    #[inline(always)]
+    pub(super) unsafe fn listed(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault> {
+        let view = self.view(ground, block.region);
+        let grain = view.grain(block.at);
+        if view.word(grain / 64) >> (grain % 64) & 1 == 0 {
             return Err(fault_at(FaultKind::CorruptIndex, block.at, block.size));
         }
         // SAFETY: the block is listed.
         if !unsafe { guarded(ground, block.at) } {
             return Err(fault_at(FaultKind::UseAfterFree, block.at, block.size));
         }
-        let left = word & !(1 << (grain % 64));
-        view.set_word(grain / 64, left);
-        if left == 0 {
-            view.lower(grain / 64, 0);
-        }
         Ok(())
+    }
+
+    /// Says how large a listed block has become.
+    #[inline(always)]
+    pub(super) fn grew(&mut self, ground: &Ground, block: FreeBlock) {
+        let view = self.view(ground, block.region);
+        let (slice, grains) = (view.grain(block.at) / 64, block.size / GRAIN);
+        view.raise(slice, grains);
+        view.hint_at_most(grains, slice);
     }
 
     /// The first block at or after address `from` in `region` that serves the request; still listed.

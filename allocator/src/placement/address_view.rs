@@ -21,6 +21,9 @@ const FAN: usize = 32;
 
 /// Requests that have a hint, in grains: every small one, and a few above.
 const HINTED: [u32; 16] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 24, 32, 64, 256, 1024];
+/// [`HINTED`], where vectors are loaded from.
+#[cfg(target_arch = "x86_64")]
+static LEASTS: [u32; HINTED.len()] = HINTED;
 /// By grains, the last of [`HINTED`] that is not larger; whatever is larger has the last entry's.
 #[expect(clippy::indexing_slicing, reason = "computed at compile time")]
 const ROWS: [u8; 65] = {
@@ -137,11 +140,37 @@ impl View {
     /// Says that no block before `slice` holds `grains`.
     #[inline(always)]
     pub(super) fn hint_at_least(&self, grains: usize, slice: usize) {
-        // SAFETY: as in `hint_at_most`.
-        let hints = unsafe { &mut *self.hints() };
-        for (hint, least) in hints.iter_mut().zip(HINTED) {
-            let lacks = (least as i32 >= grains as i32) & ((*hint as i32) < slice as i32);
-            *hint = if lacks { slice as u32 } else { *hint };
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{
+                __m128i, _mm_and_si128, _mm_andnot_si128, _mm_cmpgt_epi32, _mm_load_si128,
+                _mm_loadu_si128, _mm_or_si128, _mm_set1_epi32, _mm_store_si128,
+            };
+            let (hints, leasts) =
+                (self.hints().cast::<__m128i>(), LEASTS.as_ptr().cast::<__m128i>());
+            // SAFETY: every x86_64 has SSE2; the hints are one aligned line, and as many leasts.
+            unsafe {
+                let (slice, grains) = (_mm_set1_epi32(slice as i32), _mm_set1_epi32(grains as i32));
+                for part in 0..HINTED.len() / 4 {
+                    let hint = _mm_load_si128(hints.add(part));
+                    let smaller = _mm_cmpgt_epi32(grains, _mm_loadu_si128(leasts.add(part)));
+                    let lacks = _mm_andnot_si128(smaller, _mm_cmpgt_epi32(slice, hint));
+                    let kept = _mm_andnot_si128(lacks, hint);
+                    _mm_store_si128(
+                        hints.add(part),
+                        _mm_or_si128(_mm_and_si128(lacks, slice), kept),
+                    );
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            // SAFETY: as in `hint_at_most`.
+            let hints = unsafe { &mut *self.hints() };
+            for (hint, least) in hints.iter_mut().zip(HINTED) {
+                let lacks = (least as i32 >= grains as i32) & ((*hint as i32) < slice as i32);
+                *hint = if lacks { slice as u32 } else { *hint };
+            }
         }
     }
 

@@ -41,6 +41,18 @@ unsafe impl Placement for FirstFit {
     }
 
     #[inline(always)]
+    unsafe fn absorb(&mut self, ground: &Ground, block: FreeBlock) -> Result<bool, Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.index.listed(ground, block) }?;
+        Ok(true)
+    }
+
+    #[inline(always)]
+    unsafe fn grew(&mut self, ground: &Ground, block: FreeBlock) {
+        self.index.grew(ground, block);
+    }
+
+    #[inline(always)]
     fn take(
         &mut self,
         ground: &Ground,

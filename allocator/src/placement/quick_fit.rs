@@ -87,6 +87,18 @@ unsafe impl<P: Placement, const ON: bool> Placement for QuickFit<P, ON> {
     }
 
     #[inline(always)]
+    unsafe fn absorb(&mut self, ground: &Ground, block: FreeBlock) -> Result<bool, Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.tail.absorb(ground, block) }
+    }
+
+    #[inline(always)]
+    unsafe fn grew(&mut self, ground: &Ground, block: FreeBlock) {
+        // SAFETY: the caller's promise.
+        unsafe { self.tail.grew(ground, block) };
+    }
+
+    #[inline(always)]
     fn take(
         &mut self,
         ground: &Ground,
