@@ -74,7 +74,16 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         {
             return self.reissue(at, need, zero).map(Some);
         }
-        let block = match self.placement.take(&self.ground, need, align)? {
+        let found = if align <= GRAIN {
+            match self.placement.cut(&self.ground, need)? {
+                Some((block, true)) => return self.cut(block, need, zero).map(Some),
+                Some((block, false)) => Some(block),
+                None => None,
+            }
+        } else {
+            self.placement.take(&self.ground, need, align)?
+        };
+        let block = match found {
             Some(block) => block,
             None => match self.take_after_growth(need, align)? {
                 Some(block) => block,
@@ -158,6 +167,33 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             return Err(fault(FaultKind::DoubleFree, at, header.size()));
         }
         Ok((FreeBlock { at, size: header.size(), region: index }, header))
+    }
+
+    /// Makes an object of the last `need` bytes of `block`, which stays listed.
+    #[inline(always)]
+    fn cut(&mut self, block: FreeBlock, need: usize, zero: bool) -> Result<usize, Fault> {
+        let FreeBlock { at, size, .. } = block;
+        let (next, start) = (at + size, at + size - need);
+        // SAFETY: a block ends at a block or a fence of its region.
+        let Some(after) = (unsafe { self.ground.header(next) }) else {
+            return Err(fault(FaultKind::CorruptHeader, next, 0));
+        };
+        // SAFETY: the placement read this header's seal when it found the block.
+        let header = unsafe { Header::read(at) };
+        let left = FreeBlock { size: size - need, ..block };
+        self.tag(left, header.prev_in_use(), header.is_zero());
+        // SAFETY: `next` was verified above and we hold the heap alone.
+        unsafe { after.with_prev_in_use(true).write(next, self.ground.secret) };
+        let object = Header::new(need, true, false, self.ground.arena);
+        // SAFETY: `start..next` is the end of the block.
+        unsafe { object.write(start, self.ground.secret) };
+        self.counters.taken(need);
+        if zero {
+            // SAFETY: the object is ours until it is returned; of the words that a free block holds
+            // only the old footer lies in it.
+            unsafe { clear(start, need, header.is_zero(), false, true) };
+        }
+        Ok(start + HEADER)
     }
 
     /// Turns the free, unlisted `block` into an object and lists what is left of it.

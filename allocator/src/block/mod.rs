@@ -127,6 +127,16 @@ pub unsafe trait Placement {
         align: usize,
     ) -> Result<Option<FreeBlock>, Fault>;
 
+    /// As `take` for an object without alignment of its own. `true`: the block stays listed, loses
+    /// `need` bytes at its end and keeps at least [`MIN_BLOCK`]; it does not end its region.
+    ///
+    /// # Errors
+    /// As for `take`.
+    #[inline(always)]
+    fn cut(&mut self, ground: &Ground, need: usize) -> Result<Option<(FreeBlock, bool)>, Fault> {
+        Ok(self.take(ground, need, GRAIN)?.map(|block| (block, false)))
+    }
+
     /// Walks the index: how many blocks and bytes it lists.
     ///
     /// # Errors

@@ -80,6 +80,26 @@ impl AddressIndex {
         Ok(())
     }
 
+    /// As `remove`, for a block that a search has just found: its slice is where the next one looks.
+    ///
+    /// # Safety
+    /// As for `Placement::remove`.
+    #[inline(always)]
+    pub(super) unsafe fn take_out(
+        &mut self,
+        ground: &Ground,
+        block: FreeBlock,
+    ) -> Result<(), Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.remove(ground, block) }?;
+        let view = self.view(ground, block.region);
+        let slice = view.grain(block.at) / 64;
+        if view.word(slice) == 0 {
+            view.lower(slice, 0);
+        }
+        Ok(())
+    }
+
     /// Whether a block is listed and its guard words are as they were written.
     ///
     /// # Safety

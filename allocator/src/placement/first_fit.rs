@@ -1,17 +1,38 @@
 //! First fit in address order: the lowest free block that is large enough.
 //!
-//! Owns the address index. Cost: see `address_index.rs`. Low addresses fill first, so the end of the
-//! heap tends to be free and can be given back.
+//! An object is cut from its block's end, so that what is left stays listed where it is; only the block at
+//! the end of a region is cut from its front, as what is left there can be given back.
 //!
-//! Source: Wilson, Johnstone, Neely, Boles: Dynamic Storage Allocation (1995), section 3.4.
+//! Owns the address index. Cost: see `address_index.rs`.
+//!
+//! Sources: Knuth, The Art of Computer Programming 1, 2.5, algorithm A; Wilson, Johnstone, Neely, Boles:
+//! Dynamic Storage Allocation (1995), section 3.4.
 
 use super::address_index::AddressIndex;
-use crate::block::{Fault, FreeBlock, Ground, Listed, Placement};
+use crate::block::{Fault, FreeBlock, GRAIN, Ground, Listed, MIN_BLOCK, Placement};
 
 /// First fit in address order.
 #[derive(Debug)]
 pub struct FirstFit {
     index: AddressIndex,
+}
+
+impl FirstFit {
+    #[inline(always)]
+    fn find(
+        &mut self,
+        ground: &Ground,
+        need: usize,
+        align: usize,
+    ) -> Result<Option<FreeBlock>, Fault> {
+        for region in 0..ground.regions.len() {
+            let found = self.index.find(ground, region, 0, need, align)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
 }
 
 // SAFETY: every call goes to the address index, which keeps the contract.
@@ -59,14 +80,28 @@ unsafe impl Placement for FirstFit {
         need: usize,
         align: usize,
     ) -> Result<Option<FreeBlock>, Fault> {
-        for region in 0..ground.regions.len() {
-            if let Some(block) = self.index.find(ground, region, 0, need, align)? {
-                // SAFETY: `find` returns listed blocks.
-                unsafe { self.index.remove(ground, block) }?;
-                return Ok(Some(block));
-            }
+        let found = self.find(ground, need, align)?;
+        if let Some(block) = found {
+            // SAFETY: `find` returns listed blocks.
+            unsafe { self.index.take_out(ground, block) }?;
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, ground: &Ground, need: usize) -> Result<Option<(FreeBlock, bool)>, Fault> {
+        let Some(block) = self.find(ground, need, GRAIN)? else { return Ok(None) };
+        let at_the_end =
+            ground.regions.get(block.region).is_some_and(|r| block.at + block.size == r.fence());
+        let stays = block.size - need >= MIN_BLOCK && !at_the_end;
+        if stays {
+            // SAFETY: `find` returns listed blocks.
+            unsafe { self.index.listed(ground, block) }?;
+        } else {
+            // SAFETY: as above.
+            unsafe { self.index.take_out(ground, block) }?;
+        }
+        Ok(Some((block, stays)))
     }
 
     fn check(&self, ground: &Ground) -> Result<Listed, Fault> {

@@ -87,7 +87,7 @@ unsafe impl Placement for NextFit {
         if let Some(block) = found {
             self.rover = block.at + need;
             // SAFETY: `search` returns listed blocks.
-            unsafe { self.index.remove(ground, block) }?;
+            unsafe { self.index.take_out(ground, block) }?;
         }
         Ok(found)
     }

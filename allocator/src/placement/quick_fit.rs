@@ -108,6 +108,11 @@ unsafe impl<P: Placement, const ON: bool> Placement for QuickFit<P, ON> {
         self.tail.take(ground, need, align)
     }
 
+    #[inline(always)]
+    fn cut(&mut self, ground: &Ground, need: usize) -> Result<Option<(FreeBlock, bool)>, Fault> {
+        self.tail.cut(ground, need)
+    }
+
     fn check(&self, ground: &Ground) -> Result<Listed, Fault> {
         let mut listed = self.tail.check(ground)?;
         for (grains, &head) in self.heads.iter().enumerate() {

@@ -149,12 +149,18 @@ fn holes<P: Placement>(heap: &mut BlockHeap<P, TestSource>, sizes: &[usize]) -> 
 }
 
 #[test]
-fn first_fit_takes_the_lowest_address_that_fits() {
+fn first_fit_cuts_the_end_of_the_block_with_the_lowest_address_that_fits() {
     let mut heap = heap::<FirstFit>(1 << 20);
     let at = holes(&mut heap, &[100, 1000, 300, 1000]);
-    assert_eq!(heap.allocate(200, 16, false), Ok(Some(at[1])));
+    let end = |hole: usize, size: usize, need: usize| {
+        Ok(Some(hole + block::block_size(size).unwrap() - block::block_size(need).unwrap()))
+    };
+    assert_eq!(heap.allocate(200, 16, false), end(at[1], 1000, 200));
     assert_eq!(heap.allocate(1000, 16, false), Ok(Some(at[3])));
-    assert_eq!(heap.allocate(50, 16, false), Ok(Some(at[0])));
+    assert_eq!(heap.allocate(50, 16, false), end(at[0], 100, 50));
+    // The block at the end of the region is cut from its front.
+    let last = heap.allocate(2000, 16, false).unwrap().unwrap();
+    assert_eq!(heap.allocate(2000, 16, false), Ok(Some(last + block::block_size(2000).unwrap())));
 }
 
 #[test]
