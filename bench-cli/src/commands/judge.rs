@@ -136,6 +136,7 @@ impl Job {
         };
         let mut outcome = t.run(self.workers.clone(), &mut hear)?;
         self.count(&mut outcome, Metric::MappingCalls, global)?;
+        self.count(&mut outcome, Metric::CommittedBytes, global)?;
         Ok(outcome)
     }
 
@@ -148,6 +149,7 @@ impl Job {
     ) -> Result<(), CliError> {
         let of = |index: usize, side: Side| match metric {
             Metric::Instructions => self.workers.instructions(index, side),
+            Metric::CommittedBytes => self.workers.committed_bytes(index, side),
             _ => self.workers.mapping_calls(index, side),
         };
         for (index, cell) in outcome.cells.iter().enumerate() {

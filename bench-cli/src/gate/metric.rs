@@ -17,6 +17,10 @@ pub enum Metric {
     Instructions,
     /// Calls of the kernel that map memory or give it back: mmap, mremap, munmap, brk.
     MappingCalls,
+    /// Peak of committed memory, which is what the kernel has promised: private writable mappings.
+    /// Both sides have the same live bytes, so it grows as committed over live does. Not averaged
+    /// over time, which is the machine's mood.
+    CommittedBytes,
     /// Page faults without disk access.
     MinorFaults,
     /// Peak of resident memory above the harness's own.
@@ -44,9 +48,10 @@ impl Limit {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 5] = [
+    pub const ALL: [Metric; 6] = [
         Metric::Instructions,
         Metric::MappingCalls,
+        Metric::CommittedBytes,
         Metric::MinorFaults,
         Metric::PeakRssBytes,
         Metric::FailedAllocations,
@@ -58,6 +63,7 @@ impl Metric {
         match self {
             Metric::Instructions => "instructions",
             Metric::MappingCalls => "mapping_calls",
+            Metric::CommittedBytes => "committed_bytes",
             Metric::MinorFaults => "minor_faults",
             Metric::PeakRssBytes => "peak_rss_bytes",
             Metric::FailedAllocations => "failed_allocations",
@@ -73,7 +79,7 @@ impl Metric {
     /// Whether it counts bytes.
     #[must_use]
     pub fn is_bytes(self) -> bool {
-        self == Metric::PeakRssBytes
+        matches!(self, Metric::PeakRssBytes | Metric::CommittedBytes)
     }
 
     /// What is allowed where no file says otherwise.
@@ -82,6 +88,7 @@ impl Metric {
         match self {
             Metric::Instructions => Limit { share: 0.01, absolute: 0 },
             Metric::MappingCalls => Limit { share: 0.02, absolute: 2 },
+            Metric::CommittedBytes => Limit { share: 0.02, absolute: 64 << 10 },
             Metric::MinorFaults => Limit { share: 0.05, absolute: 16 },
             Metric::PeakRssBytes => Limit { share: 0.03, absolute: 256 << 10 },
             Metric::FailedAllocations => Limit { share: 0.0, absolute: 0 },

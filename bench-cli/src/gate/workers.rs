@@ -72,6 +72,17 @@ impl Workers {
         }))
     }
 
+    /// Peak of committed memory in one run, above what the harness has; `None` where it cannot be
+    /// seen.
+    ///
+    /// # Errors
+    /// As [`run_once`], but for an interruption.
+    pub fn committed_bytes(&self, cell: usize, side: Side) -> Result<Option<u64>, CliError> {
+        Ok(self
+            .counting(cell, side, Pass::Syscalls)?
+            .and_then(|report| report.peak_committed_bytes))
+    }
+
     fn counting(&self, cell: usize, side: Side, pass: Pass) -> Result<Option<Report>, CliError> {
         let mut spec = self.spec(cell, side, 0);
         spec.pass = pass;

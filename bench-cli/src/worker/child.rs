@@ -97,6 +97,8 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         _ => Vec::new(),
     };
     let syscalls = if trapped(&spec).is_some() { trap::counts() } else { Vec::new() };
+    let peak_committed_bytes =
+        (spec.pass == Pass::Syscalls).then(trap::peak_committed_bytes).flatten();
     let elapsed_ns = outcome.elapsed_ns + spin(outcome.elapsed_ns, spec.inject_slowdown);
     let footprint_peak = outcome.footprint.as_ref().map(|f| f.peak_live_bytes);
     let report = Report {
@@ -114,6 +116,7 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         internals,
         heap_map: heap_map::read(folder),
         syscalls,
+        peak_committed_bytes,
         outcome,
     };
     let text = serde_json::to_vec(&report).map_err(failed)?;

@@ -220,6 +220,9 @@ pub struct Report {
     pub heap_map: Option<String>,
     /// System calls for memory by name, where they were caught.
     pub syscalls: Vec<(String, u64)>,
+    /// Peak of what the kernel had promised, above what the harness had before the first operation;
+    /// where system calls were counted.
+    pub peak_committed_bytes: Option<u64>,
     /// All that the engine says.
     pub outcome: Outcome,
 }

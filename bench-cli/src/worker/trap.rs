@@ -5,6 +5,10 @@
 //! however they call the kernel, no other process takes part, and nothing else is slowed. A call
 //! costs about two microseconds more: times of such a run are no measurement.
 //!
+//! Before each call the kernel is asked what it has promised this process: committed memory changes by
+//! these calls alone, so no peak is missed. What is cut off a mapping just made never counts: where an
+//! aligned mapping is cut out of a larger one is chance.
+//!
 //! The filter stays for the life of the process; when nobody [watches](watch), calls pass uncounted.
 //!
 //! # Invariants
@@ -13,7 +17,8 @@
 //! 2. `raw` alone holds the instruction that the filter lets pass.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// The calls that are caught, by number and name.
 #[cfg(target_arch = "x86_64")]
@@ -37,6 +42,13 @@ static FIRST: AtomicU64 = AtomicU64::new(0);
 /// The last that fails.
 static LAST: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
+/// /proc/self/statm; below 0: not open.
+static STATM: AtomicI32 = AtomicI32::new(-1);
+/// Pages promised when watching began, and the most since.
+static COMMITTED_BEFORE: AtomicU64 = AtomicU64::new(0);
+static COMMITTED_PEAK: AtomicU64 = AtomicU64::new(0);
+/// The mapping made last: where it begins, and behind its end.
+static LAST_MAPPED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// Counts from now on until it is dropped.
 #[derive(Debug)]
@@ -50,15 +62,49 @@ pub(super) struct Watch;
 pub(super) fn watch(first: u64, last: u64) -> io::Result<Watch> {
     FIRST.store(first, Ordering::SeqCst);
     LAST.store(last, Ordering::SeqCst);
+    if let Ok(file) = std::fs::File::open("/proc/self/statm") {
+        STATM.store(file.into_raw_fd(), Ordering::SeqCst);
+    }
     install()?;
+    COMMITTED_BEFORE.store(committed_pages().unwrap_or(0), Ordering::SeqCst);
     WATCHED.store(true, Ordering::SeqCst);
     Ok(Watch)
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        note_committed();
         WATCHED.store(false, Ordering::SeqCst);
     }
+}
+
+/// The most that the kernel had promised while somebody watched, above what it had before: private
+/// writable memory, in bytes. `None` where it does not say.
+pub(super) fn peak_committed_bytes() -> Option<u64> {
+    let pages = COMMITTED_PEAK
+        .load(Ordering::SeqCst)
+        .checked_sub(COMMITTED_BEFORE.load(Ordering::SeqCst))?;
+    // SAFETY: asks for a constant of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    (COMMITTED_BEFORE.load(Ordering::SeqCst) > 0).then_some(pages * u64::try_from(page).ok()?)
+}
+
+fn note_committed() {
+    if let Some(pages) = committed_pages() {
+        COMMITTED_PEAK.fetch_max(pages, Ordering::Relaxed);
+    }
+}
+
+/// The sixth number of /proc/self/statm: pages of private writable memory.
+fn committed_pages() -> Option<u64> {
+    let file = STATM.load(Ordering::Relaxed);
+    let mut text = [0_u8; 128];
+    let read = read_start(file, &mut text)?;
+    let number = text.get(..read)?.split(|&byte| byte == b' ').nth(5)?;
+    number.iter().try_fold(0_u64, |sum, digit| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 /// What was counted, by name; the failures that were injected last, if any could be.
@@ -81,8 +127,13 @@ fn install() -> io::Result<()> {
     Err(io::Error::other("system calls are caught on x86-64 only"))
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+fn read_start(_: i32, _: &mut [u8]) -> Option<usize> {
+    None
+}
+
 #[cfg(target_arch = "x86_64")]
-use x86_64::install;
+use x86_64::{install, read_start};
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
@@ -90,7 +141,7 @@ mod x86_64 {
     use std::io;
     use std::sync::atomic::Ordering;
 
-    use super::{CALLS, COUNTS, FAILED, FIRST, LAST, TAKING, WATCHED};
+    use super::{CALLS, COUNTS, FAILED, FIRST, LAST, LAST_MAPPED, TAKING, WATCHED, note_committed};
 
     // raw(number, a, b, c, d, e, f): the kernel's registers for a call are not quite those of C.
     std::arch::global_asm!(
@@ -188,7 +239,11 @@ mod x86_64 {
             register(libc::REG_R9),
         ];
         let [a, b, c, d, e, f] = arguments;
-        let result = match WATCHED.load(Ordering::Relaxed) && fails(number, a) {
+        let watched = WATCHED.load(Ordering::Relaxed);
+        if watched && !cuts(number, a, b) {
+            note_committed();
+        }
+        let result = match watched && fails(number, a) {
             // A brk that fails says where the break is, and no error.
             // SAFETY: asks, and changes nothing.
             true if number == libc::SYS_brk => unsafe { raw(number, 0, 0, 0, 0, 0, 0) },
@@ -196,7 +251,27 @@ mod x86_64 {
             // SAFETY: the very call that the program was about to make.
             false => unsafe { raw(number, a, b, c, d, e, f) },
         };
+        if number == libc::SYS_mmap && result > 0 {
+            LAST_MAPPED[0].store(result.cast_unsigned(), Ordering::Relaxed);
+            LAST_MAPPED[1].store(result.wrapping_add(b).cast_unsigned(), Ordering::Relaxed);
+        }
         registers[usize::try_from(libc::REG_RAX).unwrap_or(0)] = result;
+    }
+
+    /// Whether a call only takes a part off the mapping made last.
+    fn cuts(number: c_long, address: i64, len: i64) -> bool {
+        let (start, end) = (address.cast_unsigned(), address.wrapping_add(len).cast_unsigned());
+        let [first, last] = [&LAST_MAPPED[0], &LAST_MAPPED[1]].map(|a| a.load(Ordering::Relaxed));
+        number == libc::SYS_munmap && first <= start && end <= last && (first, last) != (start, end)
+    }
+
+    /// Reads the start of a file without a change of its position; the bytes read.
+    pub(super) fn read_start(file: i32, into: &mut [u8]) -> Option<usize> {
+        let len = i64::try_from(into.len()).ok()?;
+        let place = into.as_mut_ptr().expose_provenance().cast_signed() as i64;
+        // SAFETY: the kernel writes at most `len` bytes into the slice.
+        let read = unsafe { raw(libc::SYS_pread64, i64::from(file), place, len, 0, 0, 0) };
+        usize::try_from(read).ok()
     }
 
     /// Counts a call and says whether it is one that has to fail.
