@@ -2,7 +2,8 @@
 //!
 //! `80%` limits the memory that the run itself may have resident to a share of what the reference
 //! allocator had resident at its peak without a limit: the same limit for all, as in a container.
-//! A cgroup enforces it (version 1 or 2), where this process may make one. `as:80%` and `data:80%`
+//! `own:90%` is a share of each allocator's own peak instead, to see what one does that is short of a
+//! tenth. A cgroup enforces it (version 1 or 2), where this process may make one. `as:80%` and `data:80%`
 //! limit address space or data segment instead (`RLIMIT_AS`, `RLIMIT_DATA`): these need no rights,
 //! and make allocations fail instead of ending the process.
 //!
@@ -78,6 +79,8 @@ impl Means {
 pub enum Amount {
     /// A share of the reference's unconstrained peak.
     Share(f64),
+    /// Of each allocator's own unconstrained peak.
+    OwnShare(f64),
     /// So many bytes.
     Bytes(u64),
     /// So many calls, milliseconds, threads or processes.
@@ -94,13 +97,14 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// The amount, in bytes where it is memory, for a reference whose unconstrained peak was `peak`.
+    /// The amount, in bytes where it is memory, of an unconstrained peak: of the reference's, or of the
+    /// allocator's own.
     #[must_use]
     pub fn bytes(&self, peak: u64) -> u64 {
         match self.amount {
             Amount::Bytes(bytes) | Amount::Count(bytes) => bytes,
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
-            Amount::Share(share) => (peak as f64 * share) as u64,
+            Amount::Share(share) | Amount::OwnShare(share) => (peak as f64 * share) as u64,
         }
     }
 }
@@ -111,11 +115,19 @@ impl FromStr for Pressure {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is no pressure: write `80%` or `64M`, with `as:` or `data:` before it for a limit without cgroups, or `balloon:64M`, `fail:10`, `fail:10+`, `pageout:50`, `churn:4`, `forks:2`"
+                "`{text}` is no pressure: write `80%`, `own:90%` or `64M`, with `as:` or `data:` before it for a limit without cgroups, or `balloon:64M`, `fail:10`, `fail:10+`, `pageout:50`, `churn:4`, `forks:2`"
             )
         };
         let (means, amount) = match text.split_once(':') {
             None => (Means::Cgroup, text),
+            Some(("own", amount)) => {
+                let Ok(Pressure { means: Means::Cgroup, amount: Amount::Share(share) }) =
+                    amount.parse()
+                else {
+                    return Err(wrong());
+                };
+                return Ok(Pressure { means: Means::Cgroup, amount: Amount::OwnShare(share) });
+            }
             Some(("as", amount)) => (Means::AddressSpace, amount),
             Some(("data", amount)) => (Means::Data, amount),
             Some(("balloon", amount)) => (Means::Balloon, amount),
@@ -168,6 +180,7 @@ impl fmt::Display for Pressure {
         f.write_str(self.means.prefix())?;
         match self.amount {
             Amount::Share(share) => write!(f, "{}%", (share * 1e6).round() / 1e4),
+            Amount::OwnShare(share) => write!(f, "own:{}%", (share * 1e6).round() / 1e4),
             Amount::Bytes(amount) | Amount::Count(amount) => write!(f, "{amount}"),
         }?;
         f.write_str(if self.means == Means::FailFrom { "+" } else { "" })
@@ -391,6 +404,7 @@ mod tests {
         for text in [
             "80%",
             "12.5%",
+            "own:90%",
             "as:70%",
             "data:50%",
             "65536",
@@ -411,7 +425,19 @@ mod tests {
 
     #[test]
     fn what_is_no_pressure_is_refused_with_an_example() {
-        for text in ["", "x", "-5%", "0%", "swap:80%", "64T", "fail:0", "fail:80%", "churn:65"] {
+        for text in [
+            "",
+            "x",
+            "-5%",
+            "0%",
+            "swap:80%",
+            "64T",
+            "fail:0",
+            "fail:80%",
+            "churn:65",
+            "own:64M",
+            "own:own:9%",
+        ] {
             assert!(text.parse::<Pressure>().unwrap_err().contains("80%"), "{text}");
         }
     }

@@ -7,8 +7,9 @@
 //! that people pay in, with the exact 95 % interval of the signed-rank test.
 #![forbid(unsafe_code)]
 
+mod advice;
+
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use clap::Args;
 use serde::Serialize;
@@ -35,8 +36,8 @@ pub struct RecommendArgs {
     /// with known levers pulled)
     #[arg(short, long = "allocator", value_name = "LIST")]
     allocators: Vec<String>,
-    /// Memory pressures to look at beside none, as for `run` (default: 80%, where this machine lets
-    /// us set a cgroup's limit)
+    /// Memory pressures to look at beside none, as for `run` (default: 150%,own:112.5%, where this
+    /// machine lets us set a cgroup's limit)
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "no_pressure")]
     pressure: Vec<Pressure>,
     /// Look without pressure only
@@ -54,8 +55,11 @@ const TUNINGS: [(&str, &str); 6] = [
     ("tcmalloc", "TCMALLOC_RELEASE_RATE=10"),
 ];
 
-/// The share of the system allocator's peak that is left under the default pressure.
-const DEFAULT_PRESSURE: &str = "80%";
+/// What is looked at beside no pressure. A limit counts what the kernel keeps for a process too (page
+/// tables, stacks), so that none lives within its own resident peak alone. A half above the system
+/// allocator's peak is what a container sized for it may have; an eighth above its own makes each
+/// allocator meet its limit.
+const DEFAULT_PRESSURES: [&str; 2] = ["150%", "own:112.5%"];
 const CONFIDENCE: f64 = 0.95;
 const MIB: f64 = 1_048_576.0;
 
@@ -103,6 +107,25 @@ impl Choice {
     }
 }
 
+/// An allocator that did not do the work under one pressure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Failure {
+    allocator: String,
+    /// Empty: none.
+    pressure: String,
+    /// In words: how often, and how it ended.
+    failed: String,
+    /// The limit it had, where it had one.
+    limit_bytes: Option<u64>,
+}
+
+/// Everything that was found out.
+#[derive(Debug, Serialize)]
+struct Found {
+    choices: Vec<Choice>,
+    failures: Vec<Failure>,
+}
+
 /// Measures and advises.
 ///
 /// # Errors
@@ -123,9 +146,10 @@ pub fn run(args: RecommendArgs, global: &Global) -> Result<Exit, CliError> {
     };
     let directory = run::session(&run_args, global)?;
     let choices = choices(directory.runs(), directory.latency(), directory.timeline());
+    let failures = failures(directory.runs());
     let text = match global.format {
-        Format::Human => advice(&choices),
-        _ => serde_json::to_string_pretty(&choices).map_err(|error| {
+        Format::Human => advice::of(&choices, &failures),
+        _ => serde_json::to_string_pretty(&Found { choices, failures }).map_err(|error| {
             CliError::new(Exit::Internal, "cannot write the advice").because(error)
         })?,
     };
@@ -149,7 +173,7 @@ fn pressures(args: &RecommendArgs, global: &Global) -> Vec<Pressure> {
         return args.pressure.clone();
     }
     match pressure::probe() {
-        Ok(_) => DEFAULT_PRESSURE.parse().into_iter().collect(),
+        Ok(_) => DEFAULT_PRESSURES.iter().filter_map(|pressure| pressure.parse().ok()).collect(),
         Err(why) => {
             if !global.quiet {
                 output::note(&format!("without memory pressure: {why}"));
@@ -197,10 +221,7 @@ fn choices(runs: &[RunRow], latency: &[LatencyCsv], timeline: &[TimelineRow]) ->
         ]
     };
     let failed = |key: (&str, &str)| {
-        runs.iter().any(|r| {
-            (r.pressure.as_str(), r.allocator.as_str()) == key
-                && (r.end != "completed" || r.failed_allocations.unwrap_or(0) > 0)
-        })
+        runs.iter().any(|r| (r.pressure.as_str(), r.allocator.as_str()) == key && has_failed(r))
     };
     // A choice that fails, or refuses what was asked for, is none.
     let mut choices: Vec<Choice> = keys
@@ -213,6 +234,35 @@ fn choices(runs: &[RunRow], latency: &[LatencyCsv], timeline: &[TimelineRow]) ->
         choice.on_front = !all.iter().any(|other| dominates(other, choice));
     }
     choices
+}
+
+fn has_failed(run: &RunRow) -> bool {
+    run.end != "completed" || run.failed_allocations.unwrap_or(0) > 0
+}
+
+/// Who did not do the work, and how it ended, in the order of the runs.
+fn failures(runs: &[RunRow]) -> Vec<Failure> {
+    let mut failures: Vec<Failure> = Vec::new();
+    for run in runs.iter().filter(|run| has_failed(run)) {
+        let same = |r: &&RunRow| r.pressure == run.pressure && r.allocator == run.allocator;
+        let known = |f: &Failure| f.pressure == run.pressure && f.allocator == run.allocator;
+        if failures.iter().any(known) {
+            continue;
+        }
+        let all = runs.iter().filter(same).count();
+        let failed: Vec<&RunRow> = runs.iter().filter(same).filter(|r| has_failed(r)).collect();
+        let how = match run.end.as_str() {
+            "completed" => "refused allocations",
+            end => end,
+        };
+        failures.push(Failure {
+            allocator: run.allocator.clone(),
+            pressure: run.pressure.clone(),
+            failed: format!("{how} in {} of {all} runs", failed.len()),
+            limit_bytes: failed.iter().filter_map(|r| r.limit_bytes).min(),
+        });
+    }
+    failures
 }
 
 fn choice(
@@ -275,97 +325,16 @@ fn dominates(one: &Choice, other: &Choice) -> bool {
         && pairs.iter().any(|(a, b)| a < b)
 }
 
-fn advice(choices: &[Choice]) -> String {
-    let mut text = String::new();
-    for group in choices.chunk_by(|a, b| a.pressure == b.pressure) {
-        let Some(first) = group.first() else { continue };
-        let under = match first.pressure.as_str() {
-            "" => "without pressure".to_owned(),
-            pressure => format!("with {pressure} of the system allocator's peak"),
-        };
-        let _ = writeln!(
-            text,
-            "\nWorth considering {under} (nothing else beats them in time, tail and memory at once):"
-        );
-        for choice in group.iter().filter(|choice| choice.on_front) {
-            let _ = writeln!(
-                text,
-                "  {:<44} {:.1} ms, p99.9 {:.0} ns, {:.1} MiB on average",
-                choice.allocator,
-                choice.elapsed_ns / 1e6,
-                choice.p999_ns,
-                choice.mean_rss_bytes / MIB
-            );
-        }
-        let _ = writeln!(text, "{}", paragraph(group));
-    }
-    text.push_str(
-        "\nAll of this is one trace, replayed as fast as it goes: confirm with `bench-cli run --exec` on the program itself.",
-    );
-    text
-}
-
-/// What to do, in one paragraph.
-fn paragraph(group: &[Choice]) -> String {
-    let front = || group.iter().filter(|c| c.on_front && c.allocator != "system");
-    if !group.iter().any(|c| c.allocator == "system") {
-        return "The system's allocator is not among the choices, or failed: nothing to weigh against."
-            .to_owned();
-    }
-    // The least of time and memory together, each as a ratio.
-    let product = |c: &&Choice| c.elapsed_ns.ln() + c.mean_rss_bytes.ln();
-    let best = |a: &&Choice, b: &&Choice| product(a).total_cmp(&product(b));
-    if let Some(pick) = front().filter(|c| c.is_free()).min_by(best) {
-        return format!("Take {}: against system it {}.", pick.allocator, weighed(pick));
-    }
-    let traded: Vec<String> = front()
-        .filter(|c| c.differences().any(|d| d.less_shown()))
-        .map(|c| format!("{} {}", c.allocator, weighed(c)))
-        .collect();
-    match traded.is_empty() {
-        true => "Stay with system: no choice was shown to be better in anything (95 %); more --runs may tell."
-            .to_owned(),
-        false => format!("Nothing is free here. Against system, {}.", traded.join("; ")),
-    }
-}
-
-/// Time, tail and memory against the system's allocator.
-fn weighed(choice: &Choice) -> String {
-    let part = |difference: Option<Difference>, unit: f64, name: &str, what: &str| {
-        difference.map(|d| amount(d, unit, name, what))
-    };
-    [
-        part(choice.mean_rss_bytes_more, MIB, "MiB", "memory on average"),
-        part(choice.elapsed_ns_more, 1e6, "ms", "a replay"),
-        part(choice.p999_ns_more, 1e3, "µs", "at p99.9"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect::<Vec<_>>()
-    .join(", ")
-}
-
-fn amount(difference: Difference, unit: f64, name: &str, what: &str) -> String {
-    let estimate = difference.estimate / unit;
-    match difference.interval.map(|(low, high)| (low / unit, high / unit)) {
-        Some((low, high)) if high < 0.0 => {
-            format!("saves {:.2} {name} {what} ({:.2} to {:.2})", -estimate, -high, -low)
-        }
-        Some((low, high)) if low > 0.0 => {
-            format!("costs {estimate:.2} {name} {what} ({low:.2} to {high:.2})")
-        }
-        Some((low, high)) => {
-            format!("shows no difference in {name} {what} ({low:+.2} to {high:+.2})")
-        }
-        None => format!("has {estimate:+.2} {name} {what} (too few rounds for an interval)"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn choice(allocator: &str, elapsed_ns: f64, p999_ns: f64, mean_rss_bytes: f64) -> Choice {
+    pub(super) fn choice(
+        allocator: &str,
+        elapsed_ns: f64,
+        p999_ns: f64,
+        mean_rss_bytes: f64,
+    ) -> Choice {
         Choice {
             allocator: allocator.to_owned(),
             pressure: String::new(),
@@ -379,7 +348,7 @@ mod tests {
         }
     }
 
-    fn shown(estimate: f64, low: f64, high: f64) -> Option<Difference> {
+    pub(super) fn shown(estimate: f64, low: f64, high: f64) -> Option<Difference> {
         Some(Difference { estimate, interval: Some((low, high)) })
     }
 
@@ -395,6 +364,31 @@ mod tests {
         assert!(!dominates(&bad, &bad.clone()), "equals do not push each other out");
         let elsewhere = Choice { pressure: "80%".to_owned(), ..bad };
         assert!(!dominates(&fast, &elsewhere));
+    }
+
+    #[test]
+    fn a_failure_says_how_often_and_how_and_below_which_limit() {
+        let row = |allocator: &str, end: &str, refused| RunRow {
+            allocator: allocator.to_owned(),
+            pressure: "80%".to_owned(),
+            end: end.to_owned(),
+            failed_allocations: Some(refused),
+            limit_bytes: Some(1 << 20),
+            ..RunRow::default()
+        };
+        let failures = failures(&[
+            row("a", "completed", 0),
+            row("a", "killed for memory", 0),
+            row("b", "completed", 7),
+            row("c", "completed", 0),
+        ]);
+        let said: Vec<_> = failures.iter().map(|f| (f.allocator.as_str(), &*f.failed)).collect();
+        let expected = [
+            ("a", "killed for memory in 1 of 2 runs"),
+            ("b", "refused allocations in 1 of 1 runs"),
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(failures[0].limit_bytes, Some(1 << 20));
     }
 
     #[test]
@@ -415,23 +409,5 @@ mod tests {
         assert_eq!(six.elapsed_ns_more, shown(-40.0, -40.0, -40.0));
         let five = super::choice(("", "ours"), &of(50.0, 5), &of(90.0, 5)).unwrap();
         assert_eq!(five.elapsed_ns_more, Some(Difference { estimate: -40.0, interval: None }));
-    }
-
-    #[test]
-    fn what_is_shown_to_be_free_is_advised_and_a_trade_is_called_one() {
-        let system = choice("system", 9e6, 9e3, 9.0 * MIB);
-        let mut ours = choice("ours", 5e6, 5e3, 8.0 * MIB);
-        ours.elapsed_ns_more = shown(-4e6, -5e6, -3e6);
-        ours.mean_rss_bytes_more = shown(-MIB, -2.0 * MIB, 0.5 * MIB);
-        let text = paragraph(&[ours.clone(), system.clone()]);
-        assert!(text.starts_with("Take ours"), "{text}");
-        assert!(text.contains("saves 4.00 ms a replay (3.00 to 5.00)"), "{text}");
-        assert!(text.contains("shows no difference in MiB memory on average"), "{text}");
-        ours.mean_rss_bytes_more = shown(MIB, 0.5 * MIB, 2.0 * MIB);
-        let text = paragraph(&[ours.clone(), system.clone()]);
-        assert!(text.starts_with("Nothing is free") && text.contains("costs 1.00 MiB"), "{text}");
-        ours.elapsed_ns_more = shown(-4e6, -5e6, 1e6);
-        let text = paragraph(&[ours, system]);
-        assert!(text.starts_with("Stay with system"), "{text}");
     }
 }

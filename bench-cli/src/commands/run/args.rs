@@ -56,7 +56,8 @@ pub struct RunArgs {
     /// Run so many copies of everything at the same time, each with threads of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub copies: Option<u32>,
-    /// Run again with less memory: `80%` of the system allocator's peak, or `64M`, by cgroup;
+    /// Run again with less memory: `80%` of the system allocator's peak, `own:90%` of each allocator's
+    /// own, or `64M`, by cgroup;
     /// `as:80%` and `data:80%` by address space and data segment; or disturbed: `balloon:512M`,
     /// `fail:N` (the n-th mmap or brk; `fail:N+`: and all after it), `pageout:MS`, `churn:THREADS`,
     /// `forks:PROCESSES`; commas for several

@@ -1,4 +1,5 @@
-//! Which memory limit a run gets: none, or a share of what the reference had resident without one.
+//! Which memory limit a run gets: none, or a share of what the reference, or the allocator itself, had
+//! resident without one.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use crate::worker::Pass;
 pub(super) struct Limiter {
     pressures: Vec<Pressure>,
     reference: String,
-    /// Peak of the reference by workload, and by pass: what observes has memory of its own.
-    peaks: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Peaks by workload and allocator, and by pass: what observes has memory of its own.
+    peaks: BTreeMap<(String, String), BTreeMap<String, u64>>,
 }
 
 impl Limiter {
@@ -53,20 +54,21 @@ impl Limiter {
         }
     }
 
-    /// Looks for the reference's peaks in rows.
+    /// Looks for peaks in rows.
     pub(super) fn learn(&mut self, rows: &[RunRow]) {
         for row in rows.iter().filter(|row| row.pressure.is_empty() && row.end == "completed") {
-            if let (true, Some(peak)) = (row.allocator == self.reference, row.peak_rss_bytes) {
-                let passes = self.peaks.entry(row.workload.clone()).or_default();
+            if let Some(peak) = row.peak_rss_bytes {
+                let key = (row.workload.clone(), row.allocator.clone());
+                let passes = self.peaks.entry(key).or_default();
                 let known = passes.entry(row.pass.clone()).or_default();
                 *known = peak.max(*known);
             }
         }
     }
 
-    /// Peak of the reference in the pass that has least of its own, and what `pass` has beyond it.
-    fn peak(&self, workload: &str, pass: Pass) -> Option<(u64, u64)> {
-        let passes = self.peaks.get(workload)?;
+    /// Peak of an allocator in the pass that has least of its own, and what `pass` has beyond it.
+    fn peak(&self, workload: &str, allocator: &str, pass: Pass) -> Option<(u64, u64)> {
+        let passes = self.peaks.get(&(workload.to_owned(), allocator.to_owned()))?;
         let least = *passes.values().min()?;
         Some((least, passes.get(pass.name()).map_or(0, |own| own - least)))
     }
@@ -79,14 +81,21 @@ impl Limiter {
         &self,
         variant: usize,
         subject: &Prepared,
+        allocator: &str,
         pass: Pass,
     ) -> Result<Option<(Limit, Option<Cgroup>)>, CliError> {
         let Some(index) = variant.checked_sub(1) else { return Ok(None) };
         let pressure = &self.pressures[index];
         let name = &subject.name;
-        let (peak, observing) = match (self.peak(name, pass), pressure.amount) {
+        // Who failed without a limit fails again, as a row of its own.
+        let own = match pressure.amount {
+            Amount::OwnShare(_) => self.peak(name, allocator, pass),
+            _ => None,
+        };
+        let known = own.or_else(|| self.peak(name, &self.reference, pass));
+        let (peak, observing) = match (known, pressure.amount) {
             (Some(known), _) => known,
-            (None, Amount::Share(_)) => {
+            (None, Amount::Share(_) | Amount::OwnShare(_)) => {
                 let what = format!("{name} cannot be put under pressure");
                 return Err(CliError::new(Exit::AllocatorFault, what)
                     .because(format!("{} did not complete it without a limit", self.reference)));
@@ -133,15 +142,17 @@ mod tests {
             ..RunRow::default()
         };
         let mut limiter = Limiter::new(&[], &[Allocator::system()]).unwrap();
-        assert_eq!(limiter.peak("w", Pass::Throughput), None);
+        assert_eq!(limiter.peak("w", "system", Pass::Throughput), None);
         limiter.learn(&[
             row("system", "throughput", 13),
             row("system", "latency", 38),
             row("system", "throughput", 14),
             row("ours", "throughput", 3),
         ]);
-        assert_eq!(limiter.peak("w", Pass::Throughput), Some((14 << 20, 0)));
-        assert_eq!(limiter.peak("w", Pass::Latency), Some((14 << 20, 24 << 20)));
-        assert_eq!(limiter.peak("w", Pass::Verify), Some((14 << 20, 0)), "not known yet");
+        let of = |allocator, pass| limiter.peak("w", allocator, pass);
+        assert_eq!(of("system", Pass::Throughput), Some((14 << 20, 0)));
+        assert_eq!(of("system", Pass::Latency), Some((14 << 20, 24 << 20)));
+        assert_eq!(of("system", Pass::Verify), Some((14 << 20, 0)), "not known yet");
+        assert_eq!(of("ours", Pass::Throughput), Some((3 << 20, 0)));
     }
 }

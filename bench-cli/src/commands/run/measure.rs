@@ -218,7 +218,7 @@ impl Cells for Measured<'_> {
         if let Some(timeout) = self.args.timeout {
             spec.timeout_s = timeout.as_secs();
         }
-        let limit = self.limiter.limit(variant, subject, pass)?;
+        let limit = self.limiter.limit(variant, subject, &allocator.name, pass)?;
         spec.limit = limit.as_ref().map(|(limit, _)| limit.clone());
         if pass == Pass::Latency && slot.round == 0 {
             spec.slowest = slowest(subject.counts.operations);
