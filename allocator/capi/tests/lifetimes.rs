@@ -61,6 +61,19 @@ fn what_a_burst_leaves_goes_back_without_a_call_where_a_thread_purges_and_with_a
 }
 
 #[test]
+fn a_few_slow_calls_an_idle_second_after_a_burst_at_most_8_mib_or_an_eighth_of_what_is_live_are_kept()
+ {
+    // -rdynamic: the program is the library's clock.
+    let Some(program) = compile("idle_clock.c", &["-rdynamic"]) else { return };
+    for most in ["900", "20000", "200000", "3000000"] {
+        for live in ["0", "134217728"] {
+            run(preloaded(&program).args([most, live]))
+                .expect_success(&format!("objects of up to {most} bytes, {live} live"));
+        }
+    }
+}
+
+#[test]
 fn no_two_threads_share_a_cache_line() {
     holds("false_sharing.c");
 }

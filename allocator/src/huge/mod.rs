@@ -209,7 +209,7 @@ impl<K: Kernel> Huge<K> {
             return ptr::null_mut();
         }
         let offset = align.clamp(HEAD, SEGMENT);
-        let used = round_up(offset + size.max(1), os::page_size());
+        let used = round_up(offset + size.max(1), self.kernel.page_size());
         let mapped = whole(used);
         let reused = if align <= SEGMENT {
             let mut state = self.state.lock();
@@ -385,7 +385,7 @@ impl<K: Kernel> Huge<K> {
         if old.offset != HEAD || size > MAX_OBJECT - 4 * SEGMENT {
             return ptr::null_mut();
         }
-        let used = round_up(HEAD + size, os::page_size());
+        let used = round_up(HEAD + size, self.kernel.page_size());
         // Growing objects tend to go on growing.
         let room = if used > old.used { used + size / 8 } else { used };
         let mapped = if HARDENED { used } else { whole(room) };
@@ -460,3 +460,6 @@ impl State {
         self.mapped += mapped;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@
 
 mod brk;
 mod numa;
+#[cfg(test)]
+mod paged;
 mod syscall;
 mod valgrind;
 
@@ -22,10 +24,12 @@ pub(crate) use brk::extend_break;
 pub(crate) use syscall::guard;
 
 pub(crate) use numa::{MAX_NODES, Topology};
+#[cfg(test)]
+pub(crate) use paged::Paged;
 pub(crate) use syscall::{
-    address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children, page_size, process_id,
-    processors, random_word, resident_bytes, single_threaded_flag, thread_alive, thread_id,
-    thread_pointer, write_stderr,
+    address_bits, address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children,
+    page_size, process_id, processors, random_word, resident_bytes, single_threaded_flag,
+    thread_alive, thread_id, thread_pointer, write_stderr,
 };
 
 pub(crate) use valgrind::unwatched;
@@ -49,7 +53,7 @@ impl fmt::Display for OsError {
 
 /// The kernel's memory calls, as one seam that tests can stand in for.
 ///
-/// Addresses and lengths are multiples of the page size.
+/// Addresses and lengths are multiples of [`Kernel::page_size`].
 ///
 /// # Safety
 /// A range returned by `map` or `remap` is zeroed (what `remap` added), readable and writable,
@@ -85,6 +89,9 @@ pub(crate) unsafe trait Kernel {
 
     /// Asks that the range's pages come from `node`. Failure changes nothing but speed.
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError>;
+
+    /// Bytes of a page: 4, 16 or 64 KiB.
+    fn page_size(&self) -> usize;
 
     /// Names the range in /proc/PID/maps, where the kernel can.
     fn label(&self, address: usize, len: usize);
@@ -210,6 +217,10 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
         BOUND.lock().expect("no test panics inside").push((address, len, node));
         self.pass("mbind")?;
         self.kernel.bind(address, len, node)
+    }
+
+    fn page_size(&self) -> usize {
+        self.kernel.page_size()
     }
 
     fn label(&self, address: usize, len: usize) {

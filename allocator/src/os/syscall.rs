@@ -144,6 +144,11 @@ unsafe impl Kernel for Linux {
         unsafe { checked("mbind", number::MBIND, args).map(drop) }
     }
 
+    #[inline(always)]
+    fn page_size(&self) -> usize {
+        page_size()
+    }
+
     fn label(&self, address: usize, len: usize) {
         const PR_SET_VMA: usize = 0x5356_4d41;
         const PR_SET_VMA_ANON_NAME: usize = 0;
@@ -212,16 +217,20 @@ pub(crate) fn address_space_is_scarce() -> bool {
 
 /// Makes every access to the range end the process, or (`!on`) allows it again; the contents go. By
 /// markers in the page tables where the kernel has them (6.13), else by protection, which costs a
-/// mapping of its own. False if neither can be had: then nothing has changed.
+/// mapping of its own. False if neither can be had, or if the range is not of whole pages, for the kernel
+/// would guard the rest of the last one too: then nothing has changed.
 ///
 /// # Safety
-/// The range consists of whole mapped pages, is the caller's, and nobody needs its contents.
+/// The range is mapped, is the caller's, and nobody needs its contents.
 #[cfg(feature = "hardened")]
 pub(crate) unsafe fn guard(address: usize, len: usize, on: bool) -> bool {
     const MADV_GUARD_INSTALL: usize = 102;
     const MADV_GUARD_REMOVE: usize = 103;
     let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
     let protection = if on { 0 } else { READ_WRITE };
+    if (address | len) & (page_size() - 1) != 0 {
+        return false;
+    }
     // SAFETY: the caller's promise. A kernel without markers refuses the advice as unknown.
     unsafe {
         checked("madvise", number::MADVISE, [address, len, advice, 0, 0, 0])
@@ -318,6 +327,19 @@ pub(crate) fn page_size() -> usize {
         }
         size => size,
     }
+}
+
+/// Bits of the addresses of this process: 47 on x86_64, where more have to be asked for.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn address_bits() -> u32 {
+    47
+}
+
+/// Bits of the addresses of this process: 36 to 48, by page size and kernel. Stacks lie in the upper half.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn address_bits() -> u32 {
+    let here = 0u8;
+    (usize::BITS - (&raw const here).addr().leading_zeros()).clamp(36, 48)
 }
 
 /// A word nobody outside can guess. The kernel is asked and not the bytes it gives each process, for

@@ -22,6 +22,7 @@ mod view;
 use core::{iter, ptr};
 
 use self::directory::Directory;
+use self::scarce::whole_pages;
 use super::{Header, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
@@ -277,7 +278,8 @@ impl<K: Kernel> Pool<K> {
     unsafe fn purge(&self, state: &mut State, segment: *mut Header, which: u128) {
         // SAFETY: dirty slices are free (invariant 1), so nobody needs their contents.
         unsafe {
-            let mut due = which & (*segment).dirty;
+            let due = which & (*segment).dirty;
+            let mut due = whole_pages(due, (*segment).free, self.kernel.page_size());
             while due != 0 {
                 let start = due.trailing_zeros() as usize;
                 let len = (!(due >> start)).trailing_zeros() as usize;
@@ -289,9 +291,9 @@ impl<K: Kernel> Pool<K> {
                     continue;
                 }
                 fire!("purge", address, len * SLICE);
+                state.dirty_slices -= ((*segment).dirty & bits).count_ones() as usize;
                 (*segment).dirty &= !bits;
                 (*segment).old &= !bits;
-                state.dirty_slices -= len;
                 state.purged += len * SLICE;
             }
         }

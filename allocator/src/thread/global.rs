@@ -53,6 +53,15 @@ pub(crate) static GLOBAL: Global = Global {
 pub(super) static SETUP: Lock<Setup> =
     Lock::new(Setup { done: false, topology: Topology::single(), options: Options::DEFAULT });
 
+/// Where the first mapping is asked for: from an eighth of the address space on, one of 2^20 places (or as
+/// many as lie in another eighth) as far apart as mappings are aligned, which is as much as the
+/// kernel's own choice.
+fn first_hint(address_bits: u32, secret: u64) -> usize {
+    let eighth = 1usize << (address_bits - 3);
+    let places = (eighth / SEGMENT).min(1 << 20);
+    eighth + (secret as usize & (places - 1)) * SEGMENT
+}
+
 /// Everything shared between threads. What one node needs comes first and fills two pages.
 #[derive(Debug)]
 #[repr(C)]
@@ -101,9 +110,7 @@ impl Global {
         let options = Options::from_environment();
         let secret = os::random_word();
         crate::slab::set_secret(secret);
-        // 2^20 places, as far apart as mappings are aligned: as much as the kernel's own choice.
-        let place = (secret as usize & 0xf_ffff) * SEGMENT;
-        host().next_hint().store(0x1000_0000_0000 + place, Ordering::Relaxed);
+        host().next_hint().store(first_hint(os::address_bits(), secret), Ordering::Relaxed);
         let sbrk = options.sbrk.unwrap_or(self.exported.load(Ordering::Relaxed) != 0);
         // The pools of further nodes stay untouched pages until there are such nodes.
         for (number, pool) in self.pools.iter().enumerate().take(2) {
@@ -343,6 +350,23 @@ impl Global {
                 ptr::with_exposed_provenance_mut(address)
             }
             Err(_) => ptr::null_mut(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_mapping_is_asked_for_inside_every_size_of_address_space() {
+        for bits in [36, 39, 42, 47, 48] {
+            for secret in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
+                let hint = first_hint(bits, secret);
+                assert!(hint.is_multiple_of(SEGMENT) && hint >= 1 << (bits - 3));
+                assert!(hint < 1 << (bits - 2), "half of the addresses and more lie behind it");
+            }
+            assert_ne!(first_hint(bits, 1), first_hint(bits, 2));
         }
     }
 }

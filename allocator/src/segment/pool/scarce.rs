@@ -1,11 +1,29 @@
-//! When memory is short, what is free goes back to the kernel, address and all; and what a fork
-//! does to a pool.
+//! What can be given up in whole pages; when memory is short, what is free goes back to the kernel, address
+//! and all; and what a fork does to a pool.
 
 use super::{Pool, State, low_bits};
 use crate::os::Kernel;
 use crate::segment::{Header, NOBODY};
 use crate::sync::Ordering;
-use crate::units::{SLICE, SLICES};
+use crate::units::{SLICE, SLICES, round_up};
+
+/// The slices of `due` that can be given up alone: all where a page is no larger than a slice, else whole
+/// pages of slices that are free.
+#[inline]
+pub(super) fn whole_pages(due: u128, free: u128, page: usize) -> u128 {
+    if page <= SLICE {
+        return due;
+    }
+    let mut whole = 0;
+    let mut slices = low_bits(page / SLICE);
+    while slices != 0 {
+        if due & slices != 0 && free & slices == slices {
+            whole |= slices;
+        }
+        slices <<= page / SLICE;
+    }
+    whole
+}
 
 impl<K: Kernel> Pool<K> {
     /// Unmaps segments that are wholly free and the free end of the others.
@@ -63,7 +81,12 @@ impl<K: Kernel> Pool<K> {
         unsafe {
             let header = &mut *segment;
             let slices = header.slices as usize;
-            let keep = slices - free;
+            // The kernel takes whole pages, which may be of several slices.
+            let keep = round_up(slices - free, (self.kernel.page_size() / SLICE).max(1));
+            let free = slices - keep;
+            if free == 0 {
+                return;
+            }
             let gone = low_bits(free) << keep;
             let dirty = header.dirty & gone;
             let dirty_count = dirty.count_ones() as usize;

@@ -2,7 +2,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::os::{Failing, Linux};
+use crate::os::{Failing, Linux, Paged};
 
 type TestPool = Pool<Failing<Linux>>;
 
@@ -120,4 +120,83 @@ fn free_segments_and_free_ends_go_back_when_memory_is_short() {
     assert_eq!(pool.usage().mapped, 0);
     assert!(pool.allocate(1).is_some());
     pool.check().expect("sound");
+}
+
+/// A run with its slices, each of whose words is filled with a number of its own.
+fn filled(pool: &Pool<Paged>, len: usize, with: u64) -> (Run, usize, u64) {
+    let run = pool.allocate(len).expect("memory");
+    let words = slice_of(run.head).cast::<u64>();
+    for at in 0..len * SLICE / 8 {
+        // SAFETY: the run is ours.
+        unsafe {
+            assert!(!run.zeroed || words.add(at).read() == 0, "what is said to be zero is");
+            words.add(at).write(with);
+        }
+    }
+    (run, len, with)
+}
+
+fn is_whole(&(run, len, with): &(Run, usize, u64)) -> bool {
+    let words = slice_of(run.head).cast::<u64>();
+    // SAFETY: as above.
+    (0..len * SLICE / 8).all(|at| unsafe { words.add(at).read() } == with)
+}
+
+#[test]
+fn purging_and_unmapping_take_nothing_but_free_slices_on_pages_of_every_size() {
+    for page in [4 << 10, 16 << 10, 64 << 10] {
+        let pool = Pool::new(Paged::new(page));
+        pool.configure(1, Origin::Map, None);
+        pool.configure_purge(4 << 20, 20);
+        let mut live = Vec::new();
+        for round in 0..60u64 {
+            // Odd lengths, so that neighbours share a page that is larger than a slice.
+            live.push(filled(&pool, 1 + (round * 5 % 7) as usize, round + 1));
+            if round % 2 == 1 {
+                let (run, len, _) = live.swap_remove((round * 7 % live.len() as u64) as usize);
+                // SAFETY: from this pool, and used no more.
+                unsafe { pool.release(run.head, len) };
+            }
+            match round % 10 {
+                3 => pool.purge_all(),
+                6 => pool.release_free(),
+                9 => {
+                    pool.kernel.pass(1001);
+                    pool.tick();
+                }
+                _ => {}
+            }
+            pool.check().expect("sound");
+            assert!(live.iter().all(is_whole), "{page}: round {round}");
+        }
+        pool.purge_all();
+        assert!(page > SLICE || pool.usage().dirty == 0, "{page}");
+        for (run, len, _) in live {
+            // SAFETY: as above.
+            unsafe { pool.release(run.head, len) };
+        }
+        pool.purge_all();
+        // Of a page that is larger than a slice the first is shared with the records.
+        let segments = pool.state.lock().segments().count();
+        let shared = segments * page.saturating_sub(SLICE);
+        assert!(pool.usage().dirty <= shared, "{page}: {}", pool.usage().dirty);
+        pool.release_free();
+        assert_eq!((pool.usage().mapped, pool.usage().dirty), (0, 0));
+    }
+}
+
+#[test]
+fn after_an_idle_second_the_first_look_gives_back_all_that_is_free() {
+    let pool = Pool::new(Paged::new(4 << 10));
+    pool.configure(1, Origin::Map, None);
+    pool.configure_purge(4 << 20, 20);
+    let runs: Vec<_> = (0..64).map(|n| filled(&pool, 16, n)).collect();
+    for (run, len, _) in &runs[8..] {
+        // SAFETY: from this pool, and used no more.
+        unsafe { pool.release(run.head, *len) };
+    }
+    assert!(pool.usage().dirty > 0, "kept for the next");
+    pool.kernel.pass(1001);
+    pool.tick();
+    assert_eq!((pool.usage().dirty, pool.usage().used), (0, 8 * 16 * SLICE));
 }

@@ -1,0 +1,100 @@
+//! Huge objects on pages of every size, and what is kept of them.
+
+use std::vec::Vec;
+
+use super::*;
+use crate::os::Paged;
+
+const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
+
+fn huge(page: usize) -> Huge<Paged> {
+    let huge = Huge::new(Paged::new(page));
+    huge.configure(64 << 20);
+    huge
+}
+
+/// Writes the first and last byte of an object and one in each page between.
+fn fill(object: *mut u8, size: usize, with: u8) {
+    for at in (0..size).step_by(4096).chain([size - 1]) {
+        // SAFETY: the object has `size` bytes.
+        unsafe { object.add(at).write(with) };
+    }
+}
+
+fn is_filled(object: *mut u8, size: usize, with: u8) -> bool {
+    // SAFETY: as above.
+    (0..size).step_by(4096).chain([size - 1]).all(|at| unsafe { object.add(at).read() } == with)
+}
+
+#[test]
+fn objects_keep_their_contents_and_their_size_on_pages_of_every_size() {
+    for page in PAGES {
+        let huge = huge(page);
+        let aligns = [16, 4096, 64 << 10, SEGMENT, 4 * SEGMENT];
+        let sizes = [(1 << 20) + 1, (4 << 20) - 64, (4 << 20) - 63, 5_000_000, 9 << 20];
+        let mut live = Vec::new();
+        for (round, (align, size)) in
+            aligns.iter().flat_map(|align| sizes.map(|size| (*align, size))).enumerate()
+        {
+            let object = huge.allocate(size, align, round % 2 == 0);
+            assert!(object.addr().is_multiple_of(align), "{page} {align} {size}");
+            // SAFETY: live, and huge.
+            let (record, room) = unsafe { (huge_record(object), usable(huge_record(object))) };
+            assert!(room >= size, "{page} {align} {size}: {room}");
+            assert!((object.addr() + room).is_multiple_of(page), "whole pages belong to it");
+            assert!(round % 2 != 0 || is_filled(object, size, 0));
+            fill(object, room, round as u8);
+            live.push((object, record, room, round as u8));
+            if round % 3 == 2 {
+                let (object, record, room, with) = live.swap_remove(round % live.len());
+                assert!(is_filled(object, room, with));
+                // SAFETY: live, and forgotten here.
+                unsafe { huge.free(record, || 0) };
+            }
+        }
+        huge.check().expect("sound");
+        for (object, record, room, with) in live {
+            assert!(is_filled(object, room, with), "{page}: nobody else wrote here");
+            // SAFETY: as above.
+            unsafe { huge.free(record, || 0) };
+        }
+        assert_eq!(huge.usage().live, 0);
+        huge.purge_all();
+        assert_eq!((huge.usage().mapped, huge.usage().cached), (0, 0));
+    }
+}
+
+#[test]
+fn an_object_is_resized_on_pages_of_every_size() {
+    for page in PAGES {
+        let huge = huge(page);
+        let mut object = huge.allocate(2 << 20, 16, false);
+        for size in [3 << 20, 17 << 20, (5 << 20) + 1, 2 << 20] {
+            // SAFETY: the object has two mebibytes at all times, and is replaced by the result.
+            unsafe {
+                fill(object, 2 << 20, 7);
+                let moved = huge.resize(huge_record(object), size);
+                assert!(!moved.is_null(), "{page} {size}");
+                object = moved;
+                assert!(usable(huge_record(object)) >= size);
+            }
+            assert!(is_filled(object, 2 << 20, 7), "{page} {size}");
+        }
+        // SAFETY: live, and used no more.
+        unsafe { huge.free(huge_record(object), || 0) };
+    }
+}
+
+#[test]
+fn after_an_idle_second_the_first_look_gives_back_all_that_is_cached() {
+    let huge = huge(4 << 10);
+    let objects: Vec<_> = (0..8).map(|_| huge.allocate(6 << 20, 16, false)).collect();
+    for object in objects {
+        // SAFETY: live, and used no more.
+        unsafe { huge.free(huge_record(object), || 0) };
+    }
+    assert!(HARDENED || huge.usage().cached > 0, "kept for the next");
+    huge.kernel.pass(1001);
+    huge.tick();
+    assert_eq!(huge.usage().cached, 0);
+}
