@@ -182,3 +182,22 @@ fn try_reserve_reports_instead_of_aborting() {
     assert!(bytes.try_reserve(isize::MAX as usize - 100).is_err());
     assert_eq!(bytes, [1, 2, 3]);
 }
+
+/// In a process of its own, which is this test again.
+#[cfg(feature = "hardened")]
+#[test]
+fn a_layout_that_is_not_the_objects_ends_a_hardened_process() {
+    const NAME: &str = "a_layout_that_is_not_the_objects_ends_a_hardened_process";
+    if std::env::var_os("FREE_WITH_ANOTHER_LAYOUT").is_some() {
+        let layout = |size| Layout::from_size_align(size, 8).expect("a layout");
+        // SAFETY: the misuse that is looked for; a sound allocator does not return.
+        unsafe { ALLOCATOR.dealloc(ALLOCATOR.alloc(layout(24)), layout(32)) };
+        return;
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let mut child = std::process::Command::new(test);
+    child.args(["--exact", NAME, "--nocapture"]).env("FREE_WITH_ANOTHER_LAYOUT", "1");
+    let output = child.output().expect("a process");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("size-mismatch"), "{output:?}");
+}
