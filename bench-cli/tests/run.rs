@@ -5,7 +5,7 @@ mod common;
 #[path = "run/history.rs"]
 mod history;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -317,6 +317,30 @@ fn pressure_adds_rows_with_their_limit() {
     assert_eq!((all[0]["pressure"].as_str(), all[0]["limit_bytes"].as_str()), ("", ""));
     assert_eq!(all[1]["pressure"], "as:800%");
     assert_eq!(all[1]["limit_bytes"], (free * 8).to_string());
+}
+
+#[test]
+fn a_share_of_its_own_peak_is_a_limit_of_each_allocators_own() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 4000);
+    let args = ["run", trace.to_str().unwrap(), "-a", "system,ours", "--runs", "1", "--out", "out"];
+    let args = [&args[..], &["--pass", "throughput", "--pressure", "own:3000%"]].concat();
+    let (code, _, stderr) = run(home.path(), &args);
+    if code == 5 {
+        return eprintln!("skipped: {stderr}");
+    }
+    assert_eq!(code, 0, "{stderr}");
+    let all = rows(&home.path().join("out/runs.csv"));
+    for allocator in ["system", "ours"] {
+        let own = |pressure: &str| {
+            let is_it = |row: &&BTreeMap<String, String>| {
+                row["allocator"] == allocator && row["pressure"] == pressure
+            };
+            all.iter().find(is_it).unwrap()
+        };
+        let peak: u64 = own("")["peak_rss_bytes"].parse().unwrap();
+        assert_eq!(own("own:3000%")["limit_bytes"], (peak * 30).to_string());
+    }
 }
 
 #[test]
