@@ -187,6 +187,17 @@ fn table(
     });
     let means = means.collect::<Vec<_>>().join(" | ");
     let _ = writeln!(page, "| geometric mean, {what} | {means} |\n");
+    let behind = programs.iter().filter_map(|program| {
+        let of = |name: &str| program.figures.get(name).copied().flatten().map(&value);
+        let others = names.iter().filter(|name| **name != OURS).filter_map(|name| of(name));
+        Some((of(OURS)? / others.reduce(f64::min)?, &program.name))
+    });
+    if let Some((ratio, name)) = behind.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        let _ = writeln!(
+            page,
+            "Ours against the best of all others, the system's included, at worst: {ratio:.2} ({name}).\n"
+        );
+    }
 }
 
 fn commands(page: &mut String, programs: &[Program]) {
@@ -233,6 +244,7 @@ libcrash.so,crashed by signal 11,139,aa,1,1
         assert!(page.contains("| program | system | ours | crash | other |"), "{page}");
         assert!(page.contains("| p | 2.00 | **0.50** | failed | failed |"), "{page}");
         assert!(page.contains("| q | not installed | not installed |"), "{page}");
+        assert!(page.contains("at worst: 0.50 (p)."), "{page}");
     }
 
     #[test]
