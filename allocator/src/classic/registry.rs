@@ -35,11 +35,13 @@ struct Table {
 
 impl Table {
     #[cfg(test)]
-    const EMPTY: Self = Self {
-        len: AtomicUsize::new(0),
-        entries: [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } };
-            ENTRIES],
-    };
+    const fn new() -> Self {
+        Self {
+            len: AtomicUsize::new(0),
+            entries: [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } };
+                ENTRIES],
+        }
+    }
 
     /// May see a table that is being changed: then its answer is thrown away.
     fn search(&self, address: usize) -> Option<u8> {
@@ -74,7 +76,7 @@ impl Registry {
         Self {
             lock: FutexLock::FREE,
             sequence: AtomicU32::new(0),
-            tables: [const { Table::EMPTY }; 2],
+            tables: [const { Table::new() }; 2],
         }
     }
 
