@@ -35,12 +35,10 @@ struct Table {
 
 impl Table {
     #[cfg(test)]
-    const fn new() -> Self {
-        Self {
-            len: AtomicUsize::new(0),
-            entries: [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } };
-                ENTRIES],
-        }
+    const fn empty() -> Self {
+        let entries =
+            [const { Entry { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; ENTRIES];
+        Self { len: AtomicUsize::new(0), entries }
     }
 
     /// May see a table that is being changed: then its answer is thrown away.
@@ -76,7 +74,7 @@ impl Registry {
         Self {
             lock: FutexLock::FREE,
             sequence: AtomicU32::new(0),
-            tables: [const { Table::new() }; 2],
+            tables: [const { Table::empty() }; 2],
         }
     }
 

@@ -11,9 +11,9 @@
 //! Cost: insert and remove set one bit, and a block that takes in its successor keeps its own; an
 //! insert raises bounds until one is high enough already, and lowers hints in one pass over their line. A search reads one cache line per level that it climbs
 //! (none where the hint leads to a neighbour) and the free blocks of the slices it visits. Bounds are
-//! lowered lazily: a slice that disappoints a search gets its true maximum then, which the removal before
-//! it has paid for. So a search is bounded by 32 blocks per slice visited and visits few: 100,000 free
-//! blocks cost what 1,000 do.
+//! lowered lazily: a slice, or a group of slices, that disappoints a search gets its true maximum then,
+//! which the removal before it has paid for. So a search is bounded by 32 blocks per slice visited and
+//! visits few: 100,000 free blocks cost what 1,000 do.
 //!
 //! # Invariants
 //! 1. A bit is set exactly while a listed block starts at its grain.
@@ -94,9 +94,30 @@ impl AddressIndex {
         unsafe { self.remove(ground, block) }?;
         let view = self.view(ground, block.region);
         let slice = view.grain(block.at) / 64;
-        if view.word(slice) == 0 {
-            view.lower(slice, 0);
-        }
+        view.lower_if(slice, view.word(slice), 0);
+        Ok(())
+    }
+
+    /// Says that a listed block that a search has just found will have `size` bytes.
+    ///
+    /// # Errors
+    /// As for `remove`.
+    ///
+    /// # Safety
+    /// As for `Placement::remove`.
+    #[inline(always)]
+    pub(super) unsafe fn shrink(
+        &mut self,
+        ground: &Ground,
+        block: FreeBlock,
+        size: usize,
+    ) -> Result<(), Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.listed(ground, block) }?;
+        let view = self.view(ground, block.region);
+        let grain = view.grain(block.at);
+        let others = view.word(grain / 64) & !(1 << (grain % 64));
+        view.lower_if(grain / 64, others, size / GRAIN);
         Ok(())
     }
 

@@ -246,28 +246,19 @@ impl View {
         }
     }
 
-    /// Sets the bound of `slice` to its true maximum, and the bounds above it.
+    /// Sets the bound of `slice` to its true maximum. Those above stay until a search finds them wrong.
     #[inline(always)]
     pub(super) fn lower(&self, slice: usize, grains: usize) {
-        let mut entry = self.leaf + slice;
-        let mut bound = bound_of(grains);
-        loop {
-            let old = self.bound(entry);
-            if old <= bound {
-                return;
-            }
-            self.set_bound(entry, bound);
-            if entry < FAN {
-                return;
-            }
-            let parent = entry / FAN - 1;
-            if self.bound(parent) != old {
-                // Another child's.
-                return;
-            }
-            bound = self.group(entry / FAN * FAN).into_iter().fold(0, u16::max);
-            entry = parent;
-        }
+        self.set_bound(self.leaf + slice, bound_of(grains));
+    }
+
+    /// Sets the bound of `slice` to that of its only block, or to 0, if `bits` holds no other.
+    #[inline(always)]
+    pub(super) fn lower_if(&self, slice: usize, bits: u64, grains: usize) {
+        let entry = self.leaf + slice;
+        // Without a jump: whether a block was the last of its slice cannot be guessed.
+        let bound = if bits == 0 { bound_of(grains) } else { self.bound(entry) };
+        self.set_bound(entry, bound);
     }
 
     /// The first slice at or after `slice` whose bound reaches `grains`.
@@ -287,7 +278,10 @@ impl View {
             let right = self.reaching(group, bound) & (u32::MAX << (entry % FAN));
             if right != 0 {
                 entry = group + right.trailing_zeros() as usize;
-                break;
+                if let Some(slice) = self.leftmost(&mut entry, bound) {
+                    return Some(slice);
+                }
+                continue;
             }
             if entry < FAN {
                 return None;
@@ -307,16 +301,23 @@ impl View {
                 }
             }
         }
-        // Downwards, leftmost first.
-        while entry < self.leaf {
-            let group = FAN * (entry + 1);
+    }
+
+    /// The first slice under `entry` that reaches `bound`; if there is none, the bound that said so is
+    /// set to what is true, and `entry` to its place.
+    #[inline(always)]
+    fn leftmost(&self, entry: &mut usize, bound: u16) -> Option<usize> {
+        while *entry < self.leaf {
+            let group = FAN * (*entry + 1);
             let mask = self.reaching(group, bound);
             if mask == 0 {
+                let truth = self.group(group).into_iter().fold(0, u16::max);
+                self.set_bound(*entry, truth);
                 return None;
             }
-            entry = group + mask.trailing_zeros() as usize;
+            *entry = group + mask.trailing_zeros() as usize;
         }
-        Some(entry - self.leaf)
+        Some(*entry - self.leaf)
     }
 
     /// Whether every bound above `slice` reaches `grains`, the largest block that starts there, and no

@@ -96,7 +96,7 @@ unsafe impl Placement for FirstFit {
         let stays = block.size - need >= MIN_BLOCK && !at_the_end;
         if stays {
             // SAFETY: `find` returns listed blocks.
-            unsafe { self.index.listed(ground, block) }?;
+            unsafe { self.index.shrink(ground, block, block.size - need) }?;
         } else {
             // SAFETY: as above.
             unsafe { self.index.take_out(ground, block) }?;
