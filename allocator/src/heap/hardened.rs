@@ -59,8 +59,6 @@ struct Place {
 
 /// Objects up to this size are of slabs, unless their alignment is special.
 const MAX_SMALL: usize = MAX_SLAB - TRAILER;
-/// Objects up to this size are so short that looking at their zeros takes no loop.
-const MAX_SHORT: usize = wipe::LINE - TRAILER;
 
 /// As [`seal`], for what any floor handed out; null stays null.
 #[inline(never)]
@@ -97,21 +95,19 @@ pub(crate) fn allocate_known(size: usize) -> *mut u8 {
     allocate(size)
 }
 
-/// See [`routing::allocate_ready`]: a short object in a block that comes from the quarantine.
+/// See [`routing::allocate_ready`]: an object in a block that left the quarantine.
 #[inline(always)]
 pub fn allocate_ready(size: usize) -> *mut u8 {
-    if size > MAX_SHORT {
+    if size > MAX_SMALL {
         return ptr::null_mut();
     }
     let heap = Tls::here().heap();
     if heap.is_null() {
         return ptr::null_mut();
     }
-    // Without a table: short blocks are as many multiples of 16 as their class's number says.
-    let class = SizeClass::short(size + TRAILER);
-    let capacity = class.index() * MIN_ALIGN;
-    // SAFETY: this thread's heap; what leaves the quarantine is nobody's, and of its ring's class.
-    unsafe { sound::reuse_short((*heap).quarantine.ring(class), size, capacity) }
+    let class = SizeClass::of(size + TRAILER);
+    // SAFETY: this thread's heap, and the ring of a class that serves the size.
+    unsafe { sound::reuse((*heap).quarantine.ring(class), size) }
 }
 
 /// See [`routing::allocate_slowly`].
@@ -135,7 +131,7 @@ pub fn allocate_at_hand(size: usize) -> *mut u8 {
     // of a slab that was just handed out begins with a link of no more use.
     unsafe {
         if !heap.is_null() {
-            let waited = sound::reuse((*heap).quarantine.ring(class), size, class.size());
+            let waited = sound::reuse_slowly((*heap).quarantine.ring(class), size, class);
             if !waited.is_null() {
                 return waited;
             }
@@ -411,16 +407,17 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
         if place.kind == Kind::Huge {
             return routing::deallocate(block);
         }
+        let (key, zero) = (Key::of(block), options::hardening(Hardening::Zero));
         let small = place.kind == Kind::Slab;
-        if !options::hardening(Hardening::Zero) {
-        } else if small {
-            wipe::wipe(block, place.capacity - TRAILER);
+        if small && zero {
+            wipe::wipe(block, place.capacity, key.mark(FREED));
         } else {
-            block.write_bytes(0, wiped(size, place.capacity));
+            if zero {
+                block.write_bytes(0, wiped(size, place.capacity));
+            }
+            let mark = if small { key.mark(FREED) } else { !key.mark(size as u64) };
+            trailer(block, place.capacity).store(mark, Ordering::Relaxed);
         }
-        let key = Key::of(block);
-        let mark = if small { key.mark(FREED) } else { !key.mark(size as u64) };
-        trailer(block, place.capacity).store(mark, Ordering::Relaxed);
         let heap = Tls::here().heap();
         if heap.is_null() || !options::hardening(Hardening::Quarantine) {
             return routing::deallocate(block);
@@ -463,11 +460,8 @@ unsafe fn inspect_freed(block: *mut u8, capacity: usize) {
 unsafe fn ends_are_zero(block: *mut u8, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        if bytes < wipe::LINE {
-            return (0..bytes / 8).all(|at| block.cast::<u64>().add(at).read() == 0);
-        }
         let ends = bytes.min(LOOKED_AT);
-        wipe::sum_of_lines(block, ends) | wipe::sum_of_lines(block.add(bytes - ends), ends) == 0
+        wipe::lines(block, ends) | wipe::lines(block.add(bytes - ends), ends) == 0
     }
 }
 

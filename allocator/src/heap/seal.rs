@@ -147,18 +147,9 @@ pub(super) unsafe fn canary_is_whole(
 /// The block is the caller's and has `capacity` bytes, at least `size + TRAILER`.
 #[inline(always)]
 pub(super) unsafe fn seal(block: *mut u8, size: usize, capacity: usize) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe { seal_with(Key::of(block), block, size, capacity) }
-}
-
-/// As [`seal`], with the block's key.
-///
-/// # Safety
-/// As [`seal`].
-#[inline(always)]
-pub(super) unsafe fn seal_with(key: Key, block: *mut u8, size: usize, capacity: usize) -> *mut u8 {
     // SAFETY: the caller's promise; the canary ends at the end of the block at the latest.
     unsafe {
+        let key = Key::of(block);
         block.add(size).cast::<u64>().write_unaligned(key.canary());
         trailer(block, capacity).store(key.mark(size as u64), Ordering::Relaxed);
     }

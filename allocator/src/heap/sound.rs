@@ -8,7 +8,7 @@
 use core::ptr;
 
 use super::routing;
-use super::seal::{Key, seal, seal_with, small_canary_is_whole, trailer};
+use super::seal::{Key, seal, small_canary_is_whole, trailer};
 use super::wipe;
 use crate::block::FaultKind;
 use crate::fatal;
@@ -82,8 +82,7 @@ pub(super) unsafe fn retire(object: Sound, heap: *mut ThreadHeap) {
         if !(*heap).quarantine.ring(class).put(block) {
             return retire_slowly(block, class, heap);
         }
-        trailer(block, capacity).store(key.mark(FREED), Ordering::Relaxed);
-        wipe::wipe(block, capacity - TRAILER);
+        wipe::wipe(block, capacity, key.mark(FREED));
     }
 }
 
@@ -96,8 +95,7 @@ pub(super) unsafe fn retire(object: Sound, heap: *mut ThreadHeap) {
 unsafe fn retire_slowly(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap) {
     // SAFETY: the caller's promise.
     unsafe {
-        trailer(block, class.size()).store(Key::of(block).mark(FREED), Ordering::Relaxed);
-        wipe::wipe(block, class.size() - TRAILER);
+        wipe::wipe(block, class.size(), Key::of(block).mark(FREED));
         quarantine(block, class, heap);
     }
 }
@@ -113,17 +111,10 @@ pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut Thr
             return;
         }
         let ring = &raw mut *(*heap).quarantine.ring(class);
-        (*ring).set_limit(class);
+        (*ring).prepare(class);
         for _ in 0..ROOM {
-            if (*ring).is_empty() {
-                break;
-            }
-            let oldest = (*ring).first();
-            (*ring).advance();
-            if oldest.is_null() {
-                continue;
-            }
-            inspect(oldest, class.size());
+            (*ring).make_ready(|block| inspect(block, class.size()));
+            let Some((oldest, _)) = (*ring).take() else { break };
             let record = record_of(oldest);
             if (*record).owner.load(Ordering::Relaxed) != heap.addr() {
                 routing::deallocate(oldest);
@@ -135,49 +126,26 @@ pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut Thr
     }
 }
 
-/// Makes the block that waited longest an object of `size` bytes; null if none waited long enough, or if
-/// somebody wrote into it: [`reuse`] tells.
+/// Makes the block that waited longest an object of `size` bytes; null if none is ready.
 ///
 /// # Safety
-/// The ring is the calling thread's, of a class of `capacity` bytes, [`wipe::LINE`] at most and
-/// `size + TRAILER` at least.
+/// The ring is the calling thread's, of a class of at least `size + TRAILER` bytes.
 #[inline(always)]
-pub(super) unsafe fn reuse_short(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
-    let block = ring.first();
-    if block.is_null() {
-        return block;
-    }
-    // SAFETY: the caller's promise; what waits is nobody's.
-    unsafe {
-        let key = Key::of(block);
-        let changed = trailer(block, capacity).load(Ordering::Relaxed) ^ key.mark(FREED);
-        if changed | wipe::sum_short(block, capacity - TRAILER) != 0 {
-            return ptr::null_mut();
-        }
-        ring.advance();
-        seal_with(key, block, size, capacity)
-    }
+pub(super) unsafe fn reuse(ring: &mut Ring, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise; what left the quarantine is nobody's.
+    ring.take().map_or(ptr::null_mut(), |(block, capacity)| unsafe { seal(block, size, capacity) })
 }
 
-/// Makes the block that waited longest an object of `size` bytes; null if none waited long enough. Ends the
-/// process if somebody wrote into it.
+/// As [`reuse`], after making blocks ready; ends the process if somebody wrote into one.
 ///
 /// # Safety
-/// The ring is the calling thread's, of a class of `capacity` bytes, at least `size + TRAILER`.
-#[inline(always)]
-pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mut u8 {
-    while !ring.is_empty() {
-        let block = ring.first();
-        ring.advance();
-        if !block.is_null() {
-            // SAFETY: the caller's promise; what waits is nobody's.
-            unsafe {
-                inspect(block, capacity);
-                return seal(block, size, capacity);
-            }
-        }
+/// As [`reuse`]; `class` is the ring's.
+pub(super) unsafe fn reuse_slowly(ring: &mut Ring, size: usize, class: SizeClass) -> *mut u8 {
+    // SAFETY: the caller's promise; what waits is nobody's.
+    unsafe {
+        ring.make_ready(|block| inspect(block, class.size()));
+        reuse(ring, size)
     }
-    ptr::null_mut()
 }
 
 /// Ends the process if somebody wrote into a freed block of a slab.
@@ -188,24 +156,22 @@ pub(super) unsafe fn reuse(ring: &mut Ring, size: usize, capacity: usize) -> *mu
 unsafe fn inspect(block: *mut u8, capacity: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let changed = trailer(block, capacity).load(Ordering::Relaxed) ^ Key::of(block).mark(FREED);
-        let room = capacity - TRAILER;
-        let filled = if room < wipe::LINE {
-            wipe::sum_short(block, room)
-        } else {
-            wipe::sum_of_lines(block, room)
-        };
-        if changed | filled != 0 {
-            complain(block, changed);
+        if wipe::changes(block, capacity, Key::of(block).mark(FREED)) != 0 {
+            complain(block, capacity);
         }
     }
 }
 
-/// Ends the process, unless a block is only not zero and needs not be.
+/// Ends the process, unless the block is only not zero and needs not be.
+///
+/// # Safety
+/// As [`inspect`].
 #[cold]
 #[inline(never)]
-fn complain(block: *mut u8, changed: u64) {
-    if changed != 0 || options::hardening(Hardening::Zero) {
+unsafe fn complain(block: *mut u8, capacity: usize) {
+    // SAFETY: the caller's promise.
+    let stored = unsafe { trailer(block, capacity).load(Ordering::Relaxed) };
+    if stored != Key::of(block).mark(FREED) || options::hardening(Hardening::Zero) {
         fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
     }
 }

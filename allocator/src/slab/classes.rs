@@ -62,14 +62,6 @@ impl SizeClass {
         SizeClass(unsafe { *MAP.as_ptr().add((size + MIN_ALIGN - 1) >> MIN_ALIGN.ilog2()) })
     }
 
-    /// As [`SizeClass::of`], for sizes from 1 to 256.
-    #[cfg(feature = "hardened")]
-    #[inline(always)]
-    pub(crate) const fn short(size: usize) -> Self {
-        debug_assert!(size >= 1 && size <= 256);
-        SizeClass(((size + MIN_ALIGN - 1) >> MIN_ALIGN.ilog2()) as u8)
-    }
-
     /// The class with this number; it came from [`SizeClass::index`].
     #[inline(always)]
     pub(crate) const fn from_index(index: u8) -> Self {

@@ -15,13 +15,15 @@ use core::ptr::null_mut;
 use crate::slab::{CLASSES, SizeClass};
 
 /// Blocks of a slab class that are freed before one can be handed out again.
-const DELAY: u8 = 64;
+const DELAY: u8 = 48;
 /// Positions of a ring: all numbers that a position can hold.
 const SMALL: usize = 256;
 /// Blocks of a ring that waited long enough: as many as these bytes hold, but within limits.
 const BYTES: usize = 32 << 10;
-const LEAST: usize = 16;
+const LEAST: usize = LOOKED_AT as usize;
 const MOST: usize = SMALL - DELAY as usize - 1;
+/// Blocks looked at together: the processor then guesses right what depends on their size.
+const LOOKED_AT: u8 = 16;
 const MEDIUM: usize = 4;
 
 /// The freed blocks of one heap. Zeroed memory is an empty one.
@@ -35,38 +37,51 @@ pub(crate) struct Quarantine {
 /// The freed blocks of one slab class, oldest first. Positions begin again at 0 after 255.
 ///
 /// # Invariants
-/// 1. From `first` up to `last` stand those that waited long enough, at most `limit`, and after them
-///    [`DELAY`] more. Any may be null.
+/// 1. From `first` up to `ready` stand those that were looked at and may be handed out, then up to `last`
+///    those that waited long enough: `limit` in all at most. After them stand [`DELAY`] more.
+/// 2. Any but the ready ones may be null.
 #[derive(Debug)]
 pub(crate) struct Ring {
     first: u8,
+    ready: u8,
     last: u8,
     /// 0 before the first block.
     limit: u8,
+    /// Bytes of a block; right as soon as there are ready ones.
+    capacity: u16,
     blocks: [*mut u8; SMALL],
 }
 
 impl Ring {
-    /// Whether none waited long enough.
+    /// The block that waited longest and its bytes, if one is ready; it leaves the quarantine.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first == self.last
-    }
-
-    /// The block that waited longest; null if none waited long enough.
-    #[inline(always)]
-    pub(crate) fn first(&self) -> *mut u8 {
-        if self.is_empty() {
-            return null_mut();
+    pub(crate) fn take(&mut self) -> Option<(*mut u8, usize)> {
+        if self.first == self.ready {
+            return None;
         }
+        let at = self.first as usize;
+        self.first = self.first.wrapping_add(1);
         // SAFETY: there are as many positions as numbers.
-        unsafe { *self.blocks.get_unchecked(self.first as usize) }
+        Some((unsafe { *self.blocks.get_unchecked(at) }, self.capacity as usize))
     }
 
-    /// Lets the block that waited longest go; the ring is not empty.
+    /// Makes [`LOOKED_AT`] blocks ready, if none is and so many waited long enough: `look` is called with
+    /// each.
     #[inline(always)]
-    pub(crate) fn advance(&mut self) {
-        self.first = self.first.wrapping_add(1);
+    pub(crate) fn make_ready(&mut self, mut look: impl FnMut(*mut u8)) {
+        while self.first == self.ready && self.last.wrapping_sub(self.ready) >= LOOKED_AT {
+            for _ in 0..LOOKED_AT {
+                // SAFETY: there are as many positions as numbers.
+                let block = unsafe { *self.blocks.get_unchecked(self.ready as usize) };
+                self.ready = self.ready.wrapping_add(1);
+                if block.is_null() {
+                    // Then so are those before it.
+                    self.first = self.ready;
+                } else {
+                    look(block);
+                }
+            }
+        }
     }
 
     /// Takes a freed block in; false if there is no room.
@@ -82,9 +97,10 @@ impl Ring {
         true
     }
 
-    /// Makes the room that blocks of `class` are due.
-    pub(crate) fn set_limit(&mut self, class: SizeClass) {
+    /// Says what blocks the ring holds.
+    pub(crate) fn prepare(&mut self, class: SizeClass) {
         self.limit = (BYTES / class.size().max(1)).clamp(LEAST, MOST) as u8;
+        self.capacity = class.size() as u16;
     }
 }
 
@@ -118,7 +134,7 @@ impl Quarantine {
                 at = at.wrapping_add(1);
             }
             if ring.first != ring.last {
-                ring.first = ring.last;
+                (ring.first, ring.ready) = (ring.last, ring.last);
             }
         }
         for slot in &mut self.medium {
