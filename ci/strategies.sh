@@ -4,6 +4,7 @@
 #
 #   ci/strategies.sh                         everything
 #   WORKLOADS=small LOCKS= ci/strategies.sh  one workload, no study of locks
+#   WORKLOADS=trace THREADS=8 LOCKS= ci/strategies.sh  on eight threads only
 #   MEASURE='taskset -c 0,1' ci/strategies.sh  puts a command in front of each measurement
 #
 # ALLOCATOR_TEST_DATA names the folder of the production profile and of the recorded trace; without
@@ -53,7 +54,7 @@ for workload in $workloads; do
     fi
     target/release/bench-cli trace export "$zip" -o "$what" --quiet
   fi
-  for threads in 1 8; do
+  for threads in ${THREADS-1 8}; do
     "${measure[@]}" target/release/examples/placement_study "$what" threads=$threads >> "$page"
   done
 done
