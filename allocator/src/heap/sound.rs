@@ -1,4 +1,5 @@
-//! The fast paths of hardened builds: objects up to 952 bytes that are as they should be.
+//! The fast paths of hardened builds: objects up to 952 bytes that are as they should be; and what is looked
+//! at when a block leaves the quarantine.
 //!
 //! All tests of `hardened` are made, but nothing is told apart: what fails one of them is judged again,
 //! slowly, by whoever can say what is wrong with it. Four tests need no test of their own: an address
@@ -8,7 +9,7 @@
 use core::ptr;
 
 use super::routing;
-use super::seal::{Key, seal, small_canary_is_whole, trailer};
+use super::seal::{Key, seal, small_canary_is_whole, trailer, wiped};
 use super::wipe;
 use crate::block::FaultKind;
 use crate::fatal;
@@ -173,5 +174,24 @@ unsafe fn complain(block: *mut u8, capacity: usize) {
     let stored = unsafe { trailer(block, capacity).load(Ordering::Relaxed) };
     if stored != Key::of(block).mark(FREED) || options::hardening(Hardening::Zero) {
         fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+    }
+}
+
+/// Ends the process if somebody wrote into a freed object above slabs.
+///
+/// # Safety
+/// `block`, of `capacity` bytes, was freed and is still in a span in use.
+pub(super) unsafe fn inspect_medium(block: *mut u8, capacity: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let stored = trailer(block, capacity).load(Ordering::Relaxed);
+        let size = Key::of(block).number(!stored) as usize;
+        if size > capacity - TRAILER {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+        }
+        if options::hardening(Hardening::Zero) && !wipe::ends_are_zero(block, wiped(size, capacity))
+        {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
+        }
     }
 }

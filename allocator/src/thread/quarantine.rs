@@ -6,8 +6,9 @@
 //! freed in earnest. One ring of 4 more for all larger blocks. A double free finds the block's mark, a late
 //! write its zeros changed, and an attacker does not get the address back at once.
 //!
-//! Costs per thread up to 80 blocks or 16 KiB and 64 blocks of each slab class in use, and 4 MiB. A free stores the block and one
-//! number, a malloc loads the block and stores one.
+//! Costs per thread and slab class in use 64 to 255 blocks, 32 KiB of them beside those that must wait, and
+//! 4 MiB in all for larger blocks. A free stores the block and one number, a malloc loads the block and
+//! stores one number.
 
 use core::mem::replace;
 use core::ptr::null_mut;
