@@ -25,6 +25,7 @@ use crate::block::{
     Counters, Fault, FaultKind, GRAIN, HEADER, HeapCore, Policy, Strategy, Totals, block_size,
     live_bytes,
 };
+use crate::lock::LINEAGE;
 
 /// Most heaps of a process.
 pub(super) const ARENAS: usize = 16;
@@ -76,9 +77,11 @@ impl<P: Strategy> Arenas<P> {
         }
     }
 
-    /// The heap with this number, made if need be.
+    /// The heap with this number, made if need be. In a child that was not told of its fork heaps change
+    /// their numbers when it learns of itself, so that happens before one is chosen.
     #[inline(always)]
     fn arena(&self, number: usize) -> Option<&Arena<P>> {
+        LINEAGE.look();
         let slot = self.heaps.get(number)?;
         let found = slot.load(Ordering::Acquire);
         if found.is_null() {
@@ -251,6 +254,7 @@ impl<P: Strategy> Arenas<P> {
 
     /// A fault if `object` sits in a cache, hence was freed.
     fn not_cached(&self, object: usize) -> Result<(), Fault> {
+        LINEAGE.look();
         let freed = self.with_cache(|cache| {
             // SAFETY: `sealed` found a live block.
             self.sealed(object).filter(|_| unsafe { cache.holds(object) })
@@ -466,6 +470,7 @@ impl<P: Strategy> Arenas<P> {
     }
 
     pub(super) fn made(&self) -> impl Iterator<Item = &Arena<P>> {
+        LINEAGE.look();
         // SAFETY: null, or a heap that is published and stays.
         self.heaps.iter().filter_map(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() })
     }
