@@ -17,7 +17,10 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 
 #[test]
 fn fork_handlers_of_the_programs_own_may_allocate() {
-    holds("fork_handlers.c");
+    let Some(program) = compile("fork_handlers.c", &[]) else { return };
+    for options in ["", "mode=classic", "mode=classic,lock=arena", "mode=classic,cache=on"] {
+        run(preloaded(program.clone()).env("ALLOCATOR_OPTIONS", options)).expect_success(options);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use core::cell::Cell;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::kernel;
 use crate::lock::{ALONE, FREE, LINEAGE, WAITED_FOR, held_by_us};
@@ -66,14 +66,25 @@ pub unsafe trait Lock: Debug {
 #[derive(Debug)]
 pub struct FutexLock {
     state: AtomicU32,
+    /// How often its holder took it again, which only the one who forks does; see [`FORKER`].
+    again: AtomicU32,
     acquisitions: AtomicU64,
     waits: AtomicU64,
     wait_ns: AtomicU64,
 }
 
+/// The thread that holds every lock of the process heap because it forks; 0 if there is none. Fork
+/// handlers of the program's own run meanwhile and may allocate: no heap is in the middle of a change,
+/// so that thread may take each lock again.
+pub(super) static FORKER: AtomicUsize = AtomicUsize::new(0);
+
 impl FutexLock {
     #[cold]
     fn wait(&self) {
+        if self.is_held_by_us() && FORKER.load(Ordering::Relaxed) == kernel::thread_word() {
+            self.again.store(self.again.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            return;
+        }
         let start = kernel::now_ns();
         let mut taken = false;
         for _ in 0..64 {
@@ -116,6 +127,7 @@ impl FutexLock {
 
     /// Makes the lock free whoever held it: for the child of a fork, which has one thread.
     pub(crate) fn reset(&self) {
+        self.again.store(0, Ordering::Relaxed);
         self.state.store(FREE, Ordering::Release);
     }
 
@@ -146,6 +158,7 @@ fn bump(counter: &AtomicU64, by: u64) {
 unsafe impl Lock for FutexLock {
     const FREE: Self = Self {
         state: AtomicU32::new(FREE),
+        again: AtomicU32::new(0),
         acquisitions: AtomicU64::new(0),
         waits: AtomicU64::new(0),
         wait_ns: AtomicU64::new(0),
@@ -170,6 +183,10 @@ unsafe impl Lock for FutexLock {
 
     #[inline(always)]
     fn release(&self) {
+        let again = self.again.load(Ordering::Relaxed);
+        if again != 0 {
+            return self.again.store(again - 1, Ordering::Relaxed);
+        }
         if ALONE.now() {
             return self.state.store(FREE, Ordering::Relaxed);
         }
@@ -211,7 +228,6 @@ unsafe impl Lock for NoLock {
 mod tests {
     extern crate std;
     use super::*;
-    use std::sync::atomic::AtomicUsize;
     use std::thread;
 
     #[test]

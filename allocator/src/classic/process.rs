@@ -7,12 +7,12 @@
 //! A fault goes to [`on_fault`]'s callback if there is one, else it is reported in one line and the
 //! process ends. After a callback the call that was wrong has no effect.
 
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::arenas::{Arenas, Shared};
 use super::cache::{self, ThreadCache};
 use super::kernel;
-use super::lock::Contention;
+use super::lock::{Contention, FORKER};
 use super::mapped::Mapped;
 use super::registry::Registry;
 use super::settings::{PlacementChoice, Settings};
@@ -375,9 +375,6 @@ pub fn trim(keep: usize) -> bool {
 pub fn snapshot() -> Option<Snapshot> {
     process().map(Process::snapshot)
 }
-
-/// The thread whose fork took every lock; 0: none. A thread sees its own store.
-static FORKER: AtomicUsize = AtomicUsize::new(0);
 
 /// Takes every lock of classic mode: for the prepare handler of a fork. A fork from a signal handler
 /// that interrupted the holder of one takes none, and its child does what that of `_Fork` does.
