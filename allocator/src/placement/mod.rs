@@ -35,6 +35,7 @@ mod slab_page;
 mod slab_runs;
 #[cfg(test)]
 mod tests;
+mod treap;
 mod worst_fit;
 
 pub use best_fit::BestFit;
