@@ -13,6 +13,11 @@ cd "$(dirname "$0")/.."
 equal=${1:-300} slowed=${2:-20} real=${3:-20}
 gate=${BENCH_CLI:-target/release/bench-cli}
 read -ra suite <<< "${SUITE-small-churn}"
+[[ -x $gate ]] || {
+  echo "error: there is no $gate" >&2
+  echo "  help: build it first: cargo build --release --package bench-cli" >&2
+  exit 2
+}
 
 folder=$(mktemp -d)
 remove() {
@@ -48,6 +53,8 @@ series() {
     "$gate" gate --base "$folder/a.so" --head "$head" "${suite[@]}" --budget "${BUDGET:-20s}" \
       --seed "$i" --quiet --out "$folder/out" "$@" > "$folder/log" 2>&1 || status=$?
     rm -rf "$folder/out"
+    # Interrupted, and so are we.
+    if ((status > 128)); then exit "$status"; fi
     echo "status $status"
     # The verdict on each cell ends its line.
     grep -oE '[A-Z]{4,}$' "$folder/log" | sed 's/^/cell /' || true

@@ -7,7 +7,8 @@
 //! such a lock may be half changed. It becomes an orphan: its number gets a new heap, its objects stay
 //! usable, and their memory stays taken when they are freed.
 //!
-//! Owns the orphans. Cost: one load per free that its own heap does not know; nothing elsewhere.
+//! Owns the orphans. Cost: a load per number in each free that its own heap does not know, and in each
+//! `realloc` and `malloc_usable_size`.
 
 use core::sync::atomic::Ordering;
 
@@ -95,9 +96,16 @@ impl<P: Strategy> Arenas<P> {
         self.shared.registry.lock.acquire();
     }
 
-    /// Gives the locks back: in the child, whose waiters do not exist, by making them free.
+    /// Gives the locks back: in the child, whose waiters do not exist, by making them free. A handler of
+    /// the program's own may have made a heap meanwhile, which other threads of the parent use.
     pub(super) fn after_fork(&self, child: bool) {
-        let give = |lock: &FutexLock| if child { lock.reset() } else { lock.release() };
+        let give = |lock: &FutexLock| {
+            if child {
+                lock.reset();
+            } else if lock.is_held_by_us() {
+                lock.release();
+            }
+        };
         give(&self.shared.registry.lock);
         give(self.shared.mapped.lock());
         for arena in self.made() {

@@ -3,21 +3,21 @@
 //! A program that allocates and frees in phases passes slices to and fro. Each passage takes the pool's
 //! lock, for which threads wait, and what one thread gives back another gets, whose processor then
 //! fetches it line by line. So a heap keeps the slices it used last and, once it gave some back, passes
-//! several at a time. Two threads on two processors that each allocate and free 15,000 objects of 64
-//! bytes by turns (30 slices): 7.4 ns a pair with 8 slices kept and one passed at a time, 7.1 with four at
-//! a time, 5.6 with 16 kept and eight at a time, at the same peak of resident memory
-//! (`bench-cli run threadtest`: 0.82 of the time). With 32 it is 5.4, but what a sleeping thread holds
-//! back after a burst would pass 8 MiB.
+//! several at a time. Against 8 slices kept and one passed at a time, `bench-cli run threadtest` takes 0.91
+//! of the time with four passed at once and 0.82 with 16 kept and eight passed, at the same peak of
+//! resident memory. With 32 kept it is 0.73, but what a sleeping thread holds back after a burst would
+//! pass 8 MiB.
 
 use core::ptr::{self, null_mut};
 
 use super::global::GLOBAL;
 use crate::segment::Span;
 
-/// Slices kept at most while there are few heaps, and always allowed.
+/// Slices kept at most, while there are few heaps.
 const KEPT: usize = 16;
+/// Slices that a heap may keep however many there are.
 const ALLOWED: usize = 8;
-/// Slices that all heaps together keep, as far as each may keep more than it is always allowed.
+/// Slices that all heaps together keep, but for those that each may keep anyway.
 const KEPT_BY_ALL: usize = 128;
 /// Slices that travel at once.
 const BATCH: usize = 8;
