@@ -55,6 +55,7 @@ series() {
     rm -rf "$folder/out"
     # Interrupted, and so are we.
     if ((status > 128)); then exit "$status"; fi
+    echo "gate $i: status $status" >&2
     echo "status $status"
     # The verdict on each cell ends its line.
     grep -oE '[A-Z]{4,}$' "$folder/log" | sed 's/^/cell /' || true

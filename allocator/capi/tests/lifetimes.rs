@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, compile_to, holds, holds_with, preloaded, run, shared_library};
+use common::{compile, holds, holds_with, preloaded, run, shared_library};
 use std::process::Command;
 
 #[test]
@@ -95,7 +95,7 @@ fn the_library_can_be_opened_and_closed_beside_another_malloc_while_threads_use_
 #[test]
 fn plugins_come_and_go_and_what_they_allocated_outlives_them() {
     let plugin = ["-DPLUGIN", "-shared", "-fPIC"];
-    let Some(plugin) = compile_to("plugin.so", "plugin.c", &plugin) else { return };
+    let Some(plugin) = compile("plugin.c", &plugin) else { return };
     let Some(program) = compile("plugin.c", &["-ldl"]) else { return };
     run(preloaded(program).arg(plugin)).expect_success("plugin.c");
 }
@@ -108,7 +108,7 @@ fn a_break_that_others_move_or_block_harms_nobody() {
 #[test]
 fn a_break_that_others_move_harms_nobody_without_address_randomisation() {
     // Without randomisation the heap follows the program directly, and mappings lie elsewhere than usual.
-    let Some(program) = compile_to("break-fixed", "break.c", &["-no-pie"]) else { return };
+    let Some(program) = compile("break.c", &["-no-pie"]) else { return };
     run(&mut preloaded(program)).expect_success("break.c without PIE");
 }
 

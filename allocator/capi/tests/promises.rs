@@ -19,7 +19,7 @@ fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
 #[test]
 fn the_c_functions_keep_their_promises_when_linked_statically() {
     let archive = common::static_library().display().to_string();
-    if let Some(program) = common::compile_to("standard-static", "standard.c", &[&archive]) {
+    if let Some(program) = common::compile("standard.c", &[&archive]) {
         run(&mut Command::new(program)).expect_success("standard.c with liballocator.a");
     }
 }
@@ -32,7 +32,7 @@ fn operators_new_and_delete_throw_return_null_and_call_the_new_handler_as_the_st
 #[test]
 fn operators_keep_their_promises_when_linked_statically() {
     let archive = common::static_library().display().to_string();
-    if let Some(program) = common::compile_to("operators-static", "operators.cc", &[&archive]) {
+    if let Some(program) = common::compile("operators.cc", &[&archive]) {
         run(&mut Command::new(program)).expect_success("operators.cc with liballocator.a");
     }
 }
@@ -193,8 +193,7 @@ const MISUSED: [usize; 4] = [40, 5_000, 300_000, 3_000_000];
 fn survivors(library: &Path, tries: usize) -> Option<(Vec<String>, usize)> {
     // Linked against a library, since the C library may lack `free_sized`.
     let linked = common::shared_library().display().to_string();
-    let name = library.display().to_string().replace('/', "-");
-    let program = common::compile_to(&format!("misuse{name}"), "misuse.cc", &["-O0", &linked])?;
+    let program = common::compile("misuse.cc", &["-O0", &linked])?;
     let shapes = run(&mut preloaded(&program)).stdout;
     let cases: Vec<(&str, usize)> =
         shapes.lines().flat_map(|shape| MISUSED.map(|size| (shape, size))).collect();

@@ -14,6 +14,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,9 +55,13 @@ pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A fresh folder for the test `name`, below cargo's temporary directory.
+/// A fresh folder below cargo's temporary directory, called after `name`: another one at each call,
+/// since tests that use the same name run side by side.
 pub(crate) fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scratch").join(name);
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("scratch").join(format!("{name}.{call}"));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder below the target directory");
     folder
@@ -128,16 +133,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// Compiles `tests/c/SOURCE` with `arguments`; `None`, said aloud, without a compiler.
 pub(crate) fn compile(source: &str, arguments: &[&str]) -> Option<PathBuf> {
-    compile_to(source, source, arguments)
-}
-
-/// As [`compile`], for one source compiled in several ways: the program is called `name`.
-pub(crate) fn compile_to(name: &str, source: &str, arguments: &[&str]) -> Option<PathBuf> {
     let compiler = if source.ends_with(".cc") { "g++" } else { "cc" };
     if !available(compiler) {
         return None;
     }
-    let program = scratch(&format!("program-{name}")).join("program");
+    let program = scratch(&format!("program-{source}")).join("program");
     let output = Command::new(compiler)
         .arg(package().join("tests/c").join(source))
         .args([
