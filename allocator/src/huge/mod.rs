@@ -1,7 +1,7 @@
 //! Objects above 1 MiB: each has a mapping of its own, kept for reuse after it is freed.
 //!
 //! An object lies in units of 4 MiB of address space that begin like a segment, so that its
-//! address finds a record. Its first byte follows the record, 64 bytes behind the start (or further,
+//! address finds a record. Its first byte follows the record, 128 bytes behind the start (or further,
 //! for an alignment); an object aligned to 4 MiB or more has its record one segment before it.
 //!
 //! Record and first byte share a page on purpose: programs that know malloc from glibc take the page

@@ -1,6 +1,6 @@
 //! Segments of 4 MiB cut into slices of 32 KiB, and the way from an address to its owner.
 //!
-//! A segment begins with one 64-byte [`Span`] record per slice; record 0 is the segment's own
+//! A segment begins with one 128-byte [`Span`] record per slice; record 0 is the segment's own
 //! [`Header`]. An address finds its record by arithmetic alone, so no page map is loaded, and the
 //! records spread over all sets of the first-level cache, which headers inside the slices (all at
 //! multiples of 32 KiB) would not.
@@ -59,8 +59,8 @@ pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _g
 #[inline(always)]
 pub(crate) unsafe fn unguard(_span: *mut Span, _guarded: usize) {}
 
-const RECORD_SHIFT: usize = 6;
-const _: () = assert!(size_of::<Span>() == 1 << RECORD_SHIFT, "one cache line a record");
+const RECORD_SHIFT: usize = 7;
+const _: () = assert!(size_of::<Span>() == 1 << RECORD_SHIFT, "one pair of cache lines a record");
 const _: () = assert!(size_of::<Header>() == size_of::<Span>(), "the header is record 0");
 const _: () = assert!(SLICES << RECORD_SHIFT <= SLICE, "the records fit slice 0");
 

@@ -27,7 +27,7 @@ const FREES_WITHOUT_HEAP: u32 = 64;
 
 /// All that one thread allocates from.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct ThreadHeap {
     /// First, so that a slab's `owner` is also the address of its queue.
     pub(super) slab_queue: LimboQueue,
