@@ -330,6 +330,32 @@ unsafe fn free_block(block: *mut u8, anywhere: bool) {
     }
 }
 
+/// Frees a block of one of this thread's slabs if blocks of `size` bytes come from there; whether it did.
+///
+/// # Safety
+/// As [`deallocate`].
+#[inline(always)]
+pub(super) unsafe fn free_of_class(block: *mut u8, size: usize) -> bool {
+    // SAFETY: the caller's promise, as in `free_block`; a class within bounds is one of the map's.
+    unsafe {
+        let heap = Tls::here().heap();
+        // Null is a multiple of a segment's size, too.
+        if heap.is_null() || block.addr() & (SEGMENT - 1) == 0 || size > MAX_SLAB {
+            return false;
+        }
+        let record = record_of(block);
+        if (*record).owner.load(Ordering::Relaxed) != heap.addr()
+            || (*record).class != slab::SizeClass::of(size).index() as u8
+        {
+            return false;
+        }
+        if slab::put_back(record, block.cast()) {
+            (*heap).slab_emptied(record);
+        }
+        true
+    }
+}
+
 /// Classic mode, or a thread that has not allocated yet.
 ///
 /// # Safety
