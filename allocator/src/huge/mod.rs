@@ -1,7 +1,7 @@
 //! Objects above 1 MiB: each has a mapping of its own, kept for reuse after it is freed.
 //!
 //! An object lies in units of 4 MiB of address space that begin like a segment, so that its
-//! address finds a record. Its first byte follows the record, 128 bytes behind the start (or further,
+//! address finds a record. Its first byte follows the record, 64 bytes behind the start (or further,
 //! for an alignment); an object aligned to 4 MiB or more has its record one segment before it.
 //!
 //! Record and first byte share a page on purpose: programs that know malloc from glibc take the page
@@ -27,7 +27,7 @@ use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
 use crate::sync::Ordering;
 use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
 /// From the start of a mapping to an object without an alignment of its own: the first record.
-const HEAD: usize = size_of::<Span>();
+const HEAD: usize = Span::BYTES;
 const HARDENED: bool = cfg!(feature = "hardened");
 /// Address space left free behind a mapping.
 const GAP: usize = if HARDENED { SEGMENT } else { 0 };
@@ -93,16 +93,16 @@ impl Place {
         // SAFETY: the record lies in the first two pages of the mapping.
         unsafe {
             let slice = (self.offset >> SLICE_SHIFT) & (SLICES - 1);
-            let record = &mut *base.cast::<Span>().add(slice);
-            record.owner.store(NOBODY, Ordering::Relaxed);
-            record.kind = Kind::Huge;
-            record.free = self.base as u64;
-            record.full = self.offset as u64;
-            record.next = ptr::without_provenance_mut(self.mapped);
-            record.remote.store(self.used as u64, Ordering::Relaxed);
+            let record = base.cast::<Span>().add(slice);
+            (*record).owner.store(NOBODY, Ordering::Relaxed);
+            (*record).kind = Kind::Huge;
+            (*record).free = self.base as u64;
+            (*record).full = self.offset as u64;
+            (*record).next = ptr::without_provenance_mut(self.mapped);
+            (*record).remote.store(self.used as u64, Ordering::Relaxed);
             #[cfg(feature = "hardened")]
             {
-                record.inverse = self.checksum();
+                (*record).inverse = self.checksum();
                 crate::segment::note(self.base, crate::segment::Segment::Huge);
             }
             base.add(self.offset)

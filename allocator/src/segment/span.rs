@@ -62,6 +62,12 @@ pub(crate) struct Span {
     pub(crate) capacity: u16,
 }
 
+impl Span {
+    /// Bytes in use, from the start of a record. A huge object follows its record's at once.
+    pub(crate) const BYTES: usize = 64;
+}
+const _: () = assert!(core::mem::offset_of!(Span, capacity) + size_of::<u16>() == Span::BYTES);
+
 /// Record 0 of a segment: which of its slices are free.
 #[derive(Debug)]
 #[repr(C, align(128))]
