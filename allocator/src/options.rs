@@ -112,6 +112,8 @@ pub struct Options {
     /// `purge=calls|thread`: whether a thread of the allocator's own gives free memory back while
     /// the program makes no calls. Without it that happens on the way of slow calls.
     pub purge_thread: bool,
+    /// `huge_pages=off|on`: whether memory taken from now on asks for huge pages.
+    pub huge_pages: bool,
     /// `report=never|exit|usr1|usr2`; counts before the first allocation, in the C face.
     pub report: Report,
     /// Bits of [`Hardening`]: what a hardened build does. Other builds do not know the options.
@@ -127,6 +129,7 @@ impl Options {
         memory: MemoryPolicy::Balanced,
         sbrk: None,
         purge_thread: false,
+        huge_pages: false,
         report: Report::Never,
         hardening: ALL_HARDENING,
         guard_one_in: 1,
@@ -148,6 +151,8 @@ impl Options {
             b"memory=low" => self.memory = MemoryPolicy::Low,
             b"purge=calls" => self.purge_thread = false,
             b"purge=thread" => self.purge_thread = true,
+            b"huge_pages=off" => self.huge_pages = false,
+            b"huge_pages=on" => self.huge_pages = true,
             b"report=never" => self.report = Report::Never,
             b"report=exit" => self.report = Report::Exit,
             b"report=usr1" => self.report = Report::Usr1,
@@ -247,10 +252,12 @@ mod tests {
         assert!(options.set(b"memory=low"));
         assert!(options.set(b"sbrk=off"));
         assert!(options.set(b"purge=thread"));
+        assert!(options.set(b"huge_pages=on"));
         let wanted = Options {
             memory: MemoryPolicy::Low,
             sbrk: Some(false),
             purge_thread: true,
+            huge_pages: true,
             ..Options::DEFAULT
         };
         assert_eq!(options, wanted);

@@ -230,6 +230,23 @@ fn survivors(library: &Path, tries: usize) -> Option<(Vec<String>, usize)> {
 }
 
 #[test]
+fn huge_pages_are_asked_for_where_the_program_wants_them_and_nowhere_else() {
+    let Some(program) = compile("huge_pages.c", &[]) else { return };
+    let asked = |options: &str| -> usize {
+        let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", options));
+        outcome.expect_success(options);
+        outcome.stdout.trim().parse().expect("a number")
+    };
+    assert_eq!(asked(""), 0);
+    assert_eq!(asked("huge_pages=off"), 0);
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        println!("skipped: a kernel without transparent huge pages");
+        return;
+    }
+    assert!(asked("huge_pages=on") >= 2, "the heap of small objects, and the large object");
+}
+
+#[test]
 fn the_hardened_library_guards_every_span_of_large_objects_one_in_four_or_none() {
     let Some(program) = compile("guards.c", &[]) else { return };
     let guards = |option: &str| -> usize {

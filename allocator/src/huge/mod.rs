@@ -55,6 +55,8 @@ struct State {
     /// Bytes mapped for live objects.
     mapped: usize,
     cache_floor: usize,
+    /// Whether new mappings ask for huge pages.
+    huge_pages: bool,
     epoch_began: u64,
     calls: u32,
     /// Clock and answer of the last look at what is resident.
@@ -190,6 +192,7 @@ impl<K: Kernel> Huge<K> {
                 live: 0,
                 mapped: 0,
                 cache_floor: 0,
+                huge_pages: false,
                 epoch_began: 0,
                 calls: 0,
                 looked_at: 0,
@@ -198,8 +201,12 @@ impl<K: Kernel> Huge<K> {
         }
     }
 
-    pub(crate) fn configure(&self, cache_floor: usize) {
-        self.state.lock().cache_floor = cache_floor;
+    /// Keeps at least `cache_floor` bytes of freed mappings, and asks for huge pages for new ones if
+    /// they are wanted.
+    pub(crate) fn configure(&self, cache_floor: usize, huge_pages: bool) {
+        let mut state = self.state.lock();
+        state.cache_floor = cache_floor;
+        state.huge_pages = huge_pages;
     }
 
     /// An object of `size` bytes at a multiple of `align` (a power of two), zeroed if asked for;
@@ -225,7 +232,14 @@ impl<K: Kernel> Huge<K> {
             Some(base) => (Place { base, offset, mapped, used }, false),
             None => match self.map(offset, mapped, used, align) {
                 Some(place) => {
-                    self.state.lock().count(place.used, place.mapped);
+                    let huge_pages = {
+                        let mut state = self.state.lock();
+                        state.count(place.used, place.mapped);
+                        state.huge_pages
+                    };
+                    if huge_pages {
+                        self.kernel.prefer_huge_pages(place.base, place.mapped);
+                    }
                     fire!("huge_map", place.base, place.mapped);
                     (place, true)
                 }

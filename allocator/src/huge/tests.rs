@@ -9,7 +9,7 @@ const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
 
 fn huge(page: usize) -> Huge<Paged> {
     let huge = Huge::new(Paged::new(page));
-    huge.configure(64 << 20);
+    huge.configure(64 << 20, false);
     huge
 }
 
@@ -97,4 +97,24 @@ fn after_an_idle_second_the_first_look_gives_back_all_that_is_cached() {
     huge.kernel.pass(1001);
     huge.tick();
     assert_eq!(huge.usage().cached, 0);
+}
+
+#[test]
+fn mappings_ask_for_huge_pages_where_they_are_wanted_and_only_when_they_are_new() {
+    let huge = huge(4 << 10);
+    let plain = huge.allocate(5 << 20, 16, false);
+    assert_eq!(huge.kernel.huge_bytes(), 0);
+    huge.configure(64 << 20, true);
+    let wanted = huge.allocate(5 << 20, 16, false);
+    let asked = huge.kernel.huge_bytes();
+    assert!(asked >= 5 << 20, "{asked} bytes");
+    // SAFETY: live objects of this floor, freed once each.
+    unsafe {
+        for object in [plain, wanted] {
+            huge.free(huge_record(object), || 0);
+        }
+        let reused = huge.allocate(5 << 20, 16, false);
+        assert_eq!(huge.kernel.huge_bytes(), asked, "a mapping that was kept");
+        huge.free(huge_record(reused), || 0);
+    }
 }

@@ -90,6 +90,10 @@ pub(crate) unsafe trait Kernel {
     /// Asks that the range's pages come from `node`. Failure changes nothing but speed.
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError>;
 
+    /// Asks that the range comes in huge pages when it is first touched. Failure changes nothing but
+    /// speed.
+    fn prefer_huge_pages(&self, address: usize, len: usize);
+
     /// Bytes of a page: 4, 16 or 64 KiB.
     fn page_size(&self) -> usize;
 
@@ -217,6 +221,10 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
         BOUND.lock().expect("no test panics inside").push((address, len, node));
         self.pass("mbind")?;
         self.kernel.bind(address, len, node)
+    }
+
+    fn prefer_huge_pages(&self, address: usize, len: usize) {
+        self.kernel.prefer_huge_pages(address, len);
     }
 
     fn page_size(&self) -> usize {

@@ -13,11 +13,23 @@ pub(crate) struct Paged {
     page: usize,
     now_ms: AtomicU64,
     hint: AtomicUsize,
+    /// Bytes for which huge pages were asked.
+    huge_bytes: AtomicUsize,
 }
 
 impl Paged {
     pub(crate) const fn new(page: usize) -> Self {
-        Paged { page, now_ms: AtomicU64::new(10_000), hint: AtomicUsize::new(0) }
+        Paged {
+            page,
+            now_ms: AtomicU64::new(10_000),
+            hint: AtomicUsize::new(0),
+            huge_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// Bytes for which huge pages were asked so far.
+    pub(crate) fn huge_bytes(&self) -> usize {
+        self.huge_bytes.load(Ordering::Relaxed)
     }
 
     /// Lets time pass.
@@ -67,6 +79,10 @@ unsafe impl Kernel for Paged {
 
     fn bind(&self, _: usize, _: usize, _: u32) -> Result<(), OsError> {
         Ok(())
+    }
+
+    fn prefer_huge_pages(&self, _: usize, len: usize) {
+        self.huge_bytes.fetch_add(len, Ordering::Relaxed);
     }
 
     fn page_size(&self) -> usize {

@@ -144,6 +144,14 @@ unsafe impl Kernel for Linux {
         unsafe { checked("mbind", number::MBIND, args).map(drop) }
     }
 
+    fn prefer_huge_pages(&self, address: usize, len: usize) {
+        let advice = libc::MADV_HUGEPAGE as usize;
+        // SAFETY: contents stay. A kernel without huge pages refuses, harmlessly.
+        unsafe {
+            let _ = raw(number::MADVISE, [address, len, advice, 0, 0, 0]);
+        }
+    }
+
     #[inline(always)]
     fn page_size(&self) -> usize {
         page_size()

@@ -93,6 +93,8 @@ struct State {
     /// Dirty slices kept at least, and the share of the peak kept besides, in sixteenths.
     floor: usize,
     sixteenths: usize,
+    /// Whether new segments ask for huge pages.
+    huge_pages: bool,
 }
 
 // SAFETY: the pointers lead to segments, which belong to the pool and not to a thread.
@@ -142,6 +144,7 @@ impl<K: Kernel> Pool<K> {
                 releases: 0,
                 floor: 0,
                 sixteenths: 0,
+                huge_pages: false,
             }),
         }
     }
@@ -160,6 +163,11 @@ impl<K: Kernel> Pool<K> {
         let mut state = self.state.lock();
         state.floor = floor / SLICE;
         state.sixteenths = sixteenths;
+    }
+
+    /// Whether segments from now on ask for huge pages.
+    pub(crate) fn configure_huge_pages(&self, wanted: bool) {
+        self.state.lock().huge_pages = wanted;
     }
 
     /// A run of `len` slices (1 to 127), or `None` when the kernel has no more memory.
@@ -329,6 +337,9 @@ impl<K: Kernel> Pool<K> {
         // SAFETY: the segment is the pool's, and nobody has any of its slices yet.
         (state.used += unsafe { super::guard_slices(segment, state.number) });
         self.kernel.label(segment.addr(), slices * SLICE);
+        if state.huge_pages {
+            self.kernel.prefer_huge_pages(segment.addr(), slices * SLICE);
+        }
         fire!("segment_new", segment.addr(), slices * SLICE);
         if let Some(node) = self.node.load(Ordering::Relaxed).checked_sub(1) {
             // Without it the memory is only farther away.

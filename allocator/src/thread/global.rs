@@ -144,8 +144,9 @@ impl Global {
         };
         for pool in self.used_pools() {
             pool.configure_purge(floor, sixteenths);
+            pool.configure_huge_pages(options.huge_pages);
         }
-        self.huge.configure(cache);
+        self.huge.configure(cache, options.huge_pages);
         if options.purge_thread {
             self.wants_purger.store(true, Ordering::Relaxed);
         }

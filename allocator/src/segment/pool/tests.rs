@@ -200,3 +200,18 @@ fn after_an_idle_second_the_first_look_gives_back_all_that_is_free() {
     pool.tick();
     assert_eq!((pool.usage().dirty, pool.usage().used), (0, 8 * 16 * SLICE));
 }
+
+#[test]
+fn segments_ask_for_huge_pages_from_when_on_they_are_wanted() {
+    let pool = Pool::new(Paged::new(4 << 10));
+    pool.configure(1, Origin::Map, None);
+    let whole = SLICES - 1;
+    pool.allocate(whole).expect("memory");
+    assert_eq!(pool.kernel.huge_bytes(), 0);
+    pool.configure_huge_pages(true);
+    pool.allocate(whole).expect("memory");
+    assert_eq!(pool.kernel.huge_bytes(), SEGMENT);
+    pool.configure_huge_pages(false);
+    pool.allocate(whole).expect("memory");
+    assert_eq!(pool.kernel.huge_bytes(), SEGMENT);
+}

@@ -46,8 +46,9 @@ pub struct RecommendArgs {
 }
 
 /// Levers that people pull for memory, by allocator.
-const TUNINGS: [(&str, &str); 6] = [
+const TUNINGS: [(&str, &str); 7] = [
     ("ours", "memory=low"),
+    ("ours", "huge_pages=on"),
     ("ours", "purge=thread"),
     ("system", "MALLOC_ARENA_MAX=1"),
     ("jemalloc", "MALLOC_CONF=narenas:2,dirty_decay_ms:1000"),
