@@ -8,6 +8,7 @@
 //! | `probe` | what tracers find on slow paths |
 //! | `os` | memory from the kernel |
 //! | `lock`, `fatal`, `options`, `stats` | the lock, the one way to die, settings, counters |
+//! | `sampling` | which call stacks allocate, by samples |
 //! | `segment` | 4 MiB segments cut into slices; where an address finds its owner |
 //! | `slab` | blocks up to 960 bytes, linked through themselves |
 //! | `bitmap` | blocks up to 1 MiB, with their free map outside |
@@ -64,6 +65,8 @@ mod os;
 pub mod placement;
 #[cfg(not(loom))]
 mod probe;
+#[cfg(not(loom))]
+pub mod sampling;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]

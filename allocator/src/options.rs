@@ -116,6 +116,10 @@ pub struct Options {
     pub huge_pages: bool,
     /// `report=never|exit|usr1|usr2`; counts before the first allocation, in the C face.
     pub report: Report,
+    /// `sample=BYTES|off`: one allocation in so many allocated bytes is noted with its callers; 0: none.
+    pub sample: usize,
+    /// `sample_prefix=PATH`: where profiles go that nobody asks for by name.
+    pub sample_prefix: Prefix,
     /// Bits of [`Hardening`]: what a hardened build does. Other builds do not know the options.
     hardening: u32,
     /// Of so many guards a hardened build puts one up.
@@ -131,6 +135,8 @@ impl Options {
         purge_thread: false,
         huge_pages: false,
         report: Report::Never,
+        sample: 0,
+        sample_prefix: Prefix::DEFAULT,
         hardening: ALL_HARDENING,
         guard_one_in: 1,
     };
@@ -159,9 +165,20 @@ impl Options {
             b"report=usr2" => self.report = Report::Usr2,
             b"sbrk=on" => self.sbrk = Some(true),
             b"sbrk=off" => self.sbrk = Some(false),
-            _ => return cfg!(feature = "hardened") && self.set_hardening(setting),
+            b"sample=off" => self.sample = 0,
+            _ => return self.set_by_name(setting),
         }
         true
+    }
+
+    fn set_by_name(&mut self, setting: &[u8]) -> bool {
+        if let Some(value) = setting.strip_prefix(b"sample=") {
+            return bytes(value, &mut self.sample);
+        }
+        if let Some(path) = setting.strip_prefix(b"sample_prefix=") {
+            return self.sample_prefix.set(path);
+        }
+        cfg!(feature = "hardened") && self.set_hardening(setting)
     }
 
     fn set_hardening(&mut self, setting: &[u8]) -> bool {
@@ -201,6 +218,54 @@ impl Options {
         HARDENING.store(self.hardening, core::sync::atomic::Ordering::Relaxed);
         GUARD_ONE_IN.store(self.guard_one_in, core::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// The beginning of a file's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    bytes: [u8; Self::LONGEST],
+    /// 0 for the default.
+    length: usize,
+}
+
+impl Prefix {
+    /// Bytes at most.
+    pub const LONGEST: usize = 200;
+
+    /// `allocator`, in the current directory.
+    pub const DEFAULT: Self = Prefix { bytes: [0; Self::LONGEST], length: 0 };
+
+    /// The path.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self.length {
+            0 => b"allocator",
+            length => self.bytes.get(..length).unwrap_or(&[]),
+        }
+    }
+
+    fn set(&mut self, path: &[u8]) -> bool {
+        let fits =
+            self.bytes.get_mut(..path.len()).filter(|_| !path.is_empty() && !path.contains(&0));
+        let Some(place) = fits else { return false };
+        place.copy_from_slice(path);
+        self.length = path.len();
+        true
+    }
+}
+
+/// A decimal number with an optional `k`, `m` or `g`, for 2^10, 2^20 or 2^30.
+pub(crate) fn bytes(value: &[u8], to: &mut usize) -> bool {
+    let (digits, unit) = match value.split_last() {
+        Some((b'k' | b'K', rest)) => (rest, 1usize << 10),
+        Some((b'm' | b'M', rest)) => (rest, 1 << 20),
+        Some((b'g' | b'G', rest)) => (rest, 1 << 30),
+        _ => (value, 1),
+    };
+    let number = core::str::from_utf8(digits).ok().and_then(|text| text.parse::<usize>().ok());
+    let Some(number) = number.and_then(|number| number.checked_mul(unit)) else { return false };
+    *to = number;
+    true
 }
 
 /// A decimal number from 1 to 4294967295.
@@ -261,6 +326,19 @@ mod tests {
             ..Options::DEFAULT
         };
         assert_eq!(options, wanted);
+        for (value, bytes) in [("512K", 512 << 10), ("1", 1), ("2m", 2 << 20), ("off", 0), ("0", 0)]
+        {
+            assert!(options.set(std::format!("sample={value}").as_bytes()));
+            assert_eq!(options.sample, bytes);
+        }
+        assert_eq!(options.sample_prefix.as_bytes(), b"allocator");
+        assert!(options.set(b"sample_prefix=/tmp/a"));
+        assert_eq!(options.sample_prefix.as_bytes(), b"/tmp/a");
+        for wrong in
+            ["sample=", "sample=-1", "sample=k", "sample_prefix=", &"sample_prefix=x".repeat(99)]
+        {
+            assert!(!options.set(wrong.as_bytes()), "{wrong}");
+        }
         for (setting, one_in) in
             [(&b"guard=1"[..], 1), (b"guard=64", 64), (b"guard=4294967295", !0)]
         {

@@ -63,6 +63,11 @@ int allocator_report(int descriptor);
  * Returns 0, or -1 when not all of it could be written. */
 int allocator_heap_map(int descriptor);
 
+/* Writes a profile of the samples that the setting sample=BYTES takes (docs/sampling.md) to a file: who allocated what
+ * is live, and who allocates most, as text that pprof and jeprof read. A file of that name is overwritten. Allocates
+ * nothing. Returns 0, or -1 with errno: ENODATA when sampling was never on, else why the file cannot be written. */
+int allocator_sample_dump(const char *path);
+
 /* What a program does about a fault (a double free, an overflow, ...) instead of ending: gets what a report would say,
  * such as "double free (check double-free)", in a string that lasts for the call; the object's address; and its size
  * in bytes, or 0. It may not allocate, release or call allocator_check: a lock may be held. */

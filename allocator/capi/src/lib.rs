@@ -13,6 +13,7 @@
 //! | `hot` | none: puts the fast paths on lines of their own |
 //! | `loading` | none: runs when the library is loaded |
 //! | `report` | allocator_report allocator_heap_map; reports at exit and on a signal |
+//! | `sample` | allocator_sample_dump; profiles at exit and on a signal |
 //! | `fault` | allocator_on_fault |
 //! | `control` | the `allocator_…` functions of `include/allocator.h` |
 //!
@@ -40,5 +41,6 @@ mod libc_names;
 mod loading;
 mod panic;
 mod report;
+mod sample;
 mod standard;
 mod text;

@@ -10,6 +10,7 @@
 
 use crate::control::{Picture, describe};
 use crate::errno;
+use crate::sample;
 use crate::text::{Sink, Text};
 use allocator::heap::{self, Use};
 use allocator::options::{Options, Report};
@@ -29,6 +30,7 @@ extern "C" fn when_ended() {
     let descriptor = AT_EXIT.load(Ordering::Relaxed);
     if descriptor >= 0 {
         write_report(descriptor);
+        sample::write_next();
     }
 }
 
@@ -60,6 +62,7 @@ extern "C" fn on_signal(_: c_int) {
     let kept = errno::get();
     if heap::can_report() {
         write_report(2);
+        sample::write_next();
     } else {
         let mut text = Text::new(Sink::Descriptor(2));
         text.put("allocator: in the middle of a change; send the signal again\n");
@@ -101,6 +104,7 @@ fn write_report(descriptor: c_int) -> bool {
         text.put(" ").padded(thread.spans, 10).put(" ").padded(thread.committed, 16);
         text.put("                  ").padded(thread.live, 16).put("\n");
     });
+    sample::describe(&mut text);
     text.finish()
 }
 

@@ -21,6 +21,7 @@ use crate::fatal;
 use crate::placement::{
     BestFit, Buddy, FirstFit, FirstFitLifo, NextFit, QuickFit, Segregated, Slab, WorstFit,
 };
+use crate::sampling;
 
 /// A strategy that may defer coalescing, as options decide.
 type Maybe<P> = QuickFit<P, false>;
@@ -295,7 +296,19 @@ fn process() -> Option<&'static Process> {
 fn place(size: usize, align: usize, zero: bool) -> *mut u8 {
     let Some(process) = process() else { return core::ptr::null_mut() };
     let at = or_handle(process.allocate(size, align, zero), None).unwrap_or(0);
+    if sampling::is_on() {
+        sample(at, size);
+    }
     core::ptr::with_exposed_provenance_mut(at)
+}
+
+/// Counts an object that was just allocated, and notes it if it is a sample.
+#[cold]
+#[inline(never)]
+fn sample(object: usize, size: usize) {
+    if object != 0 && sampling::shared_takes(size) {
+        sampling::note(object, size);
+    }
 }
 
 /// An object of `size` bytes at a multiple of 16; null out of memory.
@@ -321,6 +334,8 @@ pub unsafe fn deallocate(object: *mut u8) {
     if let Some(process) = process()
         && !object.is_null()
     {
+        // Before the address can become somebody else's.
+        sampling::forget(object.addr());
         or_handle(process.free(object.expose_provenance()), ());
     }
 }
@@ -334,7 +349,12 @@ pub unsafe fn reallocate(object: *mut u8, size: usize) -> *mut u8 {
     if object.is_null() {
         return allocate(size);
     }
+    // To samples a change of size is a free and an allocation.
+    sampling::forget(object.addr());
     let moved = or_handle(process.reallocate(object.expose_provenance(), size), None);
+    if sampling::is_on() {
+        sample(moved.unwrap_or(0), size);
+    }
     core::ptr::with_exposed_provenance_mut(moved.unwrap_or(0))
 }
 

@@ -3,6 +3,8 @@
 //! Owns nothing. Options are `name=value` pairs, as `ALLOCATOR_OPTIONS` holds them.
 #![forbid(unsafe_code)]
 
+use crate::options::bytes;
+
 /// A placement strategy, chosen at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlacementChoice {
@@ -151,20 +153,6 @@ fn switch(value: &[u8], yes: &[u8], no: &[u8], to: &mut bool) -> bool {
         return true;
     }
     false
-}
-
-/// A decimal number with an optional `k`, `m` or `g`.
-fn bytes(value: &[u8], to: &mut usize) -> bool {
-    let (digits, unit) = match value.split_last() {
-        Some((b'k' | b'K', rest)) => (rest, 1usize << 10),
-        Some((b'm' | b'M', rest)) => (rest, 1 << 20),
-        Some((b'g' | b'G', rest)) => (rest, 1 << 30),
-        _ => (value, 1),
-    };
-    let number = core::str::from_utf8(digits).ok().and_then(|text| text.parse::<usize>().ok());
-    let Some(number) = number.and_then(|number| number.checked_mul(unit)) else { return false };
-    *to = number;
-    true
 }
 
 #[cfg(test)]

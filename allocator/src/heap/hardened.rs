@@ -31,6 +31,7 @@
 use core::ptr;
 
 use super::routing;
+use super::sampled;
 use super::seal::{Key, State, canary_is_whole, seal, trailer, wiped};
 use super::sound::{self, Sound};
 use super::wipe;
@@ -43,7 +44,7 @@ use crate::options::{self, Hardening};
 use crate::segment::{Kind, Segment, Span, know, record_of, segment_at, slice_of};
 use crate::slab::{self, FREED, MAX_SLAB, SizeClass};
 use crate::sync::Ordering;
-use crate::thread::{GLOBAL, Tls};
+use crate::thread::Tls;
 use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SKIPPED, SLICE, SLICE_SHIFT, TRAILER};
 
 /// A live block as its record describes it.
@@ -129,7 +130,7 @@ pub fn allocate_at_hand(size: usize) -> *mut u8 {
     // of a slab that was just handed out begins with a link of no more use.
     unsafe {
         if !heap.is_null() {
-            let waited = sound::reuse_slowly((*heap).quarantine.ring(class), size, class);
+            let waited = sound::reuse_slowly(heap, size, class);
             if !waited.is_null() {
                 return waited;
             }
@@ -479,7 +480,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
             return seal(block, size, capacity);
         }
         if place.kind == Kind::Huge && needed > MAX_BITMAP {
-            let moved = GLOBAL.huge.resize(place.record, needed);
+            let moved = sampled::resize(place.record, block, needed);
             if !moved.is_null() {
                 return seal_any(moved, size);
             }

@@ -20,6 +20,7 @@ mod report;
     )
 )]
 mod routing;
+mod sampled;
 #[cfg(feature = "hardened")]
 mod seal;
 #[cfg(not(feature = "hardened"))]

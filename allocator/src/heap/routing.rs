@@ -7,6 +7,7 @@
 
 use core::ptr;
 
+use super::sampled;
 use crate::bitmap::{self, MAX_BITMAP};
 use crate::classic;
 use crate::huge;
@@ -57,7 +58,7 @@ pub fn allocate_at_hand(size: usize) -> *mut u8 {
     unsafe {
         if size <= MAX_SLAB {
             (*heap).slab_at_hand(slab::SizeClass::of(size), tls)
-        } else if size <= MAX_BITMAP {
+        } else if size <= (*heap).quick_limit() {
             (*heap).bitmap_at_hand(bitmap::SizeClass::of(size))
         } else {
             ptr::null_mut()
@@ -175,7 +176,7 @@ fn refill_slowly(size: usize) -> *mut u8 {
     let mut relieved = false;
     loop {
         // SAFETY: this thread's heap; the bin is empty.
-        let block = unsafe { (*heap).allocate_slab(class, tls) };
+        let block = unsafe { sampled::refill(heap, class, tls) };
         if !block.is_null() || relieved {
             return block;
         }
@@ -203,8 +204,12 @@ fn allocate_medium(size: usize) -> *mut u8 {
     if heap.is_null() {
         return allocate_without_heap(size, MIN_ALIGN, false);
     }
+    let class = bitmap::SizeClass::of(size);
     // SAFETY: this thread's heap.
-    let block = unsafe { (*heap).allocate_bitmap(bitmap::SizeClass::of(size)) };
+    let block = unsafe {
+        let sample = sampled::take(heap, class.size(), MIN_ALIGN, false);
+        if sample.is_null() { (*heap).allocate_bitmap(class) } else { sample }
+    };
     // Without a run of slices, a mapping of the object's own may still fit.
     if block.is_null() { allocate_huge(size, MIN_ALIGN, false) } else { block }
 }
@@ -217,13 +222,15 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     if heap.is_null() {
         return allocate_without_heap(size, align, zeroed);
     }
-    let block = GLOBAL.huge.allocate(size, align, zeroed);
+    let mut block = GLOBAL.huge.allocate(size, align, zeroed);
     // More than there is cannot be given back either.
-    if !block.is_null() || size > GLOBAL.mapped() {
-        return block;
+    if block.is_null() && size <= GLOBAL.mapped() {
+        relieve(heap, Tls::here());
+        block = GLOBAL.huge.allocate(size, align, zeroed);
     }
-    relieve(heap, Tls::here());
-    GLOBAL.huge.allocate(size, align, zeroed)
+    // SAFETY: this thread's heap.
+    unsafe { sampled::count_huge(heap, block, size) };
+    block
 }
 
 /// As [`allocate`], with every byte zero.
@@ -235,9 +242,12 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     if size >= bitmap::KNOWS_ZERO {
         let heap = own_heap(Tls::here());
         if !heap.is_null() {
+            let class = bitmap::SizeClass::of(size);
             // SAFETY: this thread's heap.
-            let block =
-                unsafe { (*heap).allocate_zeroed_bitmap(bitmap::SizeClass::of(size), size) };
+            let block = unsafe {
+                let sample = sampled::take(heap, class.size(), MIN_ALIGN, true);
+                if sample.is_null() { (*heap).allocate_zeroed_bitmap(class, size) } else { sample }
+            };
             if !block.is_null() {
                 return block;
             }
@@ -273,7 +283,10 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
             return ptr::null_mut();
         }
         // SAFETY: this thread's heap.
-        let block = unsafe { (*heap).allocate_bitmap(class) };
+        let block = unsafe {
+            let sample = sampled::take(heap, class.size(), align, false);
+            if sample.is_null() { (*heap).allocate_bitmap(class) } else { sample }
+        };
         if !block.is_null() {
             return block;
         }
@@ -327,32 +340,6 @@ unsafe fn free_block(block: *mut u8, anywhere: bool) {
         if slab::put_back(record, block.cast()) {
             (*heap).slab_emptied(record);
         }
-    }
-}
-
-/// Frees a block of one of this thread's slabs if blocks of `size` bytes come from there; whether it did.
-///
-/// # Safety
-/// As [`deallocate`].
-#[inline(always)]
-pub(super) unsafe fn free_of_class(block: *mut u8, size: usize) -> bool {
-    // SAFETY: the caller's promise, as in `free_block`; a class within bounds is one of the map's.
-    unsafe {
-        let heap = Tls::here().heap();
-        // Null is a multiple of a segment's size, too.
-        if heap.is_null() || block.addr() & (SEGMENT - 1) == 0 || size > MAX_SLAB {
-            return false;
-        }
-        let record = record_of(block);
-        if (*record).owner.load(Ordering::Relaxed) != heap.addr()
-            || (*record).class != slab::SizeClass::of(size).index() as u8
-        {
-            return false;
-        }
-        if slab::put_back(record, block.cast()) {
-            (*heap).slab_emptied(record);
-        }
-        true
     }
 }
 
@@ -477,7 +464,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         }
         let (record, kind) = describe(block);
         if kind == Kind::Huge && size > MAX_BITMAP {
-            let moved = GLOBAL.huge.resize(record, size);
+            let moved = sampled::resize(record, block, size);
             if !moved.is_null() {
                 return moved;
             }

@@ -4,6 +4,14 @@ use super::{deallocate, usable_size};
 use crate::bitmap::MAX_BITMAP;
 use crate::block::FaultKind;
 use crate::fatal;
+#[cfg(not(feature = "valgrind"))]
+use crate::{
+    segment::record_of,
+    slab::{self, MAX_SLAB},
+    sync::Ordering,
+    thread::Tls,
+    units::SEGMENT,
+};
 
 /// As [`deallocate`], where a caller who knows the size is in a hurry: C++'s sized `delete`. The size
 /// is looked at in hardened builds only; here it would cost the fast path.
@@ -29,10 +37,37 @@ pub unsafe fn deallocate_sized(block: *mut u8, size: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(not(feature = "valgrind"))]
-        if super::routing::free_of_class(block, size) {
+        if free_of_class(block, size) {
             return;
         }
         compare_and_deallocate(block, size);
+    }
+}
+
+/// Frees a block of one of this thread's slabs if blocks of `size` bytes come from there; whether it did.
+///
+/// # Safety
+/// As [`deallocate`].
+#[cfg(not(feature = "valgrind"))]
+#[inline(always)]
+unsafe fn free_of_class(block: *mut u8, size: usize) -> bool {
+    // SAFETY: the caller's promise, as in `routing::free_block`; a class within bounds is one of the map's.
+    unsafe {
+        let heap = Tls::here().heap();
+        // Null is a multiple of a segment's size, too.
+        if heap.is_null() || block.addr() & (SEGMENT - 1) == 0 || size > MAX_SLAB {
+            return false;
+        }
+        let record = record_of(block);
+        if (*record).owner.load(Ordering::Relaxed) != heap.addr()
+            || (*record).class != slab::SizeClass::of(size).index() as u8
+        {
+            return false;
+        }
+        if slab::put_back(record, block.cast()) {
+            (*heap).slab_emptied(record);
+        }
+        true
     }
 }
 

@@ -14,10 +14,11 @@ use super::wipe;
 use crate::block::FaultKind;
 use crate::fatal;
 use crate::options::{self, Hardening};
+use crate::sampling;
 use crate::segment::{Kind, is_known, record_of};
 use crate::slab::{self, FREED, FRESH, SizeClass};
 use crate::sync::Ordering;
-use crate::thread::{Ring, ThreadHeap};
+use crate::thread::{LOOKED_AT, Ring, ThreadHeap};
 use crate::units::{SEGMENT, SLICE, TRAILER};
 
 /// Blocks that leave a full ring at a time.
@@ -114,7 +115,12 @@ pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut Thr
         let ring = &raw mut *(*heap).quarantine.ring(class);
         (*ring).prepare(class);
         for _ in 0..ROOM {
-            (*ring).make_ready(|block| inspect(block, class.size()));
+            if sampling::is_on() {
+                // What is ready is counted; none may be left over here.
+                (*ring).make_some_ready(1, |block| inspect(block, class.size()));
+            } else {
+                (*ring).make_ready(|block| inspect(block, class.size()));
+            }
             let Some((oldest, _)) = (*ring).take() else { break };
             let record = record_of(oldest);
             if (*record).owner.load(Ordering::Relaxed) != heap.addr() {
@@ -140,12 +146,38 @@ pub(super) unsafe fn reuse(ring: &mut Ring, size: usize) -> *mut u8 {
 /// As [`reuse`], after making blocks ready; ends the process if somebody wrote into one.
 ///
 /// # Safety
-/// As [`reuse`]; `class` is the ring's.
-pub(super) unsafe fn reuse_slowly(ring: &mut Ring, size: usize, class: SizeClass) -> *mut u8 {
+/// The heap is the calling thread's, and `class` serves `size + TRAILER` bytes.
+pub(super) unsafe fn reuse_slowly(heap: *mut ThreadHeap, size: usize, class: SizeClass) -> *mut u8 {
     // SAFETY: the caller's promise; what waits is nobody's.
     unsafe {
+        if sampling::is_on() {
+            return reuse_counted(heap, size, class);
+        }
+        let ring = (*heap).quarantine.ring(class);
         ring.make_ready(|block| inspect(block, class.size()));
         reuse(ring, size)
+    }
+}
+
+/// As [`reuse_slowly`], for as many blocks as may be handed out before the next sample.
+///
+/// # Safety
+/// As [`reuse_slowly`].
+#[cold]
+unsafe fn reuse_counted(heap: *mut ThreadHeap, size: usize, class: SizeClass) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let count = (*heap).room(class).min(LOOKED_AT as usize);
+        if count == 0 {
+            return ptr::null_mut();
+        }
+        let ring = &raw mut *(*heap).quarantine.ring(class);
+        (*ring).make_some_ready(count as u8, |block| inspect(block, class.size()));
+        let block = reuse(&mut *ring, size);
+        if !block.is_null() {
+            (*heap).pass(class, count);
+        }
+        block
     }
 }
 

@@ -100,6 +100,7 @@ impl Place {
             (*record).kind = Kind::Huge;
             (*record).free = self.base as u64;
             (*record).full = self.offset as u64;
+            (*record).live = 0;
             (*record).next = ptr::without_provenance_mut(self.mapped);
             (*record).remote.store(self.used as u64, Ordering::Relaxed);
             #[cfg(feature = "hardened")]
@@ -178,8 +179,22 @@ pub(crate) unsafe fn is_object(record: *mut Span, object: *mut u8) -> bool {
 /// `record` is that of a live huge object.
 pub(crate) unsafe fn usable(record: *mut Span) -> usize {
     // SAFETY: the caller's promise.
-    let place = unsafe { Place::read(record) };
-    place.mapped - place.offset
+    unsafe {
+        let place = Place::read(record);
+        match (*record).live {
+            0 => place.mapped - place.offset,
+            limit => limit as usize,
+        }
+    }
+}
+
+/// Lets an object that is here although it is small be no larger to its user than `bytes`.
+///
+/// # Safety
+/// `record` is that of a live huge object of at least so many bytes, which nobody uses yet.
+pub(crate) unsafe fn limit_usable(record: *mut Span, bytes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { (*record).live = u32::try_from(bytes).unwrap_or(0) };
 }
 
 impl<K: Kernel> Huge<K> {

@@ -7,6 +7,8 @@
 //! States of a range: reserved → committed ⇄ purged → released.
 
 mod brk;
+mod file;
+mod loader;
 mod numa;
 #[cfg(test)]
 mod paged;
@@ -23,6 +25,8 @@ pub(crate) use brk::extend_break;
 #[cfg(feature = "hardened")]
 pub(crate) use syscall::guard;
 
+pub(crate) use file::File;
+pub(crate) use loader::{Object, is_readable, object_at};
 pub(crate) use numa::{MAX_NODES, Topology};
 #[cfg(test)]
 pub(crate) use paged::Paged;

@@ -6,51 +6,53 @@ use super::{Kernel, Linux, OsError};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering};
 
 #[cfg(target_arch = "x86_64")]
-mod number {
-    pub(super) const READ: usize = 0;
-    pub(super) const WRITE: usize = 1;
-    pub(super) const CLOSE: usize = 3;
-    pub(super) const MMAP: usize = 9;
+pub(super) mod number {
+    pub(in crate::os) const READ: usize = 0;
+    pub(in crate::os) const WRITE: usize = 1;
+    pub(in crate::os) const CLOSE: usize = 3;
+    pub(in crate::os) const MMAP: usize = 9;
     #[cfg(feature = "hardened")]
-    pub(super) const MPROTECT: usize = 10;
-    pub(super) const MUNMAP: usize = 11;
-    pub(super) const MREMAP: usize = 25;
-    pub(super) const MADVISE: usize = 28;
-    pub(super) const GETPID: usize = 39;
-    pub(super) const PRCTL: usize = 157;
-    pub(super) const GETTID: usize = 186;
-    pub(super) const FUTEX: usize = 202;
-    pub(super) const SCHED_GETAFFINITY: usize = 204;
-    pub(super) const TGKILL: usize = 234;
-    pub(super) const MBIND: usize = 237;
-    pub(super) const OPENAT: usize = 257;
-    pub(super) const PRLIMIT64: usize = 302;
-    pub(super) const GETCPU: usize = 309;
-    pub(super) const GETRANDOM: usize = 318;
+    pub(in crate::os) const MPROTECT: usize = 10;
+    pub(in crate::os) const MUNMAP: usize = 11;
+    pub(in crate::os) const RT_SIGPROCMASK: usize = 14;
+    pub(in crate::os) const MREMAP: usize = 25;
+    pub(in crate::os) const MADVISE: usize = 28;
+    pub(in crate::os) const GETPID: usize = 39;
+    pub(in crate::os) const PRCTL: usize = 157;
+    pub(in crate::os) const GETTID: usize = 186;
+    pub(in crate::os) const FUTEX: usize = 202;
+    pub(in crate::os) const SCHED_GETAFFINITY: usize = 204;
+    pub(in crate::os) const TGKILL: usize = 234;
+    pub(in crate::os) const MBIND: usize = 237;
+    pub(in crate::os) const OPENAT: usize = 257;
+    pub(in crate::os) const PRLIMIT64: usize = 302;
+    pub(in crate::os) const GETCPU: usize = 309;
+    pub(in crate::os) const GETRANDOM: usize = 318;
 }
 
 #[cfg(target_arch = "aarch64")]
-mod number {
-    pub(super) const OPENAT: usize = 56;
-    pub(super) const CLOSE: usize = 57;
-    pub(super) const READ: usize = 63;
-    pub(super) const WRITE: usize = 64;
-    pub(super) const FUTEX: usize = 98;
-    pub(super) const SCHED_GETAFFINITY: usize = 123;
-    pub(super) const TGKILL: usize = 131;
-    pub(super) const PRCTL: usize = 167;
-    pub(super) const GETCPU: usize = 168;
-    pub(super) const GETPID: usize = 172;
-    pub(super) const GETTID: usize = 178;
-    pub(super) const MUNMAP: usize = 215;
-    pub(super) const MREMAP: usize = 216;
-    pub(super) const MMAP: usize = 222;
+pub(super) mod number {
+    pub(in crate::os) const OPENAT: usize = 56;
+    pub(in crate::os) const CLOSE: usize = 57;
+    pub(in crate::os) const READ: usize = 63;
+    pub(in crate::os) const WRITE: usize = 64;
+    pub(in crate::os) const FUTEX: usize = 98;
+    pub(in crate::os) const SCHED_GETAFFINITY: usize = 123;
+    pub(in crate::os) const TGKILL: usize = 131;
+    pub(in crate::os) const RT_SIGPROCMASK: usize = 135;
+    pub(in crate::os) const PRCTL: usize = 167;
+    pub(in crate::os) const GETCPU: usize = 168;
+    pub(in crate::os) const GETPID: usize = 172;
+    pub(in crate::os) const GETTID: usize = 178;
+    pub(in crate::os) const MUNMAP: usize = 215;
+    pub(in crate::os) const MREMAP: usize = 216;
+    pub(in crate::os) const MMAP: usize = 222;
     #[cfg(feature = "hardened")]
-    pub(super) const MPROTECT: usize = 226;
-    pub(super) const MADVISE: usize = 233;
-    pub(super) const MBIND: usize = 235;
-    pub(super) const PRLIMIT64: usize = 261;
-    pub(super) const GETRANDOM: usize = 278;
+    pub(in crate::os) const MPROTECT: usize = 226;
+    pub(in crate::os) const MADVISE: usize = 233;
+    pub(in crate::os) const MBIND: usize = 235;
+    pub(in crate::os) const PRLIMIT64: usize = 261;
+    pub(in crate::os) const GETRANDOM: usize = 278;
 }
 
 /// One system call; returns what the kernel does (`-errno` on failure).
@@ -58,7 +60,7 @@ mod number {
 /// # Safety
 /// The call with these arguments must not touch memory that Rust relies on.
 #[cfg(target_arch = "x86_64")]
-unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
+pub(super) unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = args;
     let result: isize;
     // SAFETY: the kernel keeps all registers but rax, rcx and r11; the rest is the caller's promise.
@@ -74,7 +76,7 @@ unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
 /// # Safety
 /// The call with these arguments must not touch memory that Rust relies on.
 #[cfg(target_arch = "aarch64")]
-unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
+pub(super) unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = args;
     let result: isize;
     // SAFETY: the kernel keeps all registers but x0; the rest is the caller's promise.
@@ -89,7 +91,11 @@ unsafe fn raw(number: usize, args: [usize; 6]) -> isize {
 ///
 /// # Safety
 /// As [`raw`].
-unsafe fn checked(call: &'static str, number: usize, args: [usize; 6]) -> Result<usize, OsError> {
+pub(super) unsafe fn checked(
+    call: &'static str,
+    number: usize,
+    args: [usize; 6],
+) -> Result<usize, OsError> {
     // SAFETY: the caller's promise.
     let result = unsafe { raw(number, args) };
     if (-4095..0).contains(&result) {

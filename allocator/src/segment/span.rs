@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 /// | field | slab | bitmap span | huge object |
 /// |---|---|---|---|
 /// | `free` | first free block | mask of free blocks, bit 63: listed | base address |
-/// | `live` | blocks carved and not in `free` | slices of the span | – |
+/// | `live` | blocks carved and not in `free` | slices of the span | usable bytes, 0: all |
 /// | `remote` | first carrier, FULL | mask of blocks, bit 63: FULL | bytes in use |
 /// | `full` | – | mask of all blocks | offset of the object |
 /// | `next` | list | list | mapped bytes (as address) |

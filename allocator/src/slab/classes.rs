@@ -19,7 +19,8 @@ pub(crate) const GRANULES: usize = MAX_SLAB / MIN_ALIGN + 1;
 pub(crate) struct SizeClass(u8);
 
 const SIZES: [u16; CLASSES] = {
-    let mut sizes = [0; CLASSES];
+    // Not 0 even for the unused class, so that the compiler sees no division by it.
+    let mut sizes = [MIN_ALIGN as u16; CLASSES];
     let mut class = 1;
     while class < CLASSES {
         sizes[class] = if class <= 16 {

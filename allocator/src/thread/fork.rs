@@ -17,6 +17,7 @@
 use super::global::{GLOBAL, SETUP};
 use super::tls::Tls;
 use crate::lock::LINEAGE;
+use crate::sampling;
 
 /// Sees to it that children find out about themselves, once. Where the kernel wipes no pages, libc is
 /// to tell them.
@@ -48,5 +49,6 @@ fn mend() {
         pool.mend();
     }
     GLOBAL.huge.mend();
+    sampling::mend();
     GLOBAL.registry.mend(Tls::here().heap());
 }

@@ -9,6 +9,7 @@ use crate::options::{MemoryPolicy, Options};
 #[cfg(test)]
 use crate::os::Failing;
 use crate::os::{self, Kernel, Linux, MAX_NODES, Topology};
+use crate::sampling;
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::units::SEGMENT;
@@ -138,6 +139,7 @@ impl Global {
     /// What can change while the process runs.
     fn apply(&self, options: &Options) {
         options.publish();
+        super::sampled::set_mean(options.sample);
         let (floor, sixteenths, cache) = match options.memory {
             MemoryPolicy::Balanced => (4 << 20, 20, 64 << 20),
             MemoryPolicy::Low => (1 << 20, 2, 8 << 20),
@@ -322,6 +324,7 @@ impl Global {
     /// takes one may be called.
     pub(crate) fn is_held_by_us(&self) -> bool {
         SETUP.is_held_by_us()
+            || sampling::is_held_by_us()
             || self.registry.is_held_by_us()
             || self.huge.is_held_by_us()
             || self.used_pools().any(Pool::is_held_by_us)

@@ -4,10 +4,12 @@
 use core::ptr::null_mut;
 
 use super::global::GLOBAL;
+use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
 use super::tls::Tls;
 use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
 use crate::probe::fire;
+use crate::sampling;
 use crate::segment::{Kind, Run, Span, Supply, slice_of};
 use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
 use crate::sync::Ordering;
@@ -21,7 +23,7 @@ const LOOK_EVERY: u32 = 4;
 /// Milliseconds after which a heap lets go of medium blocks that it holds for classes out of use.
 const LET_GO_MS: u64 = 250;
 /// Refills from the current span after which one goes the long way, upkeep included.
-const QUICK_CALLS: u32 = 64;
+pub(super) const QUICK_CALLS: u32 = 64;
 /// Remote frees that a thread makes one by one before it is given a heap to batch them in.
 const FREES_WITHOUT_HEAP: u32 = 64;
 
@@ -44,6 +46,7 @@ pub(crate) struct ThreadHeap {
     pub(super) next: *mut ThreadHeap,
     /// Kernel id of the thread that uses it.
     pub(super) thread: u32,
+    pub(super) sampled: Sampled,
 }
 
 /// What is not about blocks.
@@ -52,7 +55,9 @@ pub(super) struct Upkeep {
     pub(super) spares: Spares,
     pub(super) node: u32,
     slow_calls: u32,
-    quick_calls: u32,
+    /// Refills from the current span that may still go the short way.
+    pub(super) quick_calls: u32,
+    pub(super) limit: Limit,
     /// When this heap last let go of medium blocks.
     let_go: u64,
     /// Where the last search for an idle heap's queue ended.
@@ -202,10 +207,8 @@ impl ThreadHeap {
     /// there is none, or if upkeep is due.
     #[inline(always)]
     pub(crate) fn slab_at_hand(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
-        self.upkeep.quick_calls = self.upkeep.quick_calls.wrapping_add(1);
-        if self.upkeep.quick_calls.is_multiple_of(QUICK_CALLS) {
-            return null_mut();
-        }
+        let Some(left) = self.upkeep.quick_calls.checked_sub(1) else { return null_mut() };
+        self.upkeep.quick_calls = left;
         // SAFETY: `self` is the calling thread's heap, and the bin is empty.
         unsafe {
             let list = self.slabs.take_freed(class);
@@ -220,6 +223,7 @@ impl ThreadHeap {
     /// A block of a slab class, when the bin is empty; null when memory is exhausted.
     pub(crate) fn allocate_slab(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
         self.slow_call();
+        self.upkeep.quick_calls = if sampling::is_on() { 0 } else { QUICK_CALLS };
         fire!("refill", class.size(), core::ptr::from_mut(self).addr());
         let (slabs, _, queue, _, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap, and the bin is empty.
@@ -231,6 +235,12 @@ impl ThreadHeap {
             tls.set_bin(class.index(), Block::next(list));
             list.cast()
         }
+    }
+
+    /// The size up to which [`ThreadHeap::bitmap_at_hand`] may be asked.
+    #[inline(always)]
+    pub(crate) fn quick_limit(&self) -> usize {
+        self.upkeep.limit.get()
     }
 
     /// A block of a bitmap class that is stashed or free in the current span; null if there is none.
@@ -272,6 +282,7 @@ impl ThreadHeap {
     #[inline(never)]
     fn refill_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
         self.slow_call();
+        self.upkeep.limit.renew(bitmap::MAX_BITMAP);
         let (_, bitmaps, _, queue, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap.
         unsafe {
@@ -339,6 +350,8 @@ impl ThreadHeap {
             for class in slab::SizeClass::all() {
                 let list = tls.take_bin(class.index());
                 self.slabs.return_bin(class, list);
+                let rest = self.take_rest(class);
+                self.slabs.return_bin(class, rest);
             }
             self.collect();
         }
@@ -421,7 +434,10 @@ pub(crate) unsafe fn free_elsewhere(block: *mut u8, record: *mut Span, heap: *mu
             Kind::Slab if !heap.is_null() => (*heap).free_slab(record, block),
             Kind::Bitmap if !heap.is_null() => (*heap).free_foreign_bitmap(record, block),
             Kind::Slab | Kind::Bitmap => free_without_heap(block, record),
-            Kind::Huge => GLOBAL.huge.free(huge::huge_record(block), || GLOBAL.slice_bytes()),
+            Kind::Huge => {
+                sampling::forget(block.addr());
+                GLOBAL.huge.free(huge::huge_record(block), || GLOBAL.slice_bytes());
+            }
             Kind::Free => fatal::report("invalid or double free", block.addr(), 0),
         }
     }

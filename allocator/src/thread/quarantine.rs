@@ -24,7 +24,7 @@ const BYTES: usize = 32 << 10;
 const LEAST: usize = LOOKED_AT as usize;
 const MOST: usize = SMALL - DELAY as usize - 1;
 /// Blocks looked at together: the processor then guesses right what depends on their size.
-const LOOKED_AT: u8 = 16;
+pub(crate) const LOOKED_AT: u8 = 16;
 const MEDIUM: usize = 4;
 
 /// The freed blocks of one heap. Zeroed memory is an empty one.
@@ -69,9 +69,15 @@ impl Ring {
     /// Makes [`LOOKED_AT`] blocks ready, if none is and so many waited long enough: `look` is called with
     /// each.
     #[inline(always)]
-    pub(crate) fn make_ready(&mut self, mut look: impl FnMut(*mut u8)) {
+    pub(crate) fn make_ready(&mut self, look: impl FnMut(*mut u8)) {
+        self.make_some_ready(LOOKED_AT, look);
+    }
+
+    /// As [`Ring::make_ready`], but `count` of them, 1 to [`LOOKED_AT`].
+    #[inline(always)]
+    pub(crate) fn make_some_ready(&mut self, count: u8, mut look: impl FnMut(*mut u8)) {
         while self.first == self.ready && self.last.wrapping_sub(self.ready) >= LOOKED_AT {
-            for _ in 0..LOOKED_AT {
+            for _ in 0..count {
                 // SAFETY: there are as many positions as numbers.
                 let block = unsafe { *self.blocks.get_unchecked(self.ready as usize) };
                 self.ready = self.ready.wrapping_add(1);

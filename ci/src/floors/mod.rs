@@ -45,8 +45,8 @@ const MODULES: &[&[&str]] = &[
     &["os"],
     // What everything above needs from the kernel: a lock, settings, counters, the one way to die.
     &["lock", "fatal", "options", "stats"],
-    // 4 MiB of memory, and how an address finds its owner.
-    &["segment"],
+    // 4 MiB of memory, and how an address finds its owner; which call stacks allocate, by samples.
+    &["segment", "sampling"],
     // Blocks of one size linked through themselves; blocks with boundary tags (and the
     // `Placement` trait).
     &["slab", "block"],
