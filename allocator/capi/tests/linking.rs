@@ -66,6 +66,7 @@ const EXPORTS: &[&str] = &[
     "allocator_version",
     "allocator_configure",
     "allocator_report",
+    "allocator_sample_dump",
     "allocator_heap_map",
     "allocator_on_fault",
 ];
