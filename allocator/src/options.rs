@@ -55,12 +55,6 @@ pub fn hardening(what: Hardening) -> bool {
         && HARDENING.load(core::sync::atomic::Ordering::Relaxed) & what as u32 != 0
 }
 
-/// Whether `canary`, `zero` and `quarantine` are all on.
-#[cfg(feature = "hardened")]
-pub(crate) fn checks_all() -> bool {
-    [Hardening::Canary, Hardening::Zero, Hardening::Quarantine].into_iter().all(hardening)
-}
-
 /// Of so many guards one is put up. As `HARDENING`, a static of core's.
 static GUARD_ONE_IN: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(1);
 /// Guards asked for so far.

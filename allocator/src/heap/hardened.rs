@@ -19,10 +19,11 @@
 //! unmapped when freed.
 //!
 //! # Cost
-//! Eight bytes per object and one block per span. Up to 952 bytes: malloc 32 instructions, and 24 and more
-//! by size for its share of looking at zeros; free 85, and a store for each 16 bytes above 64. Larger ones
-//! take the long way. `canary`, `zero` and `quarantine` can be switched off by `ALLOCATOR_OPTIONS`: then
-//! all take it.
+//! Eight bytes per object and one block per span. Up to 952 bytes: malloc 32 instructions, free 77 up to 56
+//! bytes, and 21 as the share of looking at zeros; above 56 bytes more by size (`cargo ci instructions`
+//! counts). Larger ones take the long way. With `canary`, `zero` or `quarantine` switched off by
+//! `ALLOCATOR_OPTIONS` the paths are the same, and leave out what is off: but a canary is then looked at, and
+//! not believed.
 //!
 //! # Invariants
 //! 1. Every block of a slab or bitmap span in use has a trailer in one of its three states.
@@ -34,15 +35,15 @@ use super::routing;
 use super::sampled;
 use super::seal::{Key, State, canary_is_whole, seal, trailer, wiped};
 use super::sound::{self, Sound};
-use super::wipe;
+use super::zeros;
 use crate::bitmap::{self, MAX_BITMAP};
 use crate::block::FaultKind;
 use crate::classic;
 use crate::fatal;
 use crate::huge;
 use crate::options::{self, Hardening};
-use crate::segment::{Kind, Segment, Span, know, record_of, segment_at, slice_of};
-use crate::slab::{self, FREED, MAX_SLAB, SizeClass};
+use crate::segment::{Kind, Segment, Span, know_slab, record_of, segment_at, slice_of};
+use crate::slab::{self, MAX_SLAB, SizeClass};
 use crate::sync::Ordering;
 use crate::thread::Tls;
 use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SKIPPED, SLICE, SLICE_SHIFT, TRAILER};
@@ -105,8 +106,8 @@ pub fn allocate_ready(size: usize) -> *mut u8 {
         return ptr::null_mut();
     }
     let class = SizeClass::of(size + TRAILER);
-    // SAFETY: this thread's heap, and the ring of a class that serves the size.
-    unsafe { sound::reuse((*heap).quarantine.ring(class), size) }
+    // SAFETY: this thread's heap, and a class that serves the size.
+    unsafe { sound::reuse(heap, class, size) }
 }
 
 /// See [`routing::allocate_slowly`].
@@ -124,27 +125,12 @@ pub fn allocate_at_hand(size: usize) -> *mut u8 {
     if size > MAX_SMALL {
         return seal_any(routing::allocate_at_hand(size.saturating_add(TRAILER)), size);
     }
-    let class = SizeClass::of(size + TRAILER);
     let heap = Tls::here().heap();
-    // SAFETY: this thread's heap; what leaves the quarantine is nobody's, and of its ring's class. A block
-    // of a slab that was just handed out begins with a link of no more use.
-    unsafe {
-        if !heap.is_null() {
-            let waited = sound::reuse_slowly(heap, size, class);
-            if !waited.is_null() {
-                return waited;
-            }
-        }
-        let mut block = routing::allocate_ready(size + TRAILER);
-        if block.is_null() {
-            block = routing::allocate_at_hand(size + TRAILER);
-            if block.is_null() {
-                return block;
-            }
-        }
-        block.cast::<usize>().write(0);
-        seal(block, size, class.size())
+    if heap.is_null() {
+        return ptr::null_mut();
     }
+    // SAFETY: this thread's heap, and a class that serves the size.
+    unsafe { sound::reuse_slowly(heap, SizeClass::of(size + TRAILER), size) }
 }
 
 /// See [`routing::allocate_unready`].
@@ -187,7 +173,7 @@ unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
         return Err(FaultKind::MisalignedFree);
     }
     match segment_at(block.addr()) {
-        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => know(block.addr()),
+        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => {}
         // SAFETY: what is not a pool's may be an object with a mapping of its own.
         other => return unsafe { huge_place(block, other) },
     }
@@ -206,6 +192,7 @@ unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
                 if number < SKIPPED || number >= usize::from((*record).carved) {
                     return Err(FaultKind::InvalidFree);
                 }
+                know_slab(block.addr(), (*record).class, capacity);
                 Ok(Place { record, capacity, kind: Kind::Slab })
             }
             Kind::Bitmap => {
@@ -406,23 +393,22 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
         if place.kind == Kind::Huge {
             return routing::deallocate(block);
         }
-        let (key, zero) = (Key::of(block), options::hardening(Hardening::Zero));
-        let small = place.kind == Kind::Slab;
-        if small && zero {
-            wipe::wipe(block, place.capacity, key.mark(FREED));
-        } else {
-            if zero {
-                block.write_bytes(0, wiped(size, place.capacity));
-            }
-            let mark = if small { key.mark(FREED) } else { !key.mark(size as u64) };
-            trailer(block, place.capacity).store(mark, Ordering::Relaxed);
-        }
         let heap = Tls::here().heap();
+        if place.kind == Kind::Slab {
+            let class = SizeClass::from_index((*place.record).class);
+            if heap.is_null() {
+                sound::empty(block, place.capacity);
+                return routing::deallocate(block);
+            }
+            return sound::retire(Sound { block, class, capacity: place.capacity, size }, heap);
+        }
+        if options::hardening(Hardening::Zero) {
+            zeros::clear(block, wiped(size, place.capacity));
+        }
+        let mark = !Key::of(block).mark(size as u64);
+        trailer(block, place.capacity).store(mark, Ordering::Relaxed);
         if heap.is_null() || !options::hardening(Hardening::Quarantine) {
             return routing::deallocate(block);
-        }
-        if small {
-            return sound::quarantine(block, SizeClass::from_index((*place.record).class), heap);
         }
         let oldest = (*heap).quarantine.exchange_medium(block);
         if !oldest.is_null() {

@@ -29,6 +29,8 @@ mod sized;
 mod sound;
 #[cfg(feature = "hardened")]
 mod wipe;
+#[cfg(feature = "hardened")]
+mod zeros;
 
 #[cfg(feature = "hardened")]
 pub use hardened::{

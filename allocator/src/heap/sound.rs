@@ -2,72 +2,54 @@
 //! at when a block leaves the quarantine.
 //!
 //! All tests of `hardened` are made, but nothing is told apart: what fails one of them is judged again,
-//! slowly, by whoever can say what is wrong with it. Four tests need no test of their own: an address
-//! that is no multiple of 16, one inside an object, the first block of a span and blocks never handed out
-//! have no trailer of a live object, for its key is the address's own.
+//! slowly, by whoever can say what is wrong with it, and whether that check is switched on. Four tests need
+//! no test of their own: an address that is no multiple of 16, one inside an object, the first block of a span
+//! and blocks never handed out have no trailer of a live object, for its key is the address's own.
 
-use core::ptr;
+use core::hint::black_box;
+use core::ptr::null_mut;
 
-use super::routing;
-use super::seal::{Key, seal, small_canary_is_whole, trailer, wiped};
-use super::wipe;
+use super::seal::{Key, seal, small_canary_is_whole, trailer};
+use super::{routing, wipe, zeros};
 use crate::block::FaultKind;
 use crate::fatal;
 use crate::options::{self, Hardening};
 use crate::sampling;
-use crate::segment::{Kind, is_known, record_of};
+use crate::segment::{record_of, slab_at};
 use crate::slab::{self, FREED, FRESH, SizeClass};
 use crate::sync::Ordering;
-use crate::thread::{LOOKED_AT, Ring, ThreadHeap};
-use crate::units::{SEGMENT, SLICE, TRAILER};
-
-/// Blocks that leave a full ring at a time.
-const ROOM: usize = 8;
+use crate::thread::{BATCH, ThreadHeap};
+use crate::units::TRAILER;
 
 /// A live object of a slab, with nothing wrong in it or around it.
 pub(super) struct Sound {
-    block: *mut u8,
+    pub(super) block: *mut u8,
+    pub(super) class: SizeClass,
     /// Bytes of the block, trailer included.
-    capacity: usize,
-    class: SizeClass,
-    key: Key,
+    pub(super) capacity: usize,
     /// Bytes that were asked for.
     pub(super) size: usize,
 }
 
 impl Sound {
-    /// The object at `block`; `None` if it is not of a slab or not sound.
+    /// The object at `block`; `None` if it is not of a slab that is known, or not sound.
     ///
     /// # Safety
-    /// Nothing is asked of `block`. Its record is read only if the map of segments knows it.
+    /// Nothing is asked of `block`. It is read only if it lies in a slab.
     #[inline(always)]
     pub(super) unsafe fn at(block: *mut u8) -> Option<Self> {
-        if !is_known(block.addr()) || block.addr() & (SEGMENT - SLICE) == 0 {
-            return None;
-        }
-        let record = record_of(block);
-        // SAFETY: the records of a pool's segment are always mapped, and so are the slices of a slab,
-        // in which no block begins that does not end in them.
+        let (class, capacity) = slab_at(block.addr().wrapping_sub(TRAILER))?;
+        let (room, key) = (capacity - TRAILER, Key::of(block));
+        // SAFETY: what lies before `block` is of a slab in use, hence mapped; as soon as it is the trailer
+        // that belongs there, a block begins here, and all of it lies in the same slice.
         unsafe {
-            if (*record).kind != Kind::Slab {
-                return None;
-            }
-            let capacity = slab::block_size(record);
-            let room = capacity - TRAILER;
-            if (block.wrapping_add(room).addr() ^ block.addr()) >= SLICE {
-                return None;
-            }
-            let key = Key::of(block);
-            let size = key.number(trailer(block, capacity).load(Ordering::Relaxed)) as usize;
-            if size > room || !small_canary_is_whole(block, key, size, room) {
-                return None;
-            }
-            let stored = trailer(block.sub(capacity), capacity).load(Ordering::Relaxed);
+            let stored = trailer(block.wrapping_sub(capacity), capacity).load(Ordering::Relaxed);
             if key.before(capacity).number(stored) > FRESH {
                 return None;
             }
-            let class = SizeClass::from_index((*record).class);
-            Some(Sound { block, capacity, class, key, size })
+            let size = key.number(trailer(block, capacity).load(Ordering::Relaxed)) as usize;
+            let whole = size <= room && small_canary_is_whole(block, key, size, room);
+            whole.then_some(Sound { block, class: SizeClass::from_index(class), capacity, size })
         }
     }
 }
@@ -78,134 +60,185 @@ impl Sound {
 /// Nobody uses it any more, and `heap` is the calling thread's.
 #[inline(always)]
 pub(super) unsafe fn retire(object: Sound, heap: *mut ThreadHeap) {
-    let Sound { block, capacity, class, key, .. } = object;
+    let Sound { block, class, capacity, .. } = object;
     // SAFETY: the object is the caller's, and with it its block.
     unsafe {
-        if !(*heap).quarantine.ring(class).put(block) {
+        if !(*heap).quarantine.put(class, block) {
             return retire_slowly(block, class, heap);
         }
-        wipe::wipe(block, capacity, key.mark(FREED));
+        empty(block, capacity);
     }
 }
 
-/// As [`retire`], when the ring is full.
+/// Makes a block one that was freed.
+///
+/// # Safety
+/// The block is of a slab of `capacity` bytes, and the caller's.
+#[inline(always)]
+pub(super) unsafe fn empty(block: *mut u8, capacity: usize) {
+    let mark = Key::of(block).mark(FREED);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if options::hardening(Hardening::Zero) {
+            wipe::wipe(block, capacity, mark);
+        } else {
+            trailer(block, capacity).store(mark, Ordering::Relaxed);
+        }
+    }
+}
+
+/// As [`retire`], if there is no room: then the oldest of its kind are freed in earnest.
 ///
 /// # Safety
 /// As [`retire`].
-#[cold]
 #[inline(never)]
 unsafe fn retire_slowly(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; what is in the quarantine entered it in `retire`, or came from this
+    // heap's spans, and is nobody's.
     unsafe {
-        wipe::wipe(block, class.size(), Key::of(block).mark(FREED));
-        quarantine(block, class, heap);
-    }
-}
-
-/// Lets a freed block wait, and frees those that waited longest in earnest if there is no room.
-///
-/// # Safety
-/// The block is of a slab and carries a freed object's trailer; `heap` is the calling thread's.
-pub(super) unsafe fn quarantine(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap) {
-    // SAFETY: the caller's promise; a block that leaves the quarantine entered it here or in `retire`.
-    unsafe {
-        if (*heap).quarantine.ring(class).put(block) {
+        empty(block, class.size());
+        (*heap).quarantine.prepare(class);
+        if (*heap).quarantine.put(class, block) {
             return;
         }
-        let ring = &raw mut *(*heap).quarantine.ring(class);
-        (*ring).prepare(class);
-        for _ in 0..ROOM {
-            if sampling::is_on() {
-                // What is ready is counted; none may be left over here.
-                (*ring).make_some_ready(1, |block| inspect(block, class.size()));
-            } else {
-                (*ring).make_ready(|block| inspect(block, class.size()));
-            }
-            let Some((oldest, _)) = (*ring).take() else { break };
-            let record = record_of(oldest);
+        for _ in 0..BATCH {
+            let Some((block, _)) = (*heap).quarantine.take(class) else {
+                if make_ready(heap, class) {
+                    continue;
+                }
+                break;
+            };
+            let record = record_of(block);
             if (*record).owner.load(Ordering::Relaxed) != heap.addr() {
-                routing::deallocate(oldest);
-            } else if slab::put_back(record, oldest.cast()) {
+                routing::deallocate(block);
+            } else if slab::put_back(record, block.cast()) {
                 (*heap).slab_emptied(record);
             }
         }
-        (*ring).put(block);
+        (*heap).quarantine.put(class, block);
     }
 }
 
-/// Makes the block that waited longest an object of `size` bytes; null if none is ready.
+/// Makes a batch of blocks ready that waited long enough, if there is one; ends the process if somebody
+/// wrote into one.
 ///
 /// # Safety
-/// The ring is the calling thread's, of a class of at least `size + TRAILER` bytes.
+/// `heap` is the calling thread's.
 #[inline(always)]
-pub(super) unsafe fn reuse(ring: &mut Ring, size: usize) -> *mut u8 {
-    // SAFETY: the caller's promise; what left the quarantine is nobody's.
-    ring.take().map_or(ptr::null_mut(), |(block, capacity)| unsafe { seal(block, size, capacity) })
-}
-
-/// As [`reuse`], after making blocks ready; ends the process if somebody wrote into one.
-///
-/// # Safety
-/// The heap is the calling thread's, and `class` serves `size + TRAILER` bytes.
-pub(super) unsafe fn reuse_slowly(heap: *mut ThreadHeap, size: usize, class: SizeClass) -> *mut u8 {
+unsafe fn make_ready(heap: *mut ThreadHeap, class: SizeClass) -> bool {
+    let at_once = !options::hardening(Hardening::Quarantine);
     // SAFETY: the caller's promise; what waits is nobody's.
     unsafe {
-        if sampling::is_on() {
-            return reuse_counted(heap, size, class);
-        }
-        let ring = (*heap).quarantine.ring(class);
-        ring.make_ready(|block| inspect(block, class.size()));
-        reuse(ring, size)
+        let quarantine = &mut (*heap).quarantine;
+        quarantine.make_ready(class, at_once, |batch| inspect(batch, class.size()))
     }
 }
 
-/// As [`reuse_slowly`], for as many blocks as may be handed out before the next sample.
+/// As [`make_ready`], where the blocks are handed out and so count as allocated: false if the next sample
+/// lies among them, which is for the floors to find.
 ///
 /// # Safety
-/// As [`reuse_slowly`].
-#[cold]
-unsafe fn reuse_counted(heap: *mut ThreadHeap, size: usize, class: SizeClass) -> *mut u8 {
+/// As [`make_ready`].
+#[inline(always)]
+unsafe fn make_ready_before_sample(heap: *mut ThreadHeap, class: SizeClass) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let count = (*heap).room(class).min(LOOKED_AT as usize);
-        if count == 0 {
-            return ptr::null_mut();
+        if !sampling::is_on() {
+            return make_ready(heap, class);
         }
-        let ring = &raw mut *(*heap).quarantine.ring(class);
-        (*ring).make_some_ready(count as u8, |block| inspect(block, class.size()));
-        let block = reuse(&mut *ring, size);
-        if !block.is_null() {
-            (*heap).pass(class, count);
+        let made = (*heap).room(class) >= BATCH && make_ready(heap, class);
+        if made {
+            (*heap).pass(class, BATCH);
         }
-        block
+        made
+    }
+}
+
+/// Makes the block that has been ready longest an object of `size` bytes; null if there is none.
+///
+/// # Safety
+/// `heap` is the calling thread's; the class has at least `size + TRAILER` bytes.
+#[inline(always)]
+pub(super) unsafe fn reuse(heap: *mut ThreadHeap, class: SizeClass, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise; what left the quarantine is nobody's.
+    unsafe {
+        let taken = (*heap).quarantine.take(class);
+        taken.map_or(null_mut(), |(block, capacity)| seal(block, size, capacity))
+    }
+}
+
+/// As [`reuse`], when none is ready: makes others ready that waited, or are free in the current slab; null
+/// if there are none without taking a lock.
+///
+/// # Safety
+/// As [`reuse`].
+pub(super) unsafe fn reuse_slowly(heap: *mut ThreadHeap, class: SizeClass, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if make_ready_before_sample(heap, class) {
+            reuse(heap, class, size)
+        } else {
+            take_from_slab(heap, class, size)
+        }
+    }
+}
+
+/// As [`reuse_slowly`], when none waited long enough.
+///
+/// # Safety
+/// As [`reuse`].
+#[inline(never)]
+unsafe fn take_from_slab(heap: *mut ThreadHeap, class: SizeClass, size: usize) -> *mut u8 {
+    // SAFETY: the caller's promise; a block that was handed out begins with a link of no more use.
+    unsafe {
+        let mut block = routing::allocate_ready(class.size());
+        if block.is_null() {
+            block = routing::allocate_at_hand(class.size());
+            if block.is_null() {
+                return block;
+            }
+        }
+        block.cast::<usize>().write(0);
+        (*heap).quarantine.add_ready(class, || {
+            let block = routing::allocate_ready(class.size());
+            if !block.is_null() {
+                block.cast::<usize>().write(0);
+            }
+            block
+        });
+        seal(block, size, class.size())
     }
 }
 
 /// Ends the process if somebody wrote into a freed block of a slab.
 ///
 /// # Safety
-/// `block`, of `capacity` bytes, waited in the quarantine and is still in a span in use.
+/// The blocks, of `capacity` bytes, waited in the quarantine and are still in spans in use.
 #[inline(always)]
-unsafe fn inspect(block: *mut u8, capacity: usize) {
+unsafe fn inspect(batch: &[*mut u8], capacity: usize) {
+    let bytes = if options::hardening(Hardening::Zero) { capacity - TRAILER } else { 0 };
+    // The compiler would unroll a loop of known length, and run out of registers.
+    let blocks = batch.get(..black_box(batch.len())).unwrap_or(&[]);
     // SAFETY: the caller's promise.
     unsafe {
-        if wipe::changes(block, capacity, Key::of(block).mark(FREED)) != 0 {
-            complain(block, capacity);
+        if !zeros::are_untouched(blocks, bytes, capacity) {
+            complain(batch, bytes, capacity);
         }
     }
 }
 
-/// Ends the process, unless the block is only not zero and needs not be.
+/// Ends the process, naming the first block that somebody wrote into.
 ///
 /// # Safety
 /// As [`inspect`].
 #[cold]
 #[inline(never)]
-unsafe fn complain(block: *mut u8, capacity: usize) {
-    // SAFETY: the caller's promise.
-    let stored = unsafe { trailer(block, capacity).load(Ordering::Relaxed) };
-    if stored != Key::of(block).mark(FREED) || options::hardening(Hardening::Zero) {
-        fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+unsafe fn complain(batch: &[*mut u8], bytes: usize, capacity: usize) {
+    for &block in batch {
+        // SAFETY: the caller's promise.
+        if unsafe { !zeros::are_untouched(&[block], bytes, capacity) } {
+            fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+        }
     }
 }
 
@@ -221,7 +254,8 @@ pub(super) unsafe fn inspect_medium(block: *mut u8, capacity: usize) {
         if size > capacity - TRAILER {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
         }
-        if options::hardening(Hardening::Zero) && !wipe::ends_are_zero(block, wiped(size, capacity))
+        if options::hardening(Hardening::Zero)
+            && !zeros::ends_are_zero(block, super::seal::wiped(size, capacity))
         {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
         }

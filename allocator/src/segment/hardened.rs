@@ -6,13 +6,14 @@
 //! direction meets one. A span of large blocks ends with such a slice of its own.
 //!
 //! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two, and
-//! 4 KiB that remember the answers. Cost: a shift, a load and a comparison per free.
+//! 256 KiB that remember which slices hold blocks of which slab class. Cost: two shifts, a load and a
+//! comparison per free.
 
 use super::{Header, Run, Span, slice_of};
-use crate::options::{Hardening, checks_all, guard_is_due, hardening};
+use crate::options::{Hardening, guard_is_due, hardening};
 use crate::os;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use crate::units::{SEGMENT, SLICE, SLICES, TRAILER, round_up};
+use crate::sync::{AtomicU64, Ordering};
+use crate::units::{MIN_ALIGN, SEGMENT, SLICE, SLICE_SHIFT, SLICES, TRAILER, round_up};
 
 /// Bits of a user address at most: 47 on x86_64, 48 on aarch64.
 const ADDRESS_BITS: u32 = 48;
@@ -46,10 +47,6 @@ pub(crate) fn note(address: usize, segment: Segment) {
 
 /// Says that it will be gone.
 pub(crate) fn forget(address: usize) {
-    let pool = recent(address);
-    if pool.load(Ordering::Relaxed) == address / SEGMENT {
-        pool.store(NO_UNIT, Ordering::Relaxed);
-    }
     if let Some((word, shift)) = place(address) {
         word.fetch_and(!(3 << shift), Ordering::Relaxed);
     }
@@ -67,30 +64,47 @@ pub(crate) fn segment_at(address: usize) -> Option<Segment> {
     }
 }
 
-/// Pools' segments that were asked for, each where [`recent`] looks for it.
-static RECENT: [AtomicUsize; RECENTS] = [const { AtomicUsize::new(NO_UNIT) }; RECENTS];
-const RECENTS: usize = 512;
-/// No segment's number, not even null's.
-const NO_UNIT: usize = usize::MAX;
+/// Slices of slabs, each where [`slab_place`] says: its number, the size of its blocks in steps of 16 bytes and
+/// their class, a byte each.
+static SLABS: [AtomicU64; SLABS_KNOWN] = [const { AtomicU64::new(0) }; SLABS_KNOWN];
+/// As many as 1 GiB has. In a larger heap two slices may share a place; the one that comes later takes it.
+const SLABS_KNOWN: usize = (1 << 30) / SLICE;
+/// Bits that tell the blocks.
+const BLOCKS_BITS: u32 = 16;
+/// Bits of them that tell the class.
+const CLASS_BITS: u32 = 8;
 
-/// Where a segment stands that was asked for.
+/// Where the slice of an address stands if it is of a slab, and what stands there but for the blocks. Slices
+/// count from 2, so that no address, not even the one before null, has the number of an empty place.
 #[inline(always)]
-fn recent(address: usize) -> &'static AtomicUsize {
+fn slab_place(address: usize) -> (&'static AtomicU64, u64) {
+    let number = address.wrapping_add(2 * SLICE) >> SLICE_SHIFT;
     // SAFETY: the remainder is below the length.
-    unsafe { RECENT.get_unchecked(address / SEGMENT % RECENTS) }
+    let place = unsafe { SLABS.get_unchecked(number % SLABS_KNOWN) };
+    (place, (number as u64) << BLOCKS_BITS)
 }
 
-/// Whether `address` is known to lie in a segment of a pool; never before [`know`] or with a check
-/// switched off, so that fast paths ask nothing else.
+/// The class number and the size in bytes of the blocks of the slab that `address` lies in; `None` if it
+/// lies in none, or in one that is not known for the moment. Its slice is then mapped and in use.
 #[inline(always)]
-pub(crate) fn is_known(address: usize) -> bool {
-    recent(address).load(Ordering::Relaxed) == address / SEGMENT
+pub(crate) fn slab_at(address: usize) -> Option<(u8, usize)> {
+    let (place, number) = slab_place(address);
+    let blocks = place.load(Ordering::Relaxed) ^ number;
+    let size = blocks as usize >> CLASS_BITS << MIN_ALIGN.ilog2();
+    (blocks < 1 << BLOCKS_BITS).then_some((blocks as u8, size))
 }
 
-/// Lets [`is_known`] know an address that lies in a segment of a pool.
-pub(crate) fn know(address: usize) {
-    if checks_all() {
-        recent(address).store(address / SEGMENT, Ordering::Relaxed);
+/// Lets [`slab_at`] know the slab at `address`.
+pub(crate) fn know_slab(address: usize, class: u8, size: usize) {
+    let (place, number) = slab_place(address);
+    let blocks = (size >> MIN_ALIGN.ilog2() << CLASS_BITS) as u64 | u64::from(class);
+    place.store(number | blocks, Ordering::Relaxed);
+}
+
+/// Says that the slab at `address` will be none any more.
+pub(crate) fn forget_slab(address: usize) {
+    if slab_at(address).is_some() {
+        slab_place(address).0.store(0, Ordering::Relaxed);
     }
 }
 

@@ -18,7 +18,8 @@ mod span;
 
 #[cfg(feature = "hardened")]
 pub(crate) use hardened::{
-    Segment, forget, guard_slices, is_known, know, note, prepare_blocks, segment_at, unguard,
+    Segment, forget, forget_slab, guard_slices, know_slab, note, prepare_blocks, segment_at,
+    slab_at, unguard,
 };
 pub(crate) use pool::{Origin, Pool, Run};
 pub(crate) use span::{Header, Kind, NOBODY, Span, SpanList};

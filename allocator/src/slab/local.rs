@@ -297,6 +297,7 @@ impl Slabs {
             *spans = spans.saturating_sub(1);
             let extra = self.extra.get_unchecked_mut(class.index());
             *extra = extra.saturating_sub(1);
+            super::span::forget_blocks(span);
             supply.give_back(span, 1);
         }
     }

@@ -57,19 +57,37 @@ pub(crate) unsafe fn put_back(span: *mut Span, block: *mut Block) -> bool {
     }
 }
 
-/// Writes into a span's record what [`block_size`] and [`number_of`] read.
+/// Writes into a span's record what [`block_size`] and [`number_of`] read, and lets frees know the class
+/// of its slice; nothing here.
 ///
 /// # Safety
 /// The span is the caller's.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(super) unsafe fn describe_blocks(_span: *mut Span, _class: SizeClass) {}
+
+/// Writes into a span's record what [`block_size`] and [`number_of`] read, and lets frees know the class
+/// of its slice.
+///
+/// # Safety
+/// The span is the caller's.
+#[cfg(feature = "hardened")]
 pub(super) unsafe fn describe_blocks(span: *mut Span, class: SizeClass) {
-    if cfg!(feature = "hardened") {
-        let size = class.size() as u32;
-        // SAFETY: the caller's promise.
-        unsafe {
-            (*span).full = u64::from(size);
-            (*span).inverse = (u32::MAX / size.max(1)) + 1;
-        }
+    let size = class.size() as u32;
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*span).full = u64::from(size);
+        (*span).inverse = (u32::MAX / size.max(1)) + 1;
     }
+    crate::segment::know_slab(slice_of(span).addr(), class.index() as u8, class.size());
+}
+
+/// Undoes [`describe_blocks`] as far as frees are concerned.
+pub(super) fn forget_blocks(span: *mut Span) {
+    #[cfg(feature = "hardened")]
+    crate::segment::forget_slab(slice_of(span).addr());
+    #[cfg(not(feature = "hardened"))]
+    let _ = span;
 }
 
 /// Bytes of a block.

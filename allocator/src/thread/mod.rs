@@ -26,5 +26,5 @@ pub(crate) use global::GLOBAL;
 pub(crate) use lifecycle::attach;
 pub(crate) use local::{ThreadHeap, free_elsewhere};
 #[cfg(feature = "hardened")]
-pub(crate) use quarantine::{LOOKED_AT, Ring};
+pub(crate) use quarantine::BATCH;
 pub(crate) use tls::Tls;
