@@ -8,6 +8,10 @@
 //! The same for the Rust face: `allocator/examples/constant_layouts.rs` allocates and frees by layouts that
 //! the compiler knows, and what it inlined of the allocator is counted against [`LAYOUTS`].
 //!
+//! And for the hardened library, whose fast paths are longer and whose slow ones are part of the bargain (blocks
+//! are looked at sixteen at a time): what one malloc and one free execute on average, by size ([`HARDENED`]),
+//! in the library; libc's `memset` is not counted.
+//!
 //! Exact and repeatable: callgrind counts executions, the disassembly names them. The same by
 //! hand: `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
 
@@ -29,6 +33,9 @@ const PATHS: [(&str, &str, usize); 2] =
 /// The functions of the Rust example, and how many instructions one call may take, with its return.
 const LAYOUTS: [(&str, usize); 2] = [("alloc_64", 8), ("dealloc_64", 20)];
 
+/// Sizes in bytes, and how many instructions of the hardened library a malloc and a free may take, on average.
+const HARDENED: [(usize, u64); 4] = [(16, 132), (64, 140), (256, 164), (8192, 1340)];
+
 /// Objects allocated, then freed, and how often (in the example, too): so that slow paths are rare but do occur.
 const BATCH: u64 = 100;
 const ROUNDS: u64 = 2000;
@@ -37,7 +44,7 @@ const PROBE: &str = "\
 #include <stdlib.h>
 static void *slots[BATCH];
 __attribute__((noinline)) void probe_malloc(void) {
-  for (int i = 0; i < BATCH; i++) slots[i] = malloc(64);
+  for (int i = 0; i < BATCH; i++) slots[i] = malloc(SIZE);
 }
 __attribute__((noinline)) void probe_free(void) {
   for (int i = 0; i < BATCH; i++) free(slots[i]);
@@ -64,6 +71,11 @@ pub(crate) fn check(root: &Path, options: &[&str]) -> anyhow::Result<Report> {
     let (layouts, wrong) = count_layouts(root, &scratch, show)?;
     summary.push_str(&layouts);
     findings.extend(wrong);
+    if !options.contains(&"--lib") {
+        let (hardened, wrong) = count_hardened(&tools::carried(root, "hardened")?, &scratch)?;
+        summary.push_str(&hardened);
+        findings.extend(wrong);
+    }
     Ok(Report { summary: format!("instructions: {summary}"), findings })
 }
 
@@ -72,7 +84,7 @@ fn count_all(
     folder: &Scratch,
     show: bool,
 ) -> anyhow::Result<(String, Vec<Finding>)> {
-    let probe = build_probe(folder)?;
+    let probe = build_probe(folder, 64)?;
     let names = disassemble(library)?;
     let (mut summary, mut findings) = (Vec::new(), Vec::new());
     for (name, function, limit) in PATHS {
@@ -89,6 +101,35 @@ fn count_all(
         }));
     }
     Ok((summary.join(", "), findings))
+}
+
+/// Counts what a malloc and a free of the hardened library execute on average.
+fn count_hardened(library: &Path, folder: &Scratch) -> anyhow::Result<(String, Vec<Finding>)> {
+    let (mut summary, mut findings) = (String::new(), Vec::new());
+    for (size, limit) in HARDENED {
+        let probe = build_probe(folder, size)?;
+        let mut command = Command::new("valgrind");
+        command.env("LD_PRELOAD", library);
+        let out = folder.join("hardened.out");
+        let executed = run(command, &probe, "probe_*", library, &out)?;
+        let pair = executed.values().sum::<u64>() / (BATCH * ROUNDS);
+        ensure!(pair > 0, "no call was served by {}", library.display());
+        summary.push_str(&format!(", hardened {size} B {pair} (at most {limit})"));
+        // Without 32-byte registers it is more, and the same everywhere else.
+        if pair > limit && has_wide_registers() {
+            let what = format!("a hardened pair of {size} bytes takes {pair}, more than {limit}");
+            findings.push(Finding::new("allocator/src/heap/hardened.rs", 0, what));
+        }
+    }
+    Ok((summary, findings))
+}
+
+/// Whether the hardened library finds AVX2 here.
+fn has_wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Counts what an optimised Rust program executes whose layouts are constants.
@@ -141,9 +182,13 @@ fn judge(name: &str, path: &[(u64, String)], limit: usize) -> Vec<String> {
     wrong
 }
 
-fn build_probe(folder: &Scratch) -> anyhow::Result<PathBuf> {
+/// The probe that allocates and frees objects of `size` bytes.
+fn build_probe(folder: &Scratch, size: usize) -> anyhow::Result<PathBuf> {
     let (source, program) = (folder.join("probe.c"), folder.join("probe"));
-    let text = PROBE.replace("BATCH", &BATCH.to_string()).replace("ROUNDS", &ROUNDS.to_string());
+    let text = PROBE
+        .replace("BATCH", &BATCH.to_string())
+        .replace("ROUNDS", &ROUNDS.to_string())
+        .replace("SIZE", &size.to_string());
     fs::write(&source, text)?;
     let mut command = tools::compiler();
     tools::output(command.args(["-O1", "-fno-builtin", "-o"]).arg(&program).arg(&source))?;

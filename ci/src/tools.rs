@@ -17,13 +17,23 @@ pub(crate) fn library(root: &Path, options: &[&str]) -> anyhow::Result<PathBuf> 
         Some(at) => {
             PathBuf::from(options.get(at + 1).context("--lib needs the path of a library")?)
         }
-        None => {
-            let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            command.current_dir(root).args(["run", "--quiet", "--package", "bench-cli", "--"]);
-            PathBuf::from(output(command.args(["preload", "--print"]))?.trim())
-        }
+        None => return carried(root, "allocator"),
     };
-    fs::canonicalize(&path).with_context(|| format!("failed to find library {}", path.display()))
+    found(&path)
+}
+
+/// The library that `bench-cli` carries under a name.
+///
+/// # Errors
+/// A `bench-cli` that does not build, or knows no such library.
+pub(crate) fn carried(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["run", "--quiet", "--package", "bench-cli", "--"]);
+    found(Path::new(output(command.args(["preload", name, "--print"]))?.trim()))
+}
+
+fn found(path: &Path) -> anyhow::Result<PathBuf> {
+    fs::canonicalize(path).with_context(|| format!("failed to find library {}", path.display()))
 }
 
 /// The program that an example is, optimised.
