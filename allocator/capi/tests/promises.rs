@@ -270,5 +270,11 @@ fn the_hardened_library_survives_no_misuse_and_the_ordinary_one_at_most_two_thir
     let (missed, all) =
         survivors(common::shared_library(), 1).expect("the compiler is still there");
     println!("the ordinary library catches {} of {all}", all - missed.len());
+    for shape in ["free_misaligned", "free_interior"] {
+        for size in [5_000, 300_000] {
+            let case = format!("{shape} of {size} bytes");
+            assert!(!missed.contains(&case), "the ordinary library catches {case}");
+        }
+    }
     assert!(missed.len() * 3 <= all * 2, "{} of {all} missed: {missed:#?}", missed.len());
 }

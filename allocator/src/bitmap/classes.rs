@@ -19,6 +19,8 @@ pub(crate) const CLASSES: usize = 81;
 const MAX_BLOCKS: usize = 63;
 /// How many spans of a class a heap holds before they get longer.
 const SHORT_SPANS: u16 = 4;
+/// Blocks of every class lie at multiples of this.
+pub(super) const BLOCK_ALIGN: usize = 128;
 
 /// A row of the class table. Invariant: below [`CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +46,13 @@ const SIZES: [u32; CLASSES] = {
         class += 1;
     }
     sizes
+};
+const _: () = {
+    let mut class = 0;
+    while class < CLASSES {
+        assert!((SIZES[class] as usize).is_multiple_of(BLOCK_ALIGN), "so are all blocks");
+        class += 1;
+    }
 };
 const _: () = assert!(SIZES[CLASSES - 1] as usize == MAX_BITMAP, "the classes end at the limit");
 const _: () = assert!(class_number(MAX_BITMAP) - FIRST == CLASSES - 1, "sizes and numbers agree");

@@ -14,7 +14,8 @@ use core::ptr::null_mut;
 use super::protocol::{self, FULL};
 use super::retired::Retired;
 use super::span::{
-    LISTED, OWNED, for_each_record, freed_twice, locate, no_span, take_lowest, zero_mask,
+    LISTED, OWNED, for_each_record, freed_twice, locate, no_span, not_a_block, take_lowest,
+    zero_mask,
 };
 use super::stash::{Offer, Stash};
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
@@ -109,6 +110,7 @@ impl Bitmaps {
                 Offer::Full => self.put_back(record, block, supply),
                 Offer::Claims => self.evict(record, block, supply),
                 Offer::Twice => freed_twice(block),
+                Offer::Inside => not_a_block(block),
             }
         }
     }

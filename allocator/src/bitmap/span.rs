@@ -69,6 +69,13 @@ pub(super) fn freed_twice(block: *mut u8) {
     }
 }
 
+/// Ends the process, or tells its callback: no block begins there, and nothing was changed.
+#[cold]
+#[inline(never)]
+pub(super) fn not_a_block(address: *mut u8) {
+    fatal::fault("free of an address inside an object", address.addr(), 0);
+}
+
 /// The blocks of a span that were never handed out and are still zero: kept in the second record,
 /// which spans of classes that know it have.
 #[inline(always)]

@@ -15,12 +15,23 @@
 use core::mem::replace;
 use core::ptr::null_mut;
 
-use super::SizeClass;
+use super::classes::BLOCK_ALIGN;
+use super::{CLASSES, SizeClass};
 
 /// Classes up to 64 KiB have a stack; all others share one slot, for a block kept keeps its span, which
 /// may be dirty all over.
 const STACKED: usize = 49;
 const _: () = assert!(SizeClass::from_index(STACKED as u8 - 1).size() == 64 << 10);
+/// Blocks of the classes that share a slot lie at multiples of this.
+const LARGE_BLOCK_ALIGN: usize = 8 << 10;
+const _: () = {
+    let mut class = STACKED;
+    while class < CLASSES {
+        let size = SizeClass::from_index(class as u8).size();
+        assert!(size.is_multiple_of(LARGE_BLOCK_ALIGN), "so are all blocks");
+        class += 1;
+    }
+};
 /// Blocks of a class at most, below the top; see [`depth`].
 const DEPTH: usize = 7;
 /// Slots of a class: its blocks, and a null behind them.
@@ -39,6 +50,8 @@ pub(super) enum Offer {
     Claims,
     /// It is the one on top.
     Twice,
+    /// No block begins there.
+    Inside,
 }
 
 /// The stashes of one heap.
@@ -106,6 +119,9 @@ impl Stash {
         if index >= STACKED {
             return self.push_large(class, block);
         }
+        if block.addr() & (BLOCK_ALIGN - 1) != 0 {
+            return Offer::Inside;
+        }
         // SAFETY: the class is in range, and `next` is one of its slots (invariant 1).
         unsafe {
             let top = self.top.get_unchecked_mut(index);
@@ -127,6 +143,9 @@ impl Stash {
 
     #[inline(always)]
     fn push_large(&mut self, class: u8, block: *mut u8) -> Offer {
+        if block.addr() & (LARGE_BLOCK_ALIGN - 1) != 0 {
+            return Offer::Inside;
+        }
         if self.large_class != class {
             return Offer::Claims;
         }
