@@ -133,12 +133,7 @@ impl SizeClass {
 
     /// All classes, smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        SizeClass::SMALLEST.and_above()
-    }
-
-    /// This class and all larger ones.
-    pub(crate) fn and_above(self) -> impl Iterator<Item = Self> {
-        (self.0..CLASSES as u8).map(SizeClass)
+        (0..CLASSES as u8).map(SizeClass)
     }
 
     /// The smallest class that serves `size` bytes at a multiple of `align`, if there is one:

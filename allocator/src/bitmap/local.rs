@@ -8,6 +8,7 @@
 //!    one holds no live block, and `idle` names it: a thread that sleeps can let go of nothing.
 //! 3. A retired span holds no live block and counts as none of `spans`.
 //! 4. `current` is never null: `no_span`, which has no free block, stands for none.
+//! 5. Of a class whose bit in `used` is 0 this heap never had a span, so it holds nothing of it.
 
 use core::ptr::null_mut;
 
@@ -48,6 +49,8 @@ pub(crate) struct Bitmaps {
     pub(super) retired: Retired,
     /// A span above [`SHORT`] slices that was empty when a block of it was last freed, or null.
     pub(super) idle: *mut Span,
+    /// A bit per class.
+    pub(super) used: u128,
 }
 
 impl Bitmaps {
@@ -412,6 +415,7 @@ impl Bitmaps {
             }
             (*span).remote.store(0, Ordering::Relaxed);
             *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
+            self.used |= 1 << class.index();
             fire!("span_new", slice_of(span).addr(), slices * SLICE, class.size());
             span
         }
@@ -426,6 +430,7 @@ impl Bitmaps {
         unsafe {
             let spans = self.spans.get_unchecked_mut((*span).class as usize);
             *spans = spans.saturating_add(1);
+            self.used |= 1 << (*span).class;
         }
     }
 

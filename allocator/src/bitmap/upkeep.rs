@@ -1,5 +1,9 @@
 //! Upkeep of a heap's bitmap spans: letting go, giving up, checking.
+//!
+//! Most threads use few classes, and all threads come by here when they end: only the classes that the
+//! heap ever had a span of are looked at.
 
+use core::iter::from_fn;
 use core::ptr::null_mut;
 
 use super::local::Bitmaps;
@@ -10,6 +14,16 @@ use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 
 impl Bitmaps {
+    /// The classes from `first` on that this heap ever had a span of, smallest first.
+    fn used_from(&self, first: SizeClass) -> impl Iterator<Item = SizeClass> + use<> {
+        let mut rest = self.used & (u128::MAX << first.index());
+        from_fn(move || {
+            let class = (rest != 0).then(|| SizeClass::from_index(rest.trailing_zeros() as u8));
+            rest &= rest.wrapping_sub(1);
+            class
+        })
+    }
+
     /// Lets go of what the classes from `first` on hold for their next requests: the stashed blocks,
     /// and the spans of which nothing is in use.
     ///
@@ -19,7 +33,7 @@ impl Bitmaps {
     /// # Safety
     /// The caller's thread owns this heap.
     pub(crate) unsafe fn let_go(&mut self, first: SizeClass, supply: &mut impl Supply) {
-        for class in first.and_above() {
+        for class in self.used_from(first) {
             // SAFETY: the class is in range; a stashed block, the current span and those listed are
             // this heap's.
             unsafe {
@@ -43,11 +57,11 @@ impl Bitmaps {
     pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
         // SAFETY: stashed blocks, current and listed spans are this heap's.
         unsafe {
-            for class in SizeClass::all() {
+            for class in self.used_from(SizeClass::SMALLEST) {
                 self.empty_stash(class, supply);
             }
             self.collect_queue(queue, supply);
-            for class in SizeClass::all() {
+            for class in self.used_from(SizeClass::SMALLEST) {
                 let mut span = self.partial.get_unchecked(class.index()).first();
                 while !span.is_null() {
                     let next = (*span).next;
@@ -127,6 +141,12 @@ impl Bitmaps {
                 let current = *self.current.get_unchecked(class.index());
                 if current != no_span() {
                     check_span(current, class, 0)?;
+                }
+                let holds = !self.partial.get_unchecked(class.index()).first().is_null()
+                    || current != no_span()
+                    || !self.stash.is_empty(class);
+                if holds && self.used & (1 << class.index()) == 0 {
+                    return Err(("a class in use is marked as never used", class.size()));
                 }
                 for stashed in self.stash.each(class) {
                     let (span, bit) = locate(record_of(stashed), stashed);
