@@ -40,10 +40,12 @@ pub enum Hardening {
     /// `guard=on|off|N`: touching some slices of each segment ends the process; with a number, one
     /// in N of those slices.
     Guard = 16,
+    /// `copies=on|off`: `memcpy`, `memmove` and `memset` write to one live object only.
+    Copies = 32,
 }
 
 /// The bits of all [`Hardening`].
-const ALL_HARDENING: u32 = 31;
+const ALL_HARDENING: u32 = 63;
 
 /// What is in force, where fast paths look. Not from `sync`: loom's atomics cannot stand in a static.
 static HARDENING: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(ALL_HARDENING);
@@ -176,12 +178,13 @@ impl Options {
     }
 
     fn set_hardening(&mut self, setting: &[u8]) -> bool {
-        let named: [(&[u8], Hardening); 5] = [
+        let named: [(&[u8], Hardening); 6] = [
             (b"canary", Hardening::Canary),
             (b"zero", Hardening::Zero),
             (b"quarantine", Hardening::Quarantine),
             (b"shuffle", Hardening::Shuffle),
             (b"guard", Hardening::Guard),
+            (b"copies", Hardening::Copies),
         ];
         for (name, what) in named {
             let value = setting.strip_prefix(name);

@@ -10,6 +10,7 @@
 //! | `libc_names` | `__libc_malloc` and its siblings, which old libraries call directly |
 //! | `cxx`, `cxx_throw` | the 8 `operator new` and 12 `operator delete`; the way to the C++ runtime that throws |
 //! | `introspection` | mallopt malloc_trim mallinfo mallinfo2 malloc_stats malloc_info |
+//! | `copies` | memcpy memmove memset, of the hardened library that is preloaded |
 //! | `hot` | none: puts the fast paths on lines of their own |
 //! | `loading` | none: runs when the library is loaded |
 //! | `report` | allocator_report allocator_heap_map; reports at exit and on a signal |
@@ -31,6 +32,8 @@
 
 mod aligned;
 mod control;
+#[cfg(all(feature = "hardened", feature = "preload"))]
+mod copies;
 mod cxx;
 mod cxx_throw;
 mod errno;

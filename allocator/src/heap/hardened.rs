@@ -31,6 +31,8 @@
 
 use core::ptr;
 
+use super::nothing;
+use super::place::{Place, place_of};
 use super::routing;
 use super::sampled;
 use super::seal::{Key, State, canary_is_whole, seal, trailer, wiped};
@@ -42,20 +44,11 @@ use crate::classic;
 use crate::fatal;
 use crate::huge;
 use crate::options::{self, Hardening};
-use crate::segment::{Kind, Segment, Span, know_slab, record_of, segment_at, slice_of};
+use crate::segment::{Kind, record_of};
 use crate::slab::{self, MAX_SLAB, SizeClass};
 use crate::sync::Ordering;
 use crate::thread::Tls;
-use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, SKIPPED, SLICE, SLICE_SHIFT, TRAILER};
-
-/// A live block as its record describes it.
-#[derive(Clone, Copy)]
-struct Place {
-    record: *mut Span,
-    /// Bytes of the block, trailer included.
-    capacity: usize,
-    kind: Kind,
-}
+use crate::units::{MAX_OBJECT, TRAILER};
 
 /// Objects up to this size are of slabs, unless their alignment is special.
 const MAX_SMALL: usize = MAX_SLAB - TRAILER;
@@ -98,7 +91,8 @@ pub(crate) fn allocate_known(size: usize) -> *mut u8 {
 /// See [`routing::allocate_ready`]: an object in a block that left the quarantine.
 #[inline(always)]
 pub fn allocate_ready(size: usize) -> *mut u8 {
-    if size > MAX_SMALL {
+    // Nor is an object of no bytes served here.
+    if size.wrapping_sub(1) >= MAX_SMALL {
         return ptr::null_mut();
     }
     let heap = Tls::here().heap();
@@ -113,6 +107,12 @@ pub fn allocate_ready(size: usize) -> *mut u8 {
 /// See [`routing::allocate_slowly`].
 #[inline(never)]
 pub fn allocate_slowly(size: usize) -> *mut u8 {
+    if size == 0 && !routing::own_heap(Tls::here()).is_null() {
+        let nothing = nothing::allocate();
+        if !nothing.is_null() {
+            return nothing;
+        }
+    }
     if size > MAX_OBJECT - TRAILER {
         return ptr::null_mut();
     }
@@ -122,6 +122,9 @@ pub fn allocate_slowly(size: usize) -> *mut u8 {
 /// See [`routing::allocate_at_hand`].
 #[inline]
 pub fn allocate_at_hand(size: usize) -> *mut u8 {
+    if size == 0 {
+        return ptr::null_mut();
+    }
     if size > MAX_SMALL {
         return seal_any(routing::allocate_at_hand(size.saturating_add(TRAILER)), size);
     }
@@ -162,92 +165,6 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
         return ptr::null_mut();
     }
     seal_any(routing::allocate_aligned(align, size + TRAILER), size)
-}
-
-/// The block at `address`, if one can begin there.
-///
-/// # Safety
-/// Nothing is asked of `block`. Its record is read only if the map of segments knows it.
-unsafe fn place_of(block: *mut u8) -> Result<Place, FaultKind> {
-    if block.addr() & (MIN_ALIGN - 1) != 0 {
-        return Err(FaultKind::MisalignedFree);
-    }
-    match segment_at(block.addr()) {
-        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) >= SLICE => {}
-        // SAFETY: what is not a pool's may be an object with a mapping of its own.
-        other => return unsafe { huge_place(block, other) },
-    }
-    let record = record_of(block);
-    // SAFETY: the records of a pool's segment are always mapped, and those of slices in use do not
-    // change while one of their blocks is live; if none is, the misuse is what is looked for.
-    unsafe {
-        match (*record).kind {
-            Kind::Slab => {
-                let capacity = slab::block_size(record);
-                let offset = block.addr() - slice_of(record).addr();
-                let number = slab::number_of(record, offset);
-                if number * capacity != offset {
-                    return Err(FaultKind::InteriorFree);
-                }
-                if number < SKIPPED || number >= usize::from((*record).carved) {
-                    return Err(FaultKind::InvalidFree);
-                }
-                know_slab(block.addr(), (*record).class, capacity);
-                Ok(Place { record, capacity, kind: Kind::Slab })
-            }
-            Kind::Bitmap => {
-                let capacity = bitmap::SizeClass::from_index((*record).class).size();
-                let (span, bit) = bitmap::locate(record, block);
-                let back = (*record).back as usize;
-                let offset = (block.addr() & (SLICE - 1)) + (back << SLICE_SHIFT);
-                if bit.trailing_zeros() as usize * capacity != offset {
-                    return Err(FaultKind::InteriorFree);
-                }
-                if (*span).full & bit == 0 {
-                    return Err(FaultKind::InvalidFree);
-                }
-                Ok(Place { record, capacity, kind: Kind::Bitmap })
-            }
-            Kind::Free | Kind::Huge => Err(FaultKind::InvalidFree),
-        }
-    }
-}
-
-/// As [`place_of`], for an address that lies in no slice of a pool.
-///
-/// # Safety
-/// As [`place_of`].
-#[cold]
-#[inline(never)]
-unsafe fn huge_place(block: *mut u8, segment: Option<Segment>) -> Result<Place, FaultKind> {
-    let base = match segment {
-        Some(Segment::Huge) if block.addr() & (SEGMENT - 1) != 0 => record_of(block),
-        Some(Segment::Pool) if block.addr() & (SEGMENT - 1) != 0 => {
-            return Err(FaultKind::InvalidFree);
-        }
-        _ if block.addr() & (SEGMENT - 1) != 0 => return Err(FaultKind::ForeignFree),
-        _ => {
-            if segment_at(block.addr().wrapping_sub(SEGMENT)) != Some(Segment::Huge) {
-                return Err(FaultKind::ForeignFree);
-            }
-            // SAFETY: only an address is computed.
-            unsafe { huge::huge_record(block) }
-        }
-    };
-    // SAFETY: the first pages of a huge object's mapping are mapped, and any bytes are a record but
-    // for its kind, which is therefore read as a byte.
-    unsafe {
-        let kind = (&raw const (*base).kind).cast::<u8>().read();
-        if !huge::is_object(base, block) {
-            // Where the object begins, only its own record can be wrong.
-            let first = block.addr() & (SEGMENT - 1) == size_of::<Span>();
-            return Err(if first { FaultKind::CorruptHeader } else { FaultKind::InteriorFree });
-        }
-        if kind != Kind::Huge as u8 || !huge::is_intact(base) {
-            return Err(FaultKind::CorruptHeader);
-        }
-        Ok(Place { record: base, capacity: huge::usable(base), kind: Kind::Huge })
-    }
 }
 
 /// The block at `block` and the size of the object in it, or what is wrong.
@@ -370,6 +287,11 @@ unsafe fn judge_closely(block: *mut u8, fits: impl Fn(usize) -> bool) {
     if block.is_null() {
         return;
     }
+    if nothing::holds(block.addr()) {
+        let freed =
+            if fits(0) { nothing::free(block.addr()) } else { Err(FaultKind::SizeMismatch) };
+        return freed.unwrap_or_else(|kind| found(kind, block));
+    }
     // SAFETY: the caller's promise, as far as it was not found broken.
     unsafe {
         if Tls::here().heap().is_null() && classic::is_configured() {
@@ -428,6 +350,10 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
         // SAFETY: the caller's promise.
         return unsafe { routing::usable_size(block) };
     }
+    if nothing::holds(block.addr()) {
+        nothing::look(block.addr()).unwrap_or_else(|kind| found(kind, block));
+        return 0;
+    }
     // SAFETY: the caller's promise, as far as it was not found broken.
     match unsafe { open(block) } {
         Ok((_, size)) => size,
@@ -450,6 +376,17 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         }
         if size > MAX_OBJECT - TRAILER {
             return ptr::null_mut();
+        }
+        if nothing::holds(block.addr()) {
+            if let Err(kind) = nothing::look(block.addr()) {
+                found(kind, block);
+                return ptr::null_mut();
+            }
+            let new = allocate(size);
+            if !new.is_null() {
+                deallocate(block);
+            }
+            return new;
         }
         let (place, old) = match open(block) {
             Ok(object) => object,

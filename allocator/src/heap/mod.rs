@@ -5,10 +5,16 @@
 //! `memcheck` stands there, and tells it what is an object.
 
 #[cfg(feature = "hardened")]
+mod bounds;
+#[cfg(feature = "hardened")]
 mod hardened;
 mod map;
 #[cfg(feature = "valgrind")]
 pub(crate) mod memcheck;
+#[cfg(feature = "hardened")]
+mod nothing;
+#[cfg(feature = "hardened")]
+mod place;
 mod process;
 mod report;
 #[cfg_attr(
@@ -32,6 +38,8 @@ mod wipe;
 #[cfg(feature = "hardened")]
 mod zeros;
 
+#[cfg(feature = "hardened")]
+pub use bounds::may_write;
 #[cfg(feature = "hardened")]
 pub use hardened::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,

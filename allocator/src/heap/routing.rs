@@ -108,7 +108,7 @@ fn pop(tls: Tls, class: usize) -> Option<*mut u8> {
 
 /// This thread's heap; null when there is no memory for one.
 #[inline(always)]
-fn own_heap(tls: Tls) -> *mut ThreadHeap {
+pub(super) fn own_heap(tls: Tls) -> *mut ThreadHeap {
     let heap = tls.heap();
     if heap.is_null() { attach(tls) } else { heap }
 }

@@ -148,6 +148,20 @@ static void overflow_read_1_mib(size_t n) {
     for (size_t i = 0; i < MIB; i++) source[0] ^= p[n + i];
 }
 
+/* Copies and fills that are not followed by a free. */
+static void overflow_memcpy_and_keep(size_t n) { byte *p = object(n); copy(p, source, n + 1); }
+static void overflow_memmove_and_keep(size_t n) { byte *p = object(n); memmove((void *)p, source, n + 40); }
+static void overflow_memset_and_keep(size_t n) { byte *p = object(n); memset((void *)(p + n / 2), 0, n); }
+static void underflow_memcpy_and_keep(size_t n) { byte *p = object(n); copy(p - 1, source, n); }
+static void fill_after_free(size_t n) { byte *p = object(n); release(p); memset((void *)p, 0x41, n); }
+
+/* Objects of no bytes have none to be touched. */
+static byte *nothing() { hidden = malloc(0); return (byte *)hidden; }
+static void read_of_nothing(size_t) { source[0] = *nothing(); }
+static void write_to_nothing(size_t) { *nothing() = 0x41; }
+static void double_free_of_nothing(size_t) { byte *p = nothing(); release(p); release(p); }
+static void realloc_of_freed_nothing(size_t n) { byte *p = nothing(); release(p); hidden = realloc((void *)p, n); }
+
 /* Use after free. */
 static void write_after_free(size_t n) { byte *p = object(n); release(p); p[0] = 0x41; go_on(n); }
 static void write_after_free_in_the_middle(size_t n) {
@@ -226,6 +240,9 @@ static const struct { const char *name; void (*misuse)(size_t); } shapes[] = {
     SHAPE(overflow_end_of_string), SHAPE(overflow_then_realloc),
     SHAPE(underflow_write_1), SHAPE(underflow_write_32), SHAPE(underflow_write_1_mib),
     SHAPE(underflow_memcpy_32), SHAPE(overflow_read_1_mib),
+    SHAPE(overflow_memcpy_and_keep), SHAPE(overflow_memmove_and_keep), SHAPE(overflow_memset_and_keep),
+    SHAPE(underflow_memcpy_and_keep), SHAPE(fill_after_free), SHAPE(read_of_nothing),
+    SHAPE(write_to_nothing), SHAPE(double_free_of_nothing), SHAPE(realloc_of_freed_nothing),
     SHAPE(write_after_free), SHAPE(write_after_free_in_the_middle), SHAPE(write_after_free_at_the_end),
     SHAPE(read_after_free), SHAPE(reuse_at_once), SHAPE(leftovers_in_a_new_object),
     SHAPE(free_sized_too_small), SHAPE(free_sized_too_large), SHAPE(free_aligned_sized_wrong_size),
