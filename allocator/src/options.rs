@@ -63,6 +63,13 @@ static GUARD_ONE_IN: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU
 #[cfg(feature = "hardened")]
 static GUARDS: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
 
+/// Whether every guard is to be put up.
+#[cfg(feature = "hardened")]
+pub(crate) fn guards_all() -> bool {
+    use core::sync::atomic::Ordering::Relaxed;
+    hardening(Hardening::Guard) && GUARD_ONE_IN.load(Relaxed) <= 1
+}
+
 /// Whether the guard that could be put up now should be.
 #[cfg(feature = "hardened")]
 pub(crate) fn guard_is_due() -> bool {

@@ -41,6 +41,21 @@ pub(crate) const fn round_up(n: usize, unit: usize) -> usize {
     n.wrapping_add(unit - 1) & !(unit - 1)
 }
 
+/// Sets `bytes` bytes to zero, and comes back: hardened builds let this library write to freed blocks, and
+/// know it by where `memset` returns to, which must not be the program (`capi/src/copies.rs`).
+///
+/// # Safety
+/// They are the caller's.
+#[inline(always)]
+pub(crate) unsafe fn set_zero(at: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promise; no instruction at all, behind the call.
+    unsafe {
+        at.write_bytes(0, bytes);
+        #[cfg(feature = "hardened")]
+        core::arch::asm!("", options(nomem, nostack, preserves_flags));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

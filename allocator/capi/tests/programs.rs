@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{available, find, preloaded, run, run_with_input, same_with_and_without, scratch};
+use common::{
+    available, find, hardened_library, preloaded, run, run_with_input, same_with_and_without,
+    scratch,
+};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -13,6 +16,55 @@ fn ls_lists_the_same() {
     same_with_and_without("ls", |ls| {
         ls.args(["-laR", "/usr/include"]).env("TZ", "UTC");
     });
+}
+
+#[test]
+fn programs_run_under_the_hardened_library_and_print_the_same() {
+    let commands: [(&str, &[&str]); 6] = [
+        (
+            "bash",
+            &["-c", "for i in 1 2 3; do x=$x$(printf %s $i | tr 1-3 a-c); done; echo $x ${x//b/y}"],
+        ),
+        ("ls", &["-la", "/usr/lib"]),
+        (
+            "perl",
+            &[
+                "-e",
+                "my %h; $h{$_ % 97} .= 'x' x ($_ % 300) for 1..20000; print length(join '', values %h)",
+            ],
+        ),
+        (
+            "python3",
+            &[
+                "-c",
+                "import json, re; d = {str(i): ['a' * (i % 500)] * 3 for i in range(3000)}; print(len(json.dumps(d)), len(re.findall('a+', json.dumps(d))))",
+            ],
+        ),
+        (
+            "sqlite3",
+            &[
+                ":memory:",
+                "create table t(a, b); with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000) insert into t select i, hex(zeroblob(i % 200)) from n; create index x on t(b, a); select count(*), sum(length(b)) from t where b > '0'",
+            ],
+        ),
+        ("gcc", &["-dM", "-E", "-x", "c", "/dev/null"]),
+    ];
+    for (program, arguments) in commands {
+        if !available(program) {
+            continue;
+        }
+        let plain = run(Command::new(program).args(arguments).env_remove("LD_PRELOAD"));
+        let mut command = Command::new(program);
+        let hardened = run(command.args(arguments).env("LD_PRELOAD", hardened_library()));
+        plain.expect_success(program);
+        hardened.expect_success(program);
+        assert_eq!(plain.stdout, hardened.stdout, "{program} prints the same");
+        assert!(
+            !hardened.stderr.contains("allocator"),
+            "no fault in {program}:\n{}",
+            hardened.stderr
+        );
+    }
 }
 
 #[test]

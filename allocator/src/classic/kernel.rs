@@ -54,7 +54,7 @@ pub(crate) unsafe fn remap(at: usize, bytes: usize, wanted: usize) -> usize {
 
 /// `bytes` from the program break.
 pub(crate) fn extend_break(bytes: usize) -> usize {
-    os::extend_break(bytes, 16).unwrap_or(0)
+    os::extend_break(bytes, 16).map_or(0, |(start, _)| start)
 }
 
 /// Sleeps while `word` holds `value`.

@@ -48,7 +48,7 @@ use crate::segment::{Kind, record_of};
 use crate::slab::{self, MAX_SLAB, SizeClass};
 use crate::sync::Ordering;
 use crate::thread::Tls;
-use crate::units::{MAX_OBJECT, TRAILER};
+use crate::units::{MAX_OBJECT, TRAILER, set_zero};
 
 /// Objects up to this size are of slabs, unless their alignment is special.
 const MAX_SMALL: usize = MAX_SLAB - TRAILER;
@@ -154,7 +154,7 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     let block = allocate(size);
     if !block.is_null() {
         // SAFETY: an object of that many bytes that nobody else has.
-        unsafe { block.write_bytes(0, size) };
+        unsafe { set_zero(block, size) };
     }
     block
 }
@@ -398,7 +398,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         let (needed, capacity) = (size + TRAILER, place.capacity);
         if needed <= capacity && (needed >= capacity / 2 || capacity <= 64) {
             if size < old && options::hardening(Hardening::Zero) {
-                block.add(size).write_bytes(0, wiped(old, capacity) - size);
+                set_zero(block.add(size), wiped(old, capacity) - size);
             }
             return seal(block, size, capacity);
         }

@@ -16,7 +16,7 @@ use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
 use crate::sync::Ordering;
 use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
-use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT};
+use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, set_zero};
 
 /// A block of at least `size` bytes at a multiple of 16; null when memory is exhausted.
 #[inline(always)]
@@ -257,7 +257,7 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     let block = allocate(size);
     if !block.is_null() {
         // SAFETY: the block has `size` bytes and nobody else has it.
-        unsafe { block.write_bytes(0, size) };
+        unsafe { set_zero(block, size) };
     }
     block
 }

@@ -5,7 +5,7 @@
 //! bytes, those up to 128 from both ends, and longer ones by libc, which knows the processor.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::units::{MIN_ALIGN, TRAILER};
+use crate::units::{MIN_ALIGN, TRAILER, set_zero};
 
 /// Blocks up to this size are short.
 const SHORT: usize = 64;
@@ -49,7 +49,7 @@ unsafe fn wipe_long(block: *mut u8, capacity: usize, mark: u64) {
     unsafe {
         if capacity > 128 {
             set_trailer(block, capacity, mark);
-            return block.write_bytes(0, capacity - TRAILER);
+            return set_zero(block, capacity - TRAILER);
         }
         block.write_bytes(0, 64);
         block.add(capacity - 64).write_bytes(0, 64);

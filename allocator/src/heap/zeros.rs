@@ -11,6 +11,7 @@
 use super::seal::{Key, trailer};
 use crate::slab::FREED;
 use crate::sync::Ordering;
+use crate::units::set_zero;
 
 /// Bytes of a larger object that are looked at together.
 const LINE: usize = 128;
@@ -72,7 +73,7 @@ unsafe fn clear_lines(block: *mut u8, bytes: usize) {
     // SAFETY: every line is of the caller's bytes.
     unsafe {
         if bytes < LINE {
-            return block.write_bytes(0, bytes);
+            return set_zero(block, bytes);
         }
         each_line(bytes, LINE, |at| {
             let line = block.add(at);

@@ -25,7 +25,7 @@ use crate::os::{self, Kernel};
 use crate::probe::fire;
 use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
 use crate::sync::Ordering;
-use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up};
+use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up, set_zero};
 /// From the start of a mapping to an object without an alignment of its own: the first record.
 const HEAD: usize = Span::BYTES;
 const HARDENED: bool = cfg!(feature = "hardened");
@@ -265,7 +265,7 @@ impl<K: Kernel> Huge<K> {
         unsafe {
             let object = place.write();
             if zeroed && !fresh {
-                object.write_bytes(0, size);
+                set_zero(object, size);
             }
             object
         }

@@ -10,12 +10,12 @@ unsafe extern "C" {
     fn __errno_location() -> *mut i32;
 }
 
-/// Moves the break up so that `len` bytes at a multiple of `align` lie below it, and returns
-/// their address. Whatever lies between the old break and that address is lost.
+/// Moves the break up so that `len` bytes at a multiple of `align` lie below it, and returns their
+/// address and how many bytes lie between the old break and them, which are lost.
 ///
 /// # Errors
 /// When the break is blocked, limited, or was moved by somebody else in between.
-pub(crate) fn extend_break(len: usize, align: usize) -> Result<usize, OsError> {
+pub(crate) fn extend_break(len: usize, align: usize) -> Result<(usize, usize), OsError> {
     // SAFETY: `sbrk` changes nothing but the break and errno, and errno is put back.
     unsafe {
         let errno = *__errno_location();
@@ -27,7 +27,7 @@ pub(crate) fn extend_break(len: usize, align: usize) -> Result<usize, OsError> {
 
 /// # Safety
 /// Nobody else moves the break by a raw `brk` at the same time.
-unsafe fn grow(len: usize, align: usize) -> Result<usize, OsError> {
+unsafe fn grow(len: usize, align: usize) -> Result<(usize, usize), OsError> {
     let failed = OsError { call: "sbrk", errno: libc::ENOMEM };
     // SAFETY: the caller's promise; increments are positive and checked against overflow.
     unsafe {
@@ -47,6 +47,6 @@ unsafe fn grow(len: usize, align: usize) -> Result<usize, OsError> {
         if start + len > old + increment {
             return Err(failed);
         }
-        Ok(start)
+        Ok((start, start - old))
     }
 }

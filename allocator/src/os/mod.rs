@@ -23,7 +23,7 @@ use crate::sync::AtomicUsize;
 
 pub(crate) use brk::extend_break;
 #[cfg(feature = "hardened")]
-pub(crate) use syscall::guard;
+pub(crate) use syscall::{guard, mark};
 
 pub(crate) use file::File;
 pub(crate) use loader::{Object, is_readable, object_at};

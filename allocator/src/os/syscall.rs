@@ -238,18 +238,29 @@ pub(crate) fn address_space_is_scarce() -> bool {
 /// The range is mapped, is the caller's, and nobody needs its contents.
 #[cfg(feature = "hardened")]
 pub(crate) unsafe fn guard(address: usize, len: usize, on: bool) -> bool {
+    let protection = if on { 0 } else { READ_WRITE };
+    let args = [address, len, protection, 0, 0, 0];
+    // SAFETY: the caller's promise.
+    unsafe {
+        (address | len) & (page_size() - 1) == 0
+            && (mark(address, len, on) || checked("mprotect", number::MPROTECT, args).is_ok())
+    }
+}
+
+/// As [`guard`], by markers only: those can always be taken away again.
+///
+/// # Safety
+/// As [`guard`].
+#[cfg(feature = "hardened")]
+pub(crate) unsafe fn mark(address: usize, len: usize, on: bool) -> bool {
     const MADV_GUARD_INSTALL: usize = 102;
     const MADV_GUARD_REMOVE: usize = 103;
     let advice = if on { MADV_GUARD_INSTALL } else { MADV_GUARD_REMOVE };
-    let protection = if on { 0 } else { READ_WRITE };
-    if (address | len) & (page_size() - 1) != 0 {
-        return false;
-    }
+    let args = [address, len, advice, 0, 0, 0];
     // SAFETY: the caller's promise. A kernel without markers refuses the advice as unknown.
     unsafe {
-        checked("madvise", number::MADVISE, [address, len, advice, 0, 0, 0])
-            .or_else(|_| checked("mprotect", number::MPROTECT, [address, len, protection, 0, 0, 0]))
-            .is_ok()
+        (address | len) & (page_size() - 1) == 0
+            && checked("madvise", number::MADVISE, args).is_ok()
     }
 }
 

@@ -3,14 +3,16 @@
 //!
 //! A segment of small blocks has a slice every mebibyte that ends the process when it is touched, and
 //! so have the pages between its records and its first slice: what runs along memory in either
-//! direction meets one. A span of large blocks ends with such a slice of its own.
+//! direction meets one. A span of large blocks ends with such a slice of its own. Where the kernel marks
+//! pages so (6.13), the slices of a segment that were never used do the same, one system call for a
+//! segment and one for each run that is used for the first time.
 //!
 //! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two, and
 //! 256 KiB that remember which slices hold blocks of which slab class. Cost: two shifts, a load and a
 //! comparison per free.
 
 use super::{Header, Run, Span, slice_of};
-use crate::options::{Hardening, guard_is_due, hardening};
+use crate::options::{Hardening, guard_is_due, guards_all, hardening};
 use crate::os;
 use crate::sync::{AtomicU64, Ordering};
 use crate::units::{MIN_ALIGN, SEGMENT, SLICE, SLICE_SHIFT, SLICES, TRAILER, round_up};
@@ -128,6 +130,10 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
     // SAFETY: whole pages of free slices, and of slice 0 those behind the records.
     unsafe {
         os::guard(base + records, SLICE - records, true);
+        let slices = (*segment).slices as usize;
+        if guards_all() && os::mark(base + SLICE, (slices - 1) * SLICE, true) {
+            (*segment).unused = (*segment).free;
+        }
         if !number.is_multiple_of(SMALL) {
             return 0;
         }
@@ -139,6 +145,32 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
         }
     }
     guards
+}
+
+/// Lets slices of a segment be touched that nobody used before.
+///
+/// # Safety
+/// The segment is the caller's, and the `len` slices from `start` on are free.
+pub(crate) unsafe fn begin_to_use(segment: &mut Header, start: usize, len: usize) {
+    let bits = (u128::MAX >> (SLICES - len)) << start;
+    if segment.unused & bits != 0 {
+        segment.unused &= !bits;
+        let base = core::ptr::from_mut(segment).addr();
+        // SAFETY: the caller's promise; slices that were used lose nothing by it.
+        unsafe { os::mark(base + start * SLICE, len * SLICE, false) };
+    }
+}
+
+/// Guards the whole pages among the `lead` bytes in front of `segment`.
+///
+/// # Safety
+/// They are mapped, the caller's, and of no use.
+pub(crate) unsafe fn guard_lead(segment: usize, lead: usize) {
+    let start = round_up(segment - lead, os::page_size());
+    if guards_all() && start < segment {
+        // SAFETY: the caller's promise.
+        unsafe { os::mark(start, segment - start, true) };
+    }
 }
 
 /// Makes the `blocks` of a run look as if no byte of it had ever been used, as far as checks look, and

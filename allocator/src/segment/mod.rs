@@ -18,8 +18,8 @@ mod span;
 
 #[cfg(feature = "hardened")]
 pub(crate) use hardened::{
-    Segment, forget, forget_slab, guard_slices, know_slab, note, prepare_blocks, segment_at,
-    slab_at, unguard,
+    Segment, begin_to_use, forget, forget_slab, guard_lead, guard_slices, know_slab, note,
+    prepare_blocks, segment_at, slab_at, unguard,
 };
 pub(crate) use pool::{Origin, Pool, Run};
 pub(crate) use span::{Header, Kind, NOBODY, Span, SpanList};
@@ -51,6 +51,22 @@ pub(crate) trait Supply {
 #[cfg(not(feature = "hardened"))]
 #[inline(always)]
 pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _guarded: usize) {}
+
+/// What hardened builds do to slices before their first use; nothing here.
+///
+/// # Safety
+/// As in `hardened`.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(crate) unsafe fn begin_to_use(_segment: &mut Header, _start: usize, _len: usize) {}
+
+/// What hardened builds do to the bytes in front of a segment; nothing here.
+///
+/// # Safety
+/// As in `hardened`.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(crate) unsafe fn guard_lead(_segment: usize, _lead: usize) {}
 
 /// What hardened builds do to a span that is given back; nothing here.
 ///

@@ -350,7 +350,9 @@ impl<K: Kernel> Pool<K> {
 
     fn obtain(&self, state: &mut State, len: usize) -> Result<usize, OsError> {
         if state.origin == Origin::Break {
-            if let Ok(address) = os::extend_break(len, SEGMENT) {
+            if let Ok((address, lead)) = os::extend_break(len, SEGMENT) {
+                // SAFETY: what lies between the break as it was and the segment is of no use.
+                unsafe { super::guard_lead(address, lead) };
                 return Ok(address);
             }
             if len == SEGMENT {
@@ -460,6 +462,7 @@ impl State {
         unsafe {
             let header = &mut *segment;
             let bits = low_bits(len) << start;
+            super::begin_to_use(header, start, len);
             let dirty = (header.dirty & bits).count_ones() as usize;
             header.free &= !bits;
             header.dirty &= !bits;

@@ -86,6 +86,9 @@ pub(crate) struct Header {
     pub(crate) dirty: u128,
     /// The dirty ones that were already dirty an epoch ago.
     pub(crate) old: u128,
+    /// Hardened builds: the slices that nobody used yet, which end the process when they are touched.
+    #[cfg(feature = "hardened")]
+    pub(crate) unused: u128,
 }
 
 /// Partly free spans of one heap and class, oldest first. Zeroed memory is an empty list.

@@ -13,7 +13,7 @@ use crate::sampling;
 use crate::segment::{Kind, Run, Span, Supply, slice_of};
 use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
 use crate::sync::Ordering;
-use crate::units::SLICE;
+use crate::units::{SLICE, set_zero};
 use crate::{fatal, huge, slab};
 
 /// Slow calls between two sendings of what was freed for others.
@@ -272,7 +272,7 @@ impl ThreadHeap {
                 block = bitmaps.pop(class);
             }
             if !zero && !block.is_null() {
-                block.write_bytes(0, size);
+                set_zero(block, size);
             }
             block
         }
