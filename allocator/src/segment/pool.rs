@@ -16,13 +16,13 @@
 //!    to the next.
 
 mod directory;
+mod purge;
 mod scarce;
 mod view;
 
 use core::{iter, ptr};
 
 use self::directory::Directory;
-use self::scarce::whole_pages;
 use super::{Header, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
@@ -261,48 +261,6 @@ impl<K: Kernel> Pool<K> {
                 let due = if idle { (*segment).dirty } else { (*segment).old };
                 self.purge(state, segment, due);
                 (*segment).old = (*segment).dirty;
-            }
-        }
-    }
-
-    /// Purges dirty slices, highest segment first, until `goal` are left; only those an epoch old
-    /// if `old_only`.
-    fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) {
-        for index in (0..state.directory.count()).rev() {
-            if state.dirty_slices <= goal {
-                return;
-            }
-            let segment = state.directory.get(index);
-            // SAFETY: headers belong to the pool, and its lock is held.
-            unsafe {
-                let which = if old_only { (*segment).old } else { (*segment).dirty };
-                self.purge(state, segment, which);
-            }
-        }
-    }
-
-    /// # Safety
-    /// `segment` is one of the pool's.
-    unsafe fn purge(&self, state: &mut State, segment: *mut Header, which: u128) {
-        // SAFETY: dirty slices are free (invariant 1), so nobody needs their contents.
-        unsafe {
-            let due = which & (*segment).dirty;
-            let mut due = whole_pages(due, (*segment).free, self.kernel.page_size());
-            while due != 0 {
-                let start = due.trailing_zeros() as usize;
-                let len = (!(due >> start)).trailing_zeros() as usize;
-                let bits = low_bits(len) << start;
-                due &= !bits;
-                let address = segment.addr() + start * SLICE;
-                if self.kernel.purge(address, len * SLICE).is_err() {
-                    // Locked memory, say: it stays dirty and is reused as it is.
-                    continue;
-                }
-                fire!("purge", address, len * SLICE);
-                state.dirty_slices -= ((*segment).dirty & bits).count_ones() as usize;
-                (*segment).dirty &= !bits;
-                (*segment).old &= !bits;
-                state.purged += len * SLICE;
             }
         }
     }
