@@ -41,18 +41,27 @@ pub(crate) const fn round_up(n: usize, unit: usize) -> usize {
     n.wrapping_add(unit - 1) & !(unit - 1)
 }
 
-/// Sets `bytes` bytes to zero, and comes back: hardened builds let this library write to freed blocks, and
-/// know it by where `memset` returns to, which must not be the program (`capi/src/copies.rs`).
+/// Sets `bytes` bytes to zero.
+///
+/// In hardened builds by the name that glibc's `_FORTIFY_SOURCE` uses: their preloaded library has a `memset` of
+/// its own, which asks whether the program may write there (`capi/src/copies.rs`), and this library may.
 ///
 /// # Safety
 /// They are the caller's.
 #[inline(always)]
 pub(crate) unsafe fn set_zero(at: *mut u8, bytes: usize) {
-    // SAFETY: the caller's promise; no instruction at all, behind the call.
+    #[cfg(feature = "hardened")]
+    // SAFETY: the caller's promise; no object is larger than the room that is stated.
+    unsafe {
+        unsafe extern "C" {
+            fn __memset_chk(to: *mut u8, byte: i32, len: usize, room: usize) -> *mut u8;
+        }
+        __memset_chk(at, 0, bytes, isize::MAX as usize);
+    }
+    #[cfg(not(feature = "hardened"))]
+    // SAFETY: the caller's promise.
     unsafe {
         at.write_bytes(0, bytes);
-        #[cfg(feature = "hardened")]
-        core::arch::asm!("", options(nomem, nostack, preserves_flags));
     }
 }
 
