@@ -19,7 +19,7 @@
 //! unmapped when freed.
 //!
 //! # Cost
-//! Eight bytes per object and one block per span. Up to 952 bytes: malloc 32 instructions, free 77 up to 56
+//! Eight bytes per object and one block per span. Up to 952 bytes: malloc 34 instructions, free 77 up to 56
 //! bytes, and 21 as the share of looking at zeros; above 56 bytes more by size (`cargo ci instructions`
 //! counts). Larger ones take the long way. With `canary`, `zero` or `quarantine` switched off by
 //! `ALLOCATOR_OPTIONS` the paths are the same, and leave out what is off: but a canary is then looked at, and
