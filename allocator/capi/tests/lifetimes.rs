@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, holds, holds_with, preloaded, run, shared_library};
+use common::{compile, hardened_library, holds, holds_with, preloaded, run, shared_library};
 use std::process::Command;
 
 #[test]
@@ -46,6 +46,18 @@ fn the_child_of_a_fork_without_fork_handlers_allocates_in_classic_mode() {
 #[test]
 fn fork_from_a_signal_handler_does_not_hang_in_classic_mode() {
     holds_with("fork_signal.c", &[], &[("ALLOCATOR_OPTIONS", "mode=classic")]);
+}
+
+#[test]
+fn forks_and_their_children_are_as_safe_in_the_hardened_library() {
+    for source in ["fork_threads.c", "fork_raw.c", "fork_signal.c", "fork_handlers.c"] {
+        let Some(program) = compile(source, &[]) else { return };
+        for guard in ["guard=on", "guard=4", "guard=off"] {
+            let mut command = preloaded(&program);
+            command.env("LD_PRELOAD", hardened_library()).env("ALLOCATOR_OPTIONS", guard);
+            run(&mut command).expect_success(&format!("{source} with {guard}"));
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! so have the pages between its records and its first slice: what runs along memory in either
 //! direction meets one. A span of large blocks ends with such a slice of its own. Where the kernel marks
 //! pages so (6.13), the slices of a segment that were never used do the same, one system call for a
-//! segment and one for each run that is used for the first time.
+//! segment and one for each run that is used for the first time. A fork may come at any point of that, so
+//! the header says of a slice that it was never used from before it is marked until after it is no more.
 //!
 //! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two, and
 //! 256 KiB that remember which slices hold blocks of which slab class. Cost: two shifts, a load and a
@@ -130,9 +131,12 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
     // SAFETY: whole pages of free slices, and of slice 0 those behind the records.
     unsafe {
         os::guard(base + records, SLICE - records, true);
-        let slices = (*segment).slices as usize;
-        if guards_all() && os::mark(base + SLICE, (slices - 1) * SLICE, true) {
+        if guards_all() {
+            let slices = (*segment).slices as usize;
             (*segment).unused = (*segment).free;
+            if !os::mark(base + SLICE, (slices - 1) * SLICE, true) {
+                (*segment).unused = 0;
+            }
         }
         if !number.is_multiple_of(SMALL) {
             return 0;
@@ -154,10 +158,10 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
 pub(crate) unsafe fn begin_to_use(segment: &mut Header, start: usize, len: usize) {
     let bits = (u128::MAX >> (SLICES - len)) << start;
     if segment.unused & bits != 0 {
-        segment.unused &= !bits;
         let base = core::ptr::from_mut(segment).addr();
         // SAFETY: the caller's promise; slices that were used lose nothing by it.
         unsafe { os::mark(base + start * SLICE, len * SLICE, false) };
+        segment.unused &= !bits;
     }
 }
 
@@ -202,5 +206,77 @@ pub(crate) unsafe fn unguard(span: *mut Span, guarded: usize) {
     if guarded > 0 {
         // SAFETY: the caller's promise.
         unsafe { os::guard(slice_of(span).addr() + (guarded - 1) * SLICE, SLICE, false) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header_of;
+    use super::super::pool::{Origin, Pool};
+    use super::*;
+    use crate::os::{Kernel, Linux};
+
+    /// Whether the first and the last word of a slice can be read.
+    fn touchable(slice: usize) -> bool {
+        os::is_readable(slice) && os::is_readable(slice + SLICE - 8)
+    }
+
+    /// Whether the kernel marks pages as untouchable.
+    fn kernel_marks() -> bool {
+        let at = Linux.map(0, SLICE).expect("memory");
+        // SAFETY: mapped just now, and nobody else's.
+        unsafe {
+            let marks = os::mark(at, SLICE, true);
+            Linux.unmap(at, SLICE).expect("mapped just now");
+            marks
+        }
+    }
+
+    fn pool() -> Pool<Linux> {
+        let pool = Pool::new(Linux);
+        pool.configure(1, Origin::Map, None);
+        pool.configure_purge(0, 0);
+        pool
+    }
+
+    #[test]
+    fn slices_may_be_touched_from_their_first_use_on_and_also_once_they_are_purged() {
+        if !kernel_marks() {
+            return;
+        }
+        let pool = pool();
+        let run = pool.allocate(3).expect("memory");
+        let (slice, segment) = (slice_of(run.head).addr(), header_of(slice_of(run.head)));
+        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
+        let end = segment.addr() + SEGMENT;
+        assert!((slice + 3 * SLICE..end).step_by(SLICE).all(|unused| !touchable(unused)));
+        // SAFETY: the run came from this pool and is dropped here.
+        unsafe { pool.release(run.head, 3) };
+        pool.purge_all();
+        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
+        let all = pool.allocate(SLICES - 1).expect("memory");
+        assert_eq!(slice_of(all.head).addr(), slice);
+        assert!((slice..end).step_by(SLICE).all(touchable));
+    }
+
+    #[test]
+    fn a_fork_between_a_mark_and_its_note_leaves_no_slice_that_is_used_and_marked() {
+        if !kernel_marks() {
+            return;
+        }
+        let pool = pool();
+        let run = pool.allocate(1).expect("memory");
+        let (slice, segment) = (slice_of(run.head).addr(), header_of(slice_of(run.head)));
+        // SAFETY: the segment is the pool's, whose only user is this thread.
+        unsafe {
+            // As a child sees it whose parent was just taking the next two slices.
+            os::mark(slice + SLICE, 2 * SLICE, false);
+            assert_eq!((*segment).unused >> 2 & 3, 3, "noted after the system call");
+        }
+        let next = pool.allocate(2).expect("memory");
+        assert_eq!(slice_of(next.head).addr(), slice + SLICE);
+        assert!(touchable(slice + SLICE) && touchable(slice + 2 * SLICE));
+        // SAFETY: as above.
+        unsafe { assert_eq!((*segment).unused & 0b1111, 0) };
     }
 }
