@@ -108,6 +108,26 @@ fn the_library_binds_at_once_is_never_unmapped_and_needs_libc_alone() {
 }
 
 #[test]
+fn what_an_ordinary_process_runs_fits_in_the_64_kib_that_the_kernel_maps_at_once() {
+    const STRETCH: u64 = 64 << 10;
+    if !cfg!(target_arch = "x86_64") || !available("readelf") {
+        return;
+    }
+    let outcome =
+        run(Command::new("readelf").args(["--wide", "--section-headers"]).arg(shared_library()));
+    outcome.expect_success("readelf");
+    let address_of = |name: &str| {
+        let line = outcome.stdout.lines().find(|line| line.contains(&format!(" {name} ")));
+        let fields: Vec<&str> = line.expect("a section").split_whitespace().collect();
+        let name_at = fields.iter().position(|field| *field == name).expect("its name");
+        u64::from_str_radix(fields[name_at + 2], 16).expect("its address")
+    };
+    let (first, end) = (address_of(".init"), address_of(".text.seldom"));
+    assert_eq!(first % STRETCH, 0);
+    assert!(end - first <= STRETCH, "{} bytes: move what is seldom run (layout.ld)", end - first);
+}
+
+#[test]
 fn malloc_takes_at_most_12_and_free_at_most_21_instructions() {
     if !cfg!(target_arch = "x86_64") || !available("objdump") {
         return;
