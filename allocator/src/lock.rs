@@ -7,6 +7,7 @@
 //! 1. `state` is `FREE` exactly when no [`Guard`] exists; else it names the holder.
 //! 2. `taken` and `waited` are written by the holder only.
 
+mod door;
 mod lineage;
 
 use core::cell::UnsafeCell;
@@ -15,6 +16,7 @@ use core::ptr;
 
 use crate::os;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use door::{Door, Inside};
 pub(crate) use lineage::Lineage;
 
 /// What all locks ask before they are taken.
@@ -171,6 +173,12 @@ impl<T> Lock<T> {
         if self.state.swap(FREE, Ordering::Release) & WAITED_FOR != 0 {
             os::futex_wake(&self.state, 1);
         }
+    }
+
+    /// Whether somebody holds the lock.
+    #[inline(always)]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.state.load(Ordering::Relaxed) != FREE
     }
 
     /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.

@@ -61,6 +61,18 @@ fn forks_and_their_children_are_as_safe_in_the_hardened_library() {
 }
 
 #[test]
+fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_a_sound_heap() {
+    let Some(program) = compile("sleeper.c", &[&shared_library().display().to_string()]) else {
+        return;
+    };
+    for library in [shared_library(), hardened_library()] {
+        let mut command = preloaded(&program);
+        command.env("LD_PRELOAD", library);
+        run(&mut command).expect_success(&format!("sleeper.c with {}", library.display()));
+    }
+}
+
+#[test]
 fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
     let Some(program) = compile("thread_churn.c", &[]) else { return };
     run(preloaded(program).arg("10000")).expect_success("10,000 threads");

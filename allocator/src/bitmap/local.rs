@@ -171,12 +171,16 @@ impl Bitmaps {
         unsafe {
             let class = (*span).class as usize;
             let current = *self.current.get_unchecked(class);
-            let alone = self.partial.get_unchecked(class).only() == span;
-            if span != current && !(alone && (*current).free == 0) {
-                self.unlist(span);
-                return self.release(span, supply);
+            if span != current {
+                let _inside = supply.enter();
+                let alone = self.partial.get_unchecked(class).only() == span;
+                if !(alone && (*current).free == 0) {
+                    self.unlist(span);
+                    return self.release(span, supply);
+                }
             }
             if (*span).live > SHORT && self.idle != span {
+                let _inside = supply.enter();
                 let before = core::mem::replace(&mut self.idle, span);
                 if !before.is_null() && (*before).free | LISTED == (*before).full | LISTED {
                     self.let_go_of(before, supply);
@@ -218,6 +222,7 @@ impl Bitmaps {
             }
             // Lost: the span is on its way into the queue, and only the mask may change.
             if protocol::clear_full(&(*span).remote, supply.alone()) {
+                let _inside = supply.enter();
                 self.settle(span, supply);
             }
         }

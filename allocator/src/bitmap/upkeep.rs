@@ -9,7 +9,7 @@ use core::ptr::null_mut;
 use super::local::Bitmaps;
 use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span};
 use super::{SizeClass, protocol};
-use crate::segment::{Span, Supply, record_of};
+use crate::segment::{Reaped, Span, Supply, record_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 
@@ -85,6 +85,47 @@ impl Bitmaps {
             }
             self.dismantle_retired(SizeClass::SMALLEST, supply);
         }
+    }
+
+    /// Gives back the listed spans whose last live blocks were freed by others.
+    ///
+    /// # Safety
+    /// The caller owns this heap or is inside its door. No block of such a span is live, so that its thread
+    /// is in the middle of no free.
+    pub(crate) unsafe fn reap(&mut self, supply: &mut impl Supply, reaped: &mut Reaped) {
+        // SAFETY: listed spans are this heap's; the class is in range.
+        unsafe {
+            for class in self.used_from(SizeClass::SMALLEST) {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    let next = (*span).next;
+                    reaped.looked += 1;
+                    let freed = (*span).remote.load(Ordering::Acquire);
+                    // Read while the owner may be freeing: only the last value can be whole.
+                    let free = (&raw const (*span).free).read_volatile();
+                    if freed != 0 && free | freed == (*span).full | LISTED {
+                        self.unlist(span);
+                        let spans = self.spans.get_unchecked_mut(class.index());
+                        *spans = spans.saturating_sub(1);
+                        if self.idle == span {
+                            self.idle = null_mut();
+                        }
+                        reaped.taken += 1;
+                        Self::dismantle(span, supply);
+                    }
+                    span = next;
+                }
+            }
+        }
+    }
+
+    /// In a child of a fork: makes the lists whole if a visitor was changing them.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn mend(&mut self) {
+        // SAFETY: the lists are this heap's.
+        self.partial.iter_mut().for_each(|list| unsafe { list.mend() });
     }
 
     /// Gives one span of `class` with free blocks to the heap `identity`, if there is one. Its owner

@@ -31,9 +31,9 @@ pub(crate) use numa::{MAX_NODES, Topology};
 #[cfg(test)]
 pub(crate) use paged::Paged;
 pub(crate) use syscall::{
-    address_bits, address_space_is_scarce, futex_wait, futex_wake, map_wiped_in_children,
-    page_size, process_id, processors, random_word, resident_bytes, single_threaded_flag,
-    thread_alive, thread_id, thread_pointer, write_stderr,
+    address_bits, address_space_is_scarce, allow_barriers, barrier_everywhere, futex_wait,
+    futex_wake, map_wiped_in_children, page_size, process_id, processors, random_word,
+    resident_bytes, single_threaded_flag, thread_alive, thread_id, thread_pointer, write_stderr,
 };
 
 pub(crate) use valgrind::unwatched;

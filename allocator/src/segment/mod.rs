@@ -22,8 +22,9 @@ pub(crate) use hardened::{
     prepare_blocks, segment_at, slab_at, unguard,
 };
 pub(crate) use pool::{Origin, Pool, Run};
-pub(crate) use span::{Header, Kind, NOBODY, Span, SpanList};
+pub(crate) use span::{Header, Kind, NOBODY, Reaped, Span, SpanList};
 
+use crate::lock::Inside;
 use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
 
 /// Where a heap gets slices from, and what else it is told about itself.
@@ -39,6 +40,9 @@ pub(crate) trait Supply {
 
     /// The heap's identity: what its spans hold as `owner`, the low three bits apart.
     fn identity(&self) -> usize;
+
+    /// While the result lives no other thread looks at the heap's lists.
+    fn enter(&self) -> Inside<'static>;
 
     /// Whether no second thread exists, so that plain stores may replace atomic exchanges.
     fn alone(&self) -> bool;

@@ -91,6 +91,15 @@ pub(crate) struct Header {
     pub(crate) unused: u128,
 }
 
+/// What looking for empty spans came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    /// Looked at.
+    pub(crate) looked: u32,
+    /// Taken.
+    pub(crate) taken: u32,
+}
+
 /// Partly free spans of one heap and class, oldest first. Zeroed memory is an empty list.
 ///
 /// # Invariants
@@ -136,6 +145,24 @@ impl SpanList {
         }
     }
 
+    /// In a child of a fork: makes the list whole if another thread was taking a span out. The way from
+    /// the head onwards is whole at every moment of that.
+    ///
+    /// # Safety
+    /// The list belongs to the caller.
+    pub(crate) unsafe fn mend(&mut self) {
+        let (mut last, mut span) = (null_mut::<Span>(), self.head);
+        // SAFETY: spans in the list are the caller's.
+        unsafe {
+            while !span.is_null() {
+                (*span).prev = last;
+                (*span).listed = true;
+                (last, span) = (span, (*span).next);
+            }
+        }
+        self.tail = last;
+    }
+
     /// Takes `span` out.
     ///
     /// # Safety
@@ -155,6 +182,54 @@ impl SpanList {
                 self.tail = prev;
             } else {
                 (*next).prev = prev;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zeroed records.
+    fn records() -> [Span; 4] {
+        // SAFETY: a record of zeros is one of a free slice.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn a_list_is_whole_again_whatever_of_a_removal_a_fork_saw() {
+        for removed in 0..4 {
+            for steps in 0..=2 {
+                let mut records = records();
+                let spans = records.each_mut().map(core::ptr::from_mut);
+                let mut list = SpanList { head: null_mut(), tail: null_mut() };
+                // SAFETY: the records are this test's.
+                unsafe {
+                    spans.iter().for_each(|&span| list.push(span));
+                    // As `remove`, interrupted after so many of its stores.
+                    let (span, next, prev) =
+                        (spans[removed], (*spans[removed]).next, (*spans[removed]).prev);
+                    if steps > 0 {
+                        (*span).listed = false;
+                    }
+                    if steps > 1 {
+                        if prev.is_null() { list.head = next } else { (*prev).next = next }
+                    }
+                    list.mend();
+                    let mut seen = std::vec::Vec::new();
+                    while !list.first().is_null() {
+                        seen.push(list.first());
+                        assert!((*list.first()).listed);
+                        list.remove(list.first());
+                    }
+                    let kept = |span: &&*mut Span| steps < 2 || **span != spans[removed];
+                    assert_eq!(
+                        seen,
+                        spans.iter().filter(kept).copied().collect::<std::vec::Vec<_>>()
+                    );
+                    assert!(list.tail.is_null());
+                }
             }
         }
     }

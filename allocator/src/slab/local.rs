@@ -11,7 +11,7 @@
 use core::ptr::null_mut;
 
 use super::remote::{self, LimboQueue};
-use super::span::{carve, check_span};
+use super::span::carve;
 use super::{Block, CLASSES, SizeClass};
 use crate::probe::fire;
 use crate::segment::{Kind, Span, SpanList, Supply, slice_of};
@@ -41,21 +41,21 @@ pub(crate) trait SlabSupply: Supply {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slabs {
-    current: [*mut Span; CLASSES],
-    partial: [SpanList; CLASSES],
-    spans: [u16; CLASSES],
+    pub(super) current: [*mut Span; CLASSES],
+    pub(super) partial: [SpanList; CLASSES],
+    pub(super) spans: [u16; CLASSES],
     extra: [u16; CLASSES],
 }
 
 impl Slabs {
     #[inline]
-    fn current(&mut self, class: SizeClass) -> &mut *mut Span {
+    pub(super) fn current(&mut self, class: SizeClass) -> &mut *mut Span {
         // SAFETY: a class is below CLASSES.
         unsafe { self.current.get_unchecked_mut(class.index()) }
     }
 
     #[inline]
-    fn partial(&mut self, class: SizeClass) -> &mut SpanList {
+    pub(super) fn partial(&mut self, class: SizeClass) -> &mut SpanList {
         // SAFETY: as above.
         unsafe { self.partial.get_unchecked_mut(class.index()) }
     }
@@ -290,7 +290,12 @@ impl Slabs {
 
     /// # Safety
     /// This heap owns the span, which is neither current nor listed and holds no live block.
-    unsafe fn release(&mut self, span: *mut Span, class: SizeClass, supply: &mut impl SlabSupply) {
+    pub(super) unsafe fn release(
+        &mut self,
+        span: *mut Span,
+        class: SizeClass,
+        supply: &mut impl SlabSupply,
+    ) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
             let spans = self.spans.get_unchecked_mut(class.index());
@@ -331,6 +336,7 @@ impl Slabs {
             if !remote::leave_limbo(span, supply.identity(), supply.alone()) {
                 return false;
             }
+            let _inside = supply.enter();
             super::put_back(span, block);
             self.settle(span, supply);
             true
@@ -402,99 +408,5 @@ impl Slabs {
                 block = next;
             }
         }
-    }
-
-    /// Collects what others freed in all spans and gives back the empty ones.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap, whose bins are empty.
-    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl SlabSupply) {
-        // SAFETY: current and listed spans are this heap's.
-        unsafe {
-            self.collect_queue(queue, supply);
-            for class in SizeClass::all() {
-                let mut span = self.partial(class).first();
-                while !span.is_null() {
-                    let next = (*span).next;
-                    if (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).live -= remote::collect(span).blocks;
-                        if (*span).live == 0 {
-                            self.emptied(span, supply);
-                        }
-                    } else if (*span).free == 0 {
-                        // Nobody may come back to this list: in limbo others can find it.
-                        self.partial(class).remove(span);
-                        if !remote::enter_limbo(span, supply.identity(), supply.alone()) {
-                            self.partial(class).push(span);
-                        }
-                    }
-                    span = next;
-                }
-                let span = *self.current(class);
-                if !span.is_null() {
-                    (*span).live -= remote::collect(span).blocks;
-                    if (*span).live == 1 {
-                        (*span).live = 0;
-                        *self.current(class) = null_mut();
-                        self.release(span, class, supply);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives one partly free span of `class` to the heap `identity`, if there is one. Its owner
-    /// changes here: a thread that uses this heap next must find that the span is another's.
-    ///
-    /// # Safety
-    /// Nobody uses this heap: its thread has ended, and the caller holds the lock that says so.
-    pub(crate) unsafe fn give_up(&mut self, class: SizeClass, identity: usize) -> *mut Span {
-        // SAFETY: current and listed spans are this heap's.
-        unsafe {
-            let mut span = self.partial(class).first();
-            if !span.is_null() {
-                self.partial(class).remove(span);
-            } else {
-                span = *self.current(class);
-                if span.is_null()
-                    || ((*span).free == 0
-                        && (*span).remote.load(Ordering::Relaxed) == 0
-                        && (*span).carved == (*span).capacity)
-                {
-                    return null_mut();
-                }
-                (*span).live -= 1;
-                *self.current(class) = null_mut();
-            }
-            (*span).owner.store(identity, Ordering::Relaxed);
-            let spans = self.spans.get_unchecked_mut(class.index());
-            *spans = spans.saturating_sub(1);
-            span
-        }
-    }
-
-    /// Tests the invariants over every span of the heap; the first broken one is named.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap.
-    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
-        for class in SizeClass::all() {
-            // SAFETY: the class is in range; the spans are this heap's.
-            unsafe {
-                let current = *self.current.get_unchecked(class.index());
-                if !current.is_null() {
-                    check_span(current, class, 1)?;
-                }
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    if !(*span).listed || span == current {
-                        return Err(("a span is both current and listed", slice_of(span).addr()));
-                    }
-                    check_span(span, class, 0)?;
-                    span = (*span).next;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod local;
 mod protocol;
 mod remote;
 mod span;
+mod upkeep;
 
 pub(crate) use classes::{CLASSES, GRANULES, MAX_SLAB, SizeClass, class_map};
 pub(crate) use link::set_secret;

@@ -29,6 +29,7 @@ use core::ptr::null_mut;
 use super::protocol::{self, Queue};
 use super::{Block, MAX_SLAB, SizeClass};
 use crate::segment::{Span, slice_of};
+use crate::sync::Ordering;
 use crate::units::{MIN_ALIGN, SLICE, TRAILER};
 
 const _: () = assert!(SLICE / MIN_ALIGN < 1 << 16, "a block's number plus one fits 16 bits");
@@ -101,6 +102,25 @@ pub(super) unsafe fn collect(span: *mut Span) -> Taken {
         }
         (*span).free = head as u64;
         Taken { blocks }
+    }
+}
+
+/// Blocks that others freed and nobody took yet.
+///
+/// # Safety
+/// The caller owns the span.
+pub(super) unsafe fn waiting(span: *mut Span) -> u32 {
+    // SAFETY: as in `collect`; what is published stays as it is until it is taken, which is the owner's.
+    unsafe {
+        let base = slice_of(span);
+        let mut carrier = ((*span).remote.load(Ordering::Acquire) >> 16) as usize;
+        let mut blocks = 0;
+        while carrier != 0 {
+            let words = base.add((carrier - 1) * MIN_ALIGN).cast::<u16>();
+            blocks += u32::from(words.add(1).read()) + 1;
+            carrier = words.read() as usize;
+        }
+        blocks
     }
 }
 

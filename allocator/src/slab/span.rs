@@ -1,6 +1,11 @@
 //! One slab span: how its blocks are made, a page at a time, and what must hold of it.
 
 use core::ptr::null_mut;
+#[cfg(not(target_arch = "x86_64"))]
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering;
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::compiler_fence;
 
 use super::{Block, SizeClass};
 use crate::segment::{Kind, Span, slice_of};
@@ -52,8 +57,39 @@ pub(crate) unsafe fn put_back(span: *mut Span, block: *mut Block) -> bool {
     unsafe {
         Block::set_next(block, (*span).free as usize as *mut Block);
         (*span).free = block as usize as u64;
-        (*span).live = (*span).live.wrapping_sub(1);
-        (*span).live == 0
+        // Last: a visitor that sees no live block takes the span away (`thread::reap`).
+        count_down(&raw mut (*span).live) == 0
+    }
+}
+
+/// Takes one off `count` after all that was written before; what is left. Stores of x86 processors stay in
+/// order, and so the compiler may make one instruction of it.
+///
+/// # Safety
+/// The caller alone writes it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn count_down(count: *mut u32) -> u32 {
+    compiler_fence(Ordering::Release);
+    // SAFETY: the caller's promise.
+    unsafe {
+        *count = (*count).wrapping_sub(1);
+        *count
+    }
+}
+
+/// As on x86_64.
+///
+/// # Safety
+/// As there.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn count_down(count: *mut u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let left = (*count).wrapping_sub(1);
+        AtomicU32::from_ptr(count).store(left, Ordering::Release);
+        left
     }
 }
 

@@ -108,6 +108,9 @@ impl Global {
         }
         setup.done = true;
         ALONE.learn();
+        if self.alone() {
+            os::allow_barriers();
+        }
         let options = Options::from_environment();
         let secret = os::random_word();
         crate::slab::set_secret(secret);

@@ -4,15 +4,17 @@
 use core::ptr::null_mut;
 
 use super::global::GLOBAL;
+use super::reap::{Reaping, Seen};
 use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
 use super::tls::Tls;
 use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
+use crate::lock::{Door, Inside};
 use crate::probe::fire;
 use crate::sampling;
 use crate::segment::{Kind, Run, Span, Supply, slice_of};
 use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use crate::units::{SLICE, set_zero};
 use crate::{fatal, huge, slab};
 
@@ -34,6 +36,8 @@ pub(crate) struct ThreadHeap {
     /// First, so that a slab's `owner` is also the address of its queue.
     pub(super) slab_queue: LimboQueue,
     pub(super) bitmap_queue: LimboQueue,
+    /// Its thread is inside on every slow path; see `reap`.
+    pub(super) door: Door,
     pub(super) slabs: Slabs,
     pub(super) bitmaps: Bitmaps,
     batches: RemoteBatches,
@@ -46,6 +50,8 @@ pub(crate) struct ThreadHeap {
     pub(super) next: *mut ThreadHeap,
     /// Kernel id of the thread that uses it.
     pub(super) thread: u32,
+    /// When another thread last saw this heap at work.
+    pub(super) seen: Seen,
     pub(super) sampled: Sampled,
 }
 
@@ -54,18 +60,19 @@ pub(crate) struct ThreadHeap {
 pub(super) struct Upkeep {
     pub(super) spares: Spares,
     pub(super) node: u32,
-    slow_calls: u32,
+    pub(super) slow_calls: AtomicU32,
     /// Refills from the current span that may still go the short way.
     pub(super) quick_calls: u32,
     pub(super) limit: Limit,
     /// When this heap last let go of medium blocks.
     let_go: u64,
+    pub(super) reaping: Reaping,
     /// Where the last search for an idle heap's queue ended.
     pub(super) cursor: *mut ThreadHeap,
 }
 
 /// The floors' view of a heap and of what is shared.
-struct Supplies<'a> {
+pub(super) struct Supplies<'a> {
     identity: usize,
     upkeep: &'a mut Upkeep,
 }
@@ -79,7 +86,11 @@ impl Supply for Supplies<'_> {
             }
         }
         GLOBAL.tick();
-        GLOBAL.slices(self.upkeep.node, len, large)
+        let run = GLOBAL.slices(self.upkeep.node, len, large);
+        if run.is_some_and(|run| run.zeroed) && !GLOBAL.alone() {
+            self.upkeep.reaping.count(len);
+        }
+        run
     }
 
     unsafe fn give_back(&mut self, span: *mut Span, len: usize) {
@@ -99,6 +110,12 @@ impl Supply for Supplies<'_> {
 
     fn identity(&self) -> usize {
         self.identity
+    }
+
+    #[inline(always)]
+    fn enter(&self) -> Inside<'static> {
+        // SAFETY: a heap's record is never freed, and `identity` is its address.
+        unsafe { (*heap_of(self.identity)).door.enter() }
     }
 
     fn alone(&self) -> bool {
@@ -161,7 +178,9 @@ impl ThreadHeap {
         let _: usize = place.expose_provenance();
     }
 
-    fn split(&mut self) -> (&mut Slabs, &mut Bitmaps, &LimboQueue, &LimboQueue, Supplies<'_>) {
+    pub(super) fn split(
+        &mut self,
+    ) -> (&mut Slabs, &mut Bitmaps, &LimboQueue, &LimboQueue, Supplies<'_>) {
         let identity = core::ptr::from_mut(self).addr();
         (
             &mut self.slabs,
@@ -175,15 +194,19 @@ impl ThreadHeap {
     /// Upkeep that each slow call does its share of.
     #[inline(always)]
     fn slow_call(&mut self) {
-        self.upkeep.slow_calls = self.upkeep.slow_calls.wrapping_add(1);
-        if self.upkeep.slow_calls.is_multiple_of(LOOK_EVERY) {
-            self.look_around();
+        if self.upkeep.reaping.is_due() {
+            self.reap();
+        }
+        let calls = self.upkeep.slow_calls.load(Ordering::Relaxed).wrapping_add(1);
+        self.upkeep.slow_calls.store(calls, Ordering::Relaxed);
+        if calls.is_multiple_of(LOOK_EVERY) {
+            self.look_around(calls);
         }
     }
 
     #[inline(never)]
-    fn look_around(&mut self) {
-        if self.upkeep.slow_calls.is_multiple_of(FLUSH_EVERY) {
+    fn look_around(&mut self, calls: u32) {
+        if calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
         }
         let now = GLOBAL.tick();
@@ -222,6 +245,7 @@ impl ThreadHeap {
 
     /// A block of a slab class, when the bin is empty; null when memory is exhausted.
     pub(crate) fn allocate_slab(&mut self, class: slab::SizeClass, tls: Tls) -> *mut u8 {
+        let _inside = self.enter();
         self.slow_call();
         self.upkeep.quick_calls = if sampling::is_on() { 0 } else { QUICK_CALLS };
         fire!("refill", class.size(), core::ptr::from_mut(self).addr());
@@ -267,6 +291,7 @@ impl ThreadHeap {
             let mut zero = self.bitmaps.next_is_zero(class);
             let mut block = self.bitmaps.pop(class);
             if block.is_null() {
+                let _inside = self.enter();
                 let (_, bitmaps, _, queue, mut supply) = self.split();
                 zero = bitmaps.refill(class, queue, &mut supply) && bitmaps.next_is_zero(class);
                 block = bitmaps.pop(class);
@@ -281,6 +306,7 @@ impl ThreadHeap {
     #[cold]
     #[inline(never)]
     fn refill_bitmap(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+        let _inside = self.enter();
         self.slow_call();
         self.upkeep.limit.renew(bitmap::MAX_BITMAP);
         let (_, bitmaps, _, queue, mut supply) = self.split();
@@ -308,6 +334,7 @@ impl ThreadHeap {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn slab_emptied(&mut self, span: *mut Span) {
+        let _inside = self.enter();
         let (slabs, _, _, _, mut supply) = self.split();
         // SAFETY: the caller's promise.
         unsafe { slabs.emptied(span, &mut supply) }
@@ -342,6 +369,7 @@ impl ThreadHeap {
 
     /// Puts every block this thread holds back on its span, and gives back the empty spans.
     pub(crate) fn rest(&mut self, tls: Tls) {
+        let _inside = self.enter();
         #[cfg(feature = "hardened")]
         self.empty_quarantine();
         self.flush();
@@ -414,6 +442,7 @@ impl ThreadHeap {
     /// # Safety
     /// The caller owns this heap.
     pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+        let _inside = self.enter();
         // SAFETY: the caller's promise.
         unsafe {
             self.slabs.check()?;

@@ -17,6 +17,7 @@ mod local;
 mod purger;
 #[cfg(feature = "hardened")]
 mod quarantine;
+mod reap;
 mod registry;
 mod sampled;
 mod spares;

@@ -7,10 +7,12 @@ use core::ptr::null_mut;
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
+use super::reap::{LOOKS, VISITS};
 use crate::bitmap;
 use crate::lock::Lock;
 use crate::os;
 use crate::probe::fire;
+use crate::segment::Reaped;
 use crate::segment::{Span, slice_of};
 use crate::slab::{self, LimboQueue};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -168,6 +170,8 @@ impl Registry {
     /// In a child that was not told of its fork: freezes all heaps but `mine`, and the parked ones
     /// too if one of those was in the middle of a change.
     pub(super) fn mend(&self, mine: *mut ThreadHeap) {
+        // SAFETY: heap records are never freed, and the child has one thread.
+        self.for_each(|heap| unsafe { (*heap).mend() });
         self.state.mend(|state| {
             state.parked = null_mut();
             self.parked.store(0, Ordering::Relaxed);
@@ -185,8 +189,9 @@ impl Registry {
     /// The calling thread owned the heap and forgets it.
     pub(super) unsafe fn park(&self, heap: *mut ThreadHeap) {
         let mut state = self.state.lock();
-        // SAFETY: the heap is the lock's from here on.
+        // SAFETY: the heap is the lock's from here on, and nobody visits it.
         unsafe {
+            let _inside = (*heap).enter();
             (*heap).next_parked = state.parked;
             (*heap).slab_queue.set_parked(true);
             state.parked = heap;
@@ -273,6 +278,47 @@ impl Registry {
             }
         }
         None
+    }
+
+    /// Visits for `mine` heaps whose threads sleep, and tends those that have none.
+    pub(super) fn visit_idle(&self, mine: &mut ThreadHeap, now: u64, reaped: &mut Reaped) {
+        let mut visits = 0;
+        for _ in 0..LOOKS {
+            if mine.upkeep.cursor.is_null() {
+                mine.upkeep.cursor = self.all.load(Ordering::Acquire);
+            }
+            let heap = mine.upkeep.cursor;
+            if heap.is_null() || visits == VISITS {
+                return;
+            }
+            // SAFETY: as in `idle_queue`.
+            unsafe {
+                mine.upkeep.cursor = (*heap).next;
+                let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
+                if heap == core::ptr::from_mut(mine) || !(*heap).seen.is_idle(calls, now) {
+                    continue;
+                }
+                visits += 1;
+                if (*heap).slab_queue.is_parked() {
+                    self.reap_parked(heap, reaped);
+                } else if (*heap).thread != FROZEN {
+                    mine.visit(heap, reaped);
+                }
+            }
+        }
+    }
+
+    /// Gives back the empty spans of a parked heap.
+    fn reap_parked(&self, heap: *mut ThreadHeap, reaped: &mut Reaped) {
+        let Some(_state) = self.state.try_lock() else { return };
+        // SAFETY: as in `tend`.
+        unsafe {
+            if (*heap).slab_queue.is_parked() {
+                (*heap).collect_queues();
+                (*heap).reap_lists(reaped);
+                (*heap).upkeep.spares.clear();
+            }
+        }
     }
 
     /// The kernel's id of the thread that uses `heap`; 0 if it is parked or frozen.
