@@ -174,7 +174,8 @@ fn prepare_workload(spec: &Spec, settings: &Settings, folder: &Path) -> Result<P
         .help("correct `verify` in its file, or the parameters that decide the counts")
     })?;
     let mut prepared = prepared(&plan, spec.name.clone(), "workload", None);
-    prepared.note.scale = Some(scale);
+    // Whole rounds, and at least one: what is done, not what was asked for.
+    prepared.note.scale = Some(f64::from(spec.rounds(scale)) / f64::from(spec.rounds(1.0)));
     prepared.threads = u64::from(settings.threads.unwrap_or(spec.threads));
     prepared.touch = spec.touch;
     Ok(prepared)
@@ -196,7 +197,7 @@ fn prepared(plan: &Plan, name: String, kind: &str, census: Option<Census>) -> Pr
         kind: kind.to_owned(),
         stream_hash: Some(format!("{:016x}", plan.stream_hash())),
         events: Some(plan.events()),
-        scale: None,
+        ..results::Subject::default()
     };
     Prepared {
         plan: plan.path().to_path_buf(),

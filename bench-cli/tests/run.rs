@@ -2,6 +2,8 @@
 //! that are nobody's typing.
 
 mod common;
+#[path = "run/duration.rs"]
+mod duration;
 #[path = "run/history.rs"]
 mod history;
 
@@ -214,32 +216,6 @@ fn ctrl_c_keeps_what_is_finished_and_resume_completes_it() {
     assert_eq!(all[..kept.len()], kept[..], "what was finished is not measured again");
     let ids: BTreeSet<&String> = all.iter().map(|row| &row["run_id"]).collect();
     assert_eq!(ids.len(), whole);
-}
-
-#[test]
-fn a_length_of_time_becomes_an_amount_of_work_the_same_for_all_and_when_continued() {
-    let home = tempfile::tempdir().unwrap();
-    let Some(bump) = library(home.path(), "bump", &bump_allocator(""), &[]) else { return };
-    let allocators = format!("system,{}", bump.display());
-    let args = ["run", "pair-16", "-a", &allocators, "--duration", "20ms", "--runs", "1"];
-    let args = [&args[..], &["--pass", "throughput", "--out", "out"]].concat();
-    let (code, _, stderr) = run(home.path(), &args);
-    assert_eq!(code, 0, "{stderr}");
-    let (runs, manifest) =
-        (home.path().join("out/runs.csv"), home.path().join("out/manifest.json"));
-    let measured = rows(&runs);
-    assert_eq!(measured[0]["operations"], measured[1]["operations"]);
-
-    // As if it had been interrupted after the first of the two.
-    let text = fs::read_to_string(&runs).unwrap();
-    fs::write(&runs, text.lines().take(2).map(|l| format!("{l}\n")).collect::<String>()).unwrap();
-    let text = fs::read_to_string(&manifest).unwrap();
-    assert!(text.contains("\"scale\": "), "{text}");
-    fs::write(&manifest, text.replace("\"completed\"", "\"interrupted\"")).unwrap();
-    let (code, _, stderr) = run(home.path(), &[&args[..], &["--resume"]].concat());
-    assert_eq!(code, 0, "{stderr}");
-    assert_eq!(rows(&runs)[1]["operations"], measured[1]["operations"]);
-    fails(home.path(), &[&args[..], &["--scale", "2"]].concat(), 2, &["cannot be used with"]);
 }
 
 #[test]

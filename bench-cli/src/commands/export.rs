@@ -12,7 +12,7 @@ use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::output;
 use crate::results::{Recorded, atomic, read_log};
-use crate::session::{self, Line};
+use crate::session::{self, Line, OWN_WORK};
 
 /// What to export and how.
 #[derive(Clone, Debug, Args)]
@@ -44,7 +44,8 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<Exit, CliError> {
     let recorded = Recorded::read(&args.folder)?;
     let names: Vec<String> =
         recorded.manifest.allocators.iter().map(|allocator| allocator.name.clone()).collect();
-    let lines = session::summarise(&recorded.runs, &recorded.latency, &names);
+    let subjects = &recorded.manifest.subjects;
+    let lines = session::summarise(&recorded.runs, &recorded.latency, &names, subjects);
     match args.to {
         To::Markdown => output::print(&markdown(&lines))?,
         To::Openmetrics => output::print(&openmetrics(&lines))?,
@@ -62,8 +63,8 @@ fn markdown(lines: &[Line]) -> String {
         value.map_or_else(String::new, |value| format!("{:.2}", value / unit))
     };
     let mut text = String::from(
-        "| workload | threads | pressure | allocator | time ms | vs reference (95 %) | p50 ns | p99.9 ns | peak RSS MiB |\n\
-         |---|--:|---|---|--:|---|--:|--:|--:|\n",
+        "| workload | threads | pressure | allocator | time ms | ns per call | vs reference (95 %) | p50 ns | p99.9 ns | peak RSS MiB |\n\
+         |---|--:|---|---|--:|--:|---|--:|--:|--:|\n",
     );
     for line in lines {
         let ratio = match (line.ratio, line.ratio_low, line.ratio_high) {
@@ -74,16 +75,20 @@ fn markdown(lines: &[Line]) -> String {
         let whole = |value: Option<u64>| value.map_or_else(String::new, |v| v.to_string());
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {ratio} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} |",
             escaped(&line.workload),
             line.threads,
             line.pressure,
             escaped(&line.allocator),
-            cell(line.elapsed_ns, 1e6),
+            cell(line.of_run(line.elapsed_ns), 1e6),
+            cell(line.per_call(line.elapsed_ns), 1.0),
             whole(line.p50_ns),
             whole(line.p999_ns),
             cell(line.peak_rss_bytes, 1_048_576.0),
         );
+    }
+    if lines.iter().any(|line| line.own_work) {
+        let _ = writeln!(text, "\n{OWN_WORK}");
     }
     text
 }
@@ -95,9 +100,12 @@ fn escaped(text: &str) -> String {
 /// Families of gauges: a line per workload, allocator and pressure.
 fn openmetrics(lines: &[Line]) -> String {
     type Family = (&'static str, &'static str, &'static str, fn(&Line) -> Option<f64>);
-    let families: [Family; 7] = [
+    let families: [Family; 8] = [
         ("bench_time_seconds", "seconds", "Median time of a run.", |l| {
-            l.elapsed_ns.map(|t| t / 1e9)
+            l.of_run(l.elapsed_ns).map(|t| t / 1e9)
+        }),
+        ("bench_time_per_call_seconds", "seconds", "Median time of a run over its calls.", |l| {
+            l.per_call(l.elapsed_ns).map(|t| t / 1e9)
         }),
         ("bench_time_ratio", "", "Time relative to the reference allocator.", |l| l.ratio),
         ("bench_operations_per_second", "", "Median speed.", |l| l.operations_per_second),

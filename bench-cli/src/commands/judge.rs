@@ -190,8 +190,7 @@ impl Job {
                 name: p.cell.name.clone(),
                 kind: "cell".to_owned(),
                 stream_hash: p.stream_hash.clone(),
-                events: None,
-                scale: None,
+                ..Subject::default()
             })
             .collect();
         let allocators = vec![note(&self.workers.base, "base"), note(&self.workers.head, "head")];

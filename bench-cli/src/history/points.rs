@@ -54,7 +54,8 @@ type Samples = BTreeMap<Key, Vec<f64>>;
 /// Reads `folder`.
 ///
 /// # Errors
-/// [`Exit::Usage`] where there are no finished results, or a file of them is damaged.
+/// [`Exit::Usage`] where there are no finished results, a file of them is damaged, or how much work was
+/// done followed from how long it took.
 pub fn read(folder: &Path) -> Result<Folder, CliError> {
     let path = folder.join("manifest.json");
     let identity = fs::read_to_string(&path).map_err(|e| fault(folder, "manifest.json", &e))?;
@@ -63,6 +64,15 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
     if !matches!(manifest.state.as_str(), "completed" | "interrupted") {
         let why = format!("its measurement is {}, not completed", manifest.state);
         return Err(fault(folder, "manifest.json", &why));
+    }
+    // The next commit does another amount of work in the same time.
+    if manifest.subjects.iter().any(|subject| !subject.own_work.is_empty()) {
+        let what = format!("`{}` is nothing to be followed over commits", folder.display());
+        return Err(CliError::new(Exit::Usage, what)
+            .because(
+                "each allocator did as much work as took it a given time (--duration-for each)",
+            )
+            .help("measure a given amount: `bench-cli run` with --scale, or with neither"));
     }
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {

@@ -43,10 +43,10 @@ impl Tables {
                         points: curve(rows, "rss_bytes"),
                     })
                     .collect();
-                if let Some((_, rows)) = allocators.values().next() {
+                if let Some((of, (_, rows))) = allocators.iter().next() {
                     let live = curve(rows, "live_bytes");
                     if !live.is_empty() {
-                        series.push(Series { name: "live (requested)".to_owned(), points: live });
+                        series.push(Series { name: format!("live, {of}"), points: live });
                     }
                 }
                 chart(name(&subject), x, y, &series)

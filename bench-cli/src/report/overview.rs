@@ -5,7 +5,7 @@
 
 use super::sections::{Chart, Table};
 use super::svg::{self, IntervalRow, Unit};
-use crate::session::{Line, Standing};
+use crate::session::{Line, OWN_WORK, Standing};
 
 /// One case under all allocators: a workload, its threads, a pressure.
 fn cases(lines: &[Line]) -> impl Iterator<Item = &[Line]> {
@@ -57,6 +57,9 @@ pub fn words(lines: &[Line]) -> Vec<String> {
             line.failure.as_deref().unwrap_or("failed"),
         ));
     }
+    if lines.iter().any(|line| line.own_work) {
+        words.push(OWN_WORK.to_owned());
+    }
     words
 }
 
@@ -66,8 +69,9 @@ fn sentence(lines: &[Line], name: &str, against: &str) -> Option<String> {
     let count = |standing| own.iter().filter(|l| l.standing == standing).count();
     let (faster, slower) = (count(Standing::Faster), count(Standing::Slower));
     let time = geometric_mean(own.iter().filter_map(|l| l.ratio))?;
+    // More work may need more memory, which would be no fault of who did it.
     let memory = geometric_mean(cases(lines).filter_map(|case| {
-        let own = case.iter().find(|l| l.allocator == name)?.peak_rss_bytes?;
+        let own = case.iter().find(|l| l.allocator == name && !l.own_work)?.peak_rss_bytes?;
         Some(own / reference(case)?.peak_rss_bytes.filter(|b| *b > 0.0)?)
     }));
     let verdict = match (own.len(), faster, slower) {
@@ -79,7 +83,9 @@ fn sentence(lines: &[Line], name: &str, against: &str) -> Option<String> {
             n - faster - slower
         ),
     };
-    let mut text = format!("{name} against {against}: {verdict}. It takes {time:.2} times as long");
+    let per_call = if own.iter().any(|l| l.own_work) { " per call" } else { "" };
+    let mut text =
+        format!("{name} against {against}: {verdict}. It takes {time:.2} times as long{per_call}");
     if let Some(memory) = memory {
         text += &format!(" and {memory:.2} times as much memory at its peak");
     }
@@ -100,7 +106,9 @@ pub fn tables(lines: &[Line]) -> Vec<Table> {
     cases(lines)
         .filter_map(|case| {
             let against = reference(case).map_or("reference", |line| line.allocator.as_str());
-            let mut head = vec!["allocator".to_owned(), "time".to_owned()];
+            let per_call = case.iter().any(|line| line.own_work);
+            let time = if per_call { "time per call" } else { "time" };
+            let mut head = vec!["allocator".to_owned(), time.to_owned()];
             head.push(format!("against {against} (95 %)"));
             head.extend(["p50", "p99", "p99.9", "peak resident", "remarks"].map(str::to_owned));
             let rows = case.iter().map(row).collect();
@@ -112,6 +120,10 @@ pub fn tables(lines: &[Line]) -> Vec<Table> {
 fn row(line: &Line) -> Vec<String> {
     let show = |unit, value: Option<f64>| value.map_or(String::new(), |v| svg::show(unit, v));
     let time = |value: Option<u64>| show(Unit::Nanoseconds, value.map(|v| v as f64));
+    let elapsed = match line.own_work {
+        true => line.per_call(line.elapsed_ns),
+        false => line.elapsed_ns,
+    };
     let ratio = match (line.ratio, line.ratio_low, line.ratio_high) {
         (Some(ratio), Some(low), Some(high)) => format!("{ratio:.2} ({low:.2}–{high:.2})"),
         (Some(ratio), ..) => format!("{ratio:.2}"),
@@ -120,7 +132,7 @@ fn row(line: &Line) -> Vec<String> {
     };
     vec![
         line.allocator.clone(),
-        show(Unit::Nanoseconds, line.elapsed_ns),
+        show(Unit::Nanoseconds, elapsed),
         ratio,
         time(line.p50_ns),
         time(line.p99_ns),
@@ -213,7 +225,7 @@ mod tests {
             }
         }
         runs[1].end = "crashed (SIGSEGV)".to_owned();
-        session::summarise(&runs, &[], &["ours".to_owned(), "system".to_owned()])
+        session::summarise(&runs, &[], &["ours".to_owned(), "system".to_owned()], &[])
     }
 
     #[test]
@@ -222,6 +234,21 @@ mod tests {
         assert!(words[0].contains("faster in 1 of 2 cases and slower in 1"), "{words:?}");
         assert!(words[0].contains("0.50 times as much memory"), "{words:?}");
         assert!(words[1].contains("system did not survive fast"), "{words:?}");
+    }
+
+    #[test]
+    fn amounts_of_work_of_ones_own_are_compared_by_the_call_and_never_in_memory() {
+        let own = |line: Line| Line { own_work: true, operations: Some(4.0), ..line };
+        let lines: Vec<Line> = lines().into_iter().map(own).collect();
+        let words = words(&lines);
+        assert!(words[0].contains("times as long per call"), "{words:?}");
+        assert!(!words[0].contains("as much memory"), "{words:?}");
+        assert_eq!(words.last().map(String::as_str), Some(OWN_WORK));
+        let table = &tables(&lines)[1];
+        assert_eq!(
+            (table.head[1].as_str(), table.rows[1][1].as_str()),
+            ("time per call", "25.9 ns")
+        );
     }
 
     #[test]

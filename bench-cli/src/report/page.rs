@@ -72,7 +72,7 @@ fn summary(folder: &Path) -> Vec<Line> {
     let Ok(recorded) = Recorded::read(folder) else { return Vec::new() };
     let names: Vec<String> =
         recorded.manifest.allocators.iter().map(|allocator| allocator.name.clone()).collect();
-    session::summarise(&recorded.runs, &recorded.latency, &names)
+    session::summarise(&recorded.runs, &recorded.latency, &names, &recorded.manifest.subjects)
 }
 
 fn render(

@@ -44,8 +44,8 @@ const LATEST: &str = "bench-out/latest";
 
 /// What is noted about the run that is to be continued, where there is one.
 #[must_use]
-pub fn interrupted(out: Option<&Path>) -> Option<Manifest> {
-    manifest_in(out.unwrap_or(Path::new(LATEST))).filter(|manifest| manifest.state != "completed")
+pub fn earlier(out: Option<&Path>) -> Option<Manifest> {
+    manifest_in(out.unwrap_or(Path::new(LATEST)))
 }
 
 fn manifest_in(folder: &Path) -> Option<Manifest> {
@@ -148,6 +148,12 @@ impl RunDirectory {
     #[must_use]
     pub fn histograms(&self) -> PathBuf {
         self.path.join("hist")
+    }
+
+    /// What is needed to repeat it.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// The runs that ended so far.

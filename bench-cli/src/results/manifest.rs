@@ -41,7 +41,7 @@ pub struct Manifest {
 }
 
 /// One workload, trace or command.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its name in the `workload` column.
     pub name: String,
@@ -54,6 +54,26 @@ pub struct Subject {
     /// So many times the work of its specification, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
+    /// How long a run of it was to take, where its amount of work was found by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_ns: Option<u64>,
+    /// The work of each allocator, where each has an amount of its own; then `stream_hash`, `events`
+    /// and `scale` are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_work: Vec<OwnWork>,
+}
+
+/// The amount of work that one allocator alone has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OwnWork {
+    /// Its name in the `allocator` column.
+    pub allocator: String,
+    /// So many times the work of the specification.
+    pub scale: Option<f64>,
+    /// Hash of the event stream.
+    pub stream_hash: Option<String>,
+    /// Events in the stream.
+    pub events: Option<u64>,
 }
 
 /// One allocator and the exact library behind it.

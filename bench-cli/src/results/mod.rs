@@ -24,9 +24,9 @@ mod row;
 pub mod utc;
 
 pub use detail::{FragmentationRow, InternalRow, Noted, SyscallRow, TailRow};
-pub use directory::{RunDirectory, interrupted};
+pub use directory::{RunDirectory, earlier};
 pub use hlog::{HistogramLog, decode, encode, read_log};
-pub use manifest::{AllocatorNote, Machine, Manifest, SCHEMA, Subject};
+pub use manifest::{AllocatorNote, Machine, Manifest, OwnWork, SCHEMA, Subject};
 pub use metrics::{METRICS, Metric};
 pub use recorded::Recorded;
 pub use row::{LatencyCsv, RunRow, TimelineRow};

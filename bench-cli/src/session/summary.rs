@@ -3,18 +3,24 @@
 //! Times are compared within a round, because runs of one round stand next to each other in time
 //! and share its noise. The ratio to the reference is the Hodges–Lehmann estimate of the rounds'
 //! differences of logarithms, with the exact 95 % interval of the signed-rank test; where that
-//! interval excludes 1, the difference is called significant.
+//! interval excludes 1, the difference is called significant. Where each allocator had an amount of
+//! work of its own, what is compared is the time per call.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::results::{LatencyCsv, RunRow};
+use crate::results::{LatencyCsv, RunRow, Subject};
 use crate::verdict::location::WalshAverages;
 
 /// Confidence of the intervals in tables.
 const CONFIDENCE: f64 = 0.95;
+
+/// What has to be said where lines are shown of which allocators did amounts of work of their own.
+pub const OWN_WORK: &str = "\
+Each allocator did as much as takes it a given time: what is per call compares between allocators,
+memory only where a workload needs no more of it the longer it runs.";
 
 /// How an allocator stands against the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,13 +55,18 @@ pub struct Line {
     pub failed_runs: usize,
     /// How the first of them ended.
     pub failure: Option<String>,
+    /// Whether each allocator had an amount of work of its own: what is of a whole run then compares
+    /// with no other line, and the ratios are of times per call.
+    pub own_work: bool,
+    /// Median operations of a run.
+    pub operations: Option<f64>,
     /// Median time of a run.
     pub elapsed_ns: Option<f64>,
     /// What of it is the harness: the same work with an allocator that does nothing.
     pub floor_ns: Option<f64>,
     /// Median operations per second.
     pub operations_per_second: Option<f64>,
-    /// Time relative to the reference.
+    /// Time relative to the reference; with `own_work` time per call.
     pub ratio: Option<f64>,
     /// Lower end of its interval.
     pub ratio_low: Option<f64>,
@@ -85,14 +96,33 @@ pub struct Line {
     pub same_output: Option<bool>,
 }
 
+impl Line {
+    /// What is of a whole run, where it compares with the other lines of its workload.
+    #[must_use]
+    pub fn of_run(&self, value: Option<f64>) -> Option<f64> {
+        value.filter(|_| !self.own_work)
+    }
+
+    /// What of a run comes to one of its calls.
+    #[must_use]
+    pub fn per_call(&self, value: Option<f64>) -> Option<f64> {
+        value.zip(self.operations.filter(|n| *n > 0.0)).map(|(value, n)| value / n)
+    }
+}
+
 type Key<'a> = (&'a str, u64, &'a str);
 
 /// Summarises `runs`, in the order in which workloads and allocators first appear in `order`.
 ///
 /// `allocators` gives the columns' order and decides the reference: `system` where it is among
-/// them, else the first.
+/// them, else the first. `subjects` say which workloads had other work under each allocator.
 #[must_use]
-pub fn summarise(runs: &[RunRow], latency: &[LatencyCsv], allocators: &[String]) -> Vec<Line> {
+pub fn summarise(
+    runs: &[RunRow],
+    latency: &[LatencyCsv],
+    allocators: &[String],
+    subjects: &[Subject],
+) -> Vec<Line> {
     let reference = allocators
         .iter()
         .find(|name| *name == "system")
@@ -107,10 +137,12 @@ pub fn summarise(runs: &[RunRow], latency: &[LatencyCsv], allocators: &[String])
     }
     let mut lines = Vec::new();
     for key in keys {
-        let group: Vec<&RunRow> = runs.iter().filter(|run| key_of(run) == key).collect();
+        let own_work = subjects.iter().any(|s| s.name == key.0 && !s.own_work.is_empty());
+        let rows: Vec<&RunRow> = runs.iter().filter(|run| key_of(run) == key).collect();
+        let group = Group { key, rows, own_work, reference };
         for allocator in allocators {
-            if group.iter().any(|run| run.allocator == *allocator) {
-                lines.push(line(key, &group, latency, allocator, reference));
+            if group.rows.iter().any(|run| run.allocator == *allocator) {
+                lines.push(line(&group, latency, allocator));
             }
         }
     }
@@ -125,14 +157,17 @@ fn completed(run: &RunRow) -> bool {
     run.end == "completed"
 }
 
-fn line(
-    key: Key<'_>,
-    group: &[&RunRow],
-    latency: &[LatencyCsv],
-    allocator: &str,
-    reference: &str,
-) -> Line {
-    let own: Vec<&RunRow> = group.iter().copied().filter(|r| r.allocator == allocator).collect();
+/// The runs of one case under all allocators.
+struct Group<'a> {
+    key: Key<'a>,
+    rows: Vec<&'a RunRow>,
+    own_work: bool,
+    reference: &'a str,
+}
+
+fn line(group: &Group<'_>, latency: &[LatencyCsv], allocator: &str) -> Line {
+    let (key, rows, reference) = (group.key, &group.rows, group.reference);
+    let own: Vec<&RunRow> = rows.iter().copied().filter(|r| r.allocator == allocator).collect();
     let timed: Vec<&&RunRow> =
         own.iter().filter(|r| completed(r) && r.pass == "throughput").collect();
     let failed: Vec<&&RunRow> = own.iter().filter(|r| !completed(r)).collect();
@@ -142,7 +177,7 @@ fn line(
         let seconds = r.elapsed_ns? as f64 / 1e9;
         (seconds > 0.0).then(|| r.operations.map(|n| n as f64 / seconds)).flatten()
     }));
-    let ratio = compare(group, allocator, reference);
+    let ratio = compare(group, allocator);
     let (p50_ns, p99_ns, p999_ns) = tail(&own, latency);
     // A footprint pass does nothing but look at memory; without one the timed runs have to do.
     let resident = |pass: &str| {
@@ -157,6 +192,8 @@ fn line(
         runs: timed.len(),
         failed_runs: failed.len(),
         failure: failed.first().map(|r| r.end.clone()),
+        own_work: group.own_work,
+        operations: medium(&mut own.iter().filter(|r| completed(r)).map(|r| r.operations)),
         elapsed_ns: elapsed,
         floor_ns: medium(&mut timed.iter().map(|r| r.floor_ns)),
         operations_per_second: speed,
@@ -173,7 +210,7 @@ fn line(
         peak_live_bytes: own.iter().filter_map(|r| r.peak_live_bytes).max(),
         failed_allocations: own.iter().filter_map(|r| r.failed_allocations).sum(),
         exit_status: own.iter().filter_map(|r| r.exit_status).find(|status| *status != 0),
-        same_output: same_output(group, allocator, reference),
+        same_output: same_output(rows, allocator, reference),
     }
 }
 
@@ -188,19 +225,22 @@ fn standing(is_reference: bool, interval: Option<(f64, f64)>) -> Standing {
 
 type Ratio = (f64, Option<(f64, f64)>);
 
-/// Time of `allocator` over time of `reference`, round by round.
-fn compare(group: &[&RunRow], allocator: &str, reference: &str) -> Option<Ratio> {
-    if allocator == reference {
+/// Time of `allocator` over time of the reference, round by round.
+fn compare(group: &Group<'_>, allocator: &str) -> Option<Ratio> {
+    if allocator == group.reference {
         return None;
     }
+    let time = |run: &RunRow| -> Option<f64> {
+        let work = if group.own_work { run.operations? } else { 1 };
+        Some(run.elapsed_ns? as f64 / work as f64).filter(|time| *time > 0.0 && time.is_finite())
+    };
     let times = |name: &str| -> BTreeMap<u32, f64> {
-        group
-            .iter()
-            .filter(|r| r.allocator == name && completed(r) && r.pass == "throughput")
-            .filter_map(|r| Some((r.round, (r.elapsed_ns.filter(|t| *t > 0)? as f64).ln())))
+        let rows = group.rows.iter();
+        rows.filter(|r| r.allocator == name && completed(r) && r.pass == "throughput")
+            .filter_map(|r| Some((r.round, time(r)?.ln())))
             .collect()
     };
-    let (own, other) = (times(allocator), times(reference));
+    let (own, other) = (times(allocator), times(group.reference));
     let differences: Vec<f64> =
         own.iter().filter_map(|(round, t)| Some(t - other.get(round)?)).collect();
     let walsh = WalshAverages::of(&differences);
@@ -261,6 +301,7 @@ fn median_f64(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::OwnWork;
 
     fn run(allocator: &str, round: u32, elapsed_ns: u64) -> RunRow {
         RunRow {
@@ -286,7 +327,7 @@ mod tests {
         let runs: Vec<RunRow> = (0..6)
             .flat_map(|r| [run("system", r, 1000 << (r % 4)), run("ours", r, 500 << (r % 4))])
             .collect();
-        let lines = summarise(&runs, &[], &names(&["ours", "system"]));
+        let lines = summarise(&runs, &[], &names(&["ours", "system"]), &[]);
         assert_eq!(lines.len(), 2);
         assert!((lines[0].ratio.unwrap() - 0.5).abs() < 1e-9);
         assert_eq!(lines[0].standing, Standing::Faster);
@@ -294,10 +335,37 @@ mod tests {
     }
 
     #[test]
+    fn what_did_work_of_its_own_is_compared_by_the_call() {
+        // As long as the reference for twice the work.
+        let twice = |r| RunRow { operations: Some(2000), ..run("ours", r, 1000) };
+        let runs: Vec<RunRow> = (0..6).flat_map(|r| [run("system", r, 1000), twice(r)]).collect();
+        let own = |allocator: &str| OwnWork {
+            allocator: allocator.to_owned(),
+            scale: Some(1.0),
+            stream_hash: None,
+            events: None,
+        };
+        let of = |name: &str| Subject {
+            name: name.to_owned(),
+            own_work: vec![own("ours"), own("system")],
+            ..Subject::default()
+        };
+        let order = names(&["ours", "system"]);
+        let lines = summarise(&runs, &[], &order, &[of("other"), of("w")]);
+        assert!(lines.iter().all(|line| line.own_work && line.of_run(line.elapsed_ns).is_none()));
+        assert!((lines[0].ratio.unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(lines[0].standing, Standing::Faster);
+        let per_call = lines.iter().map(|line| line.per_call(line.elapsed_ns));
+        assert_eq!(per_call.collect::<Vec<_>>(), [Some(0.5), Some(1.0)]);
+        let same = &summarise(&runs, &[], &order, &[of("other")])[0];
+        assert_eq!((same.ratio, same.of_run(same.elapsed_ns)), (Some(1.0), Some(1000.0)));
+    }
+
+    #[test]
     fn five_rounds_cannot_reach_95_percent_and_claim_nothing() {
         let runs: Vec<RunRow> =
             (0..5).flat_map(|r| [run("system", r, 1000), run("ours", r, 500)]).collect();
-        let lines = summarise(&runs, &[], &names(&["ours", "system"]));
+        let lines = summarise(&runs, &[], &names(&["ours", "system"]), &[]);
         assert_eq!(lines[0].standing, Standing::Undecided);
         assert!(lines[0].ratio.is_some() && lines[0].ratio_low.is_none());
     }
@@ -306,7 +374,7 @@ mod tests {
     fn a_failed_run_is_counted_and_not_timed() {
         let mut crash = run("ours", 0, 1);
         crash.end = "crashed (SIGSEGV)".to_owned();
-        let lines = summarise(&[crash, run("ours", 1, 70)], &[], &names(&["ours"]));
+        let lines = summarise(&[crash, run("ours", 1, 70)], &[], &names(&["ours"]), &[]);
         assert_eq!((lines[0].runs, lines[0].failed_runs), (1, 1));
         assert_eq!(lines[0].elapsed_ns, Some(70.0));
         assert_eq!(lines[0].failure.as_deref(), Some("crashed (SIGSEGV)"));
@@ -319,10 +387,10 @@ mod tests {
             ..run(name, round, 1)
         };
         let stable = [with("system", 0, "a"), with("system", 1, "a"), with("ours", 0, "b")];
-        let lines = summarise(&stable, &[], &names(&["ours", "system"]));
+        let lines = summarise(&stable, &[], &names(&["ours", "system"]), &[]);
         assert_eq!(lines[0].same_output, Some(false));
         let moody = [with("system", 0, "a"), with("system", 1, "c"), with("ours", 0, "b")];
-        let lines = summarise(&moody, &[], &names(&["ours", "system"]));
+        let lines = summarise(&moody, &[], &names(&["ours", "system"]), &[]);
         assert_eq!(lines[0].same_output, None);
     }
 }

@@ -3,7 +3,7 @@
 
 use comfy_table::{CellAlignment, Table, TableComponent};
 
-use super::summary::{Line, Standing};
+use super::summary::{Line, OWN_WORK, Standing};
 
 /// Renders `lines`. Columns that nobody filled are left out.
 #[must_use]
@@ -36,7 +36,11 @@ pub fn render(lines: &[Line]) -> String {
             target.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let text = table.to_string();
+    let mut text = table.to_string();
+    if lines.iter().any(|line| line.own_work) {
+        text += "\n\n";
+        text += OWN_WORK;
+    }
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
@@ -55,7 +59,7 @@ const fn column(header: &'static str, text: fn(&Line) -> String) -> Column {
     Column { header, text, always: false, of_group: false, left: false }
 }
 
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 20] = [
     Column {
         always: true,
         of_group: true,
@@ -65,16 +69,20 @@ const COLUMNS: [Column; 16] = [
     Column { of_group: true, ..column("threads", |l| nonzero(l.threads)) },
     Column { of_group: true, ..column("pressure", |l| l.pressure.clone()) },
     Column { always: true, left: true, ..column("allocator", |l| l.allocator.clone()) },
-    Column { always: true, ..column("time ms", |l| decimal(l.elapsed_ns.map(|t| t / 1e6))) },
-    column("floor ms", |l| decimal(l.floor_ns.map(|t| t / 1e6))),
+    column("time ms", |l| decimal(l.of_run(l.elapsed_ns).map(|t| t / 1e6))),
+    column("floor ms", |l| decimal(l.of_run(l.floor_ns).map(|t| t / 1e6))),
+    column("ns/call", |l| own(l, l.elapsed_ns)),
+    column("floor ns/call", |l| own(l, l.floor_ns)),
     Column { left: true, ..column("vs system (95 %)", ratio) },
     Column { left: true, ..column("", standing) },
     column("Mop/s", |l| decimal(l.operations_per_second.map(|n| n / 1e6))),
     column("p50 ns", |l| whole(l.p50_ns)),
     column("p99 ns", |l| whole(l.p99_ns)),
     column("p99.9 ns", |l| whole(l.p999_ns)),
-    column("Minstr", |l| decimal(l.instructions.map(|n| n / 1e6))),
-    column("syscalls", |l| decimal(l.system_calls)),
+    column("Minstr", |l| decimal(l.of_run(l.instructions).map(|n| n / 1e6))),
+    column("instr/call", |l| own(l, l.instructions)),
+    column("syscalls", |l| decimal(l.of_run(l.system_calls))),
+    column("syscalls/1000 calls", |l| own(l, l.system_calls.map(|n| n * 1000.0))),
     column("peak RSS MiB", |l| decimal(l.peak_rss_bytes.map(|b| b / 1_048_576.0))),
     Column { left: true, ..column("", remarks) },
 ];
@@ -103,6 +111,11 @@ fn decimal(value: Option<f64>) -> String {
         Some(v) if v.abs() >= 10.0 => format!("{v:.1}"),
         Some(v) => format!("{v:.2}"),
     }
+}
+
+/// Per call, where allocators had amounts of work of their own.
+fn own(line: &Line, value: Option<f64>) -> String {
+    decimal(line.per_call(value).filter(|_| line.own_work))
 }
 
 fn ratio(line: &Line) -> String {
@@ -160,6 +173,8 @@ mod tests {
             runs: 6,
             failed_runs: 0,
             failure: None,
+            own_work: false,
+            operations: Some(1e6),
             elapsed_ns: Some(12_345_678.0),
             floor_ns: None,
             operations_per_second: None,
@@ -197,5 +212,26 @@ mod tests {
             line.find("12.3").map(|byte| line[..byte].chars().count())
         };
         assert_eq!(at("ours"), at("system"), "{text}");
+    }
+
+    #[test]
+    fn lines_of_other_work_show_no_time_of_a_run_and_the_note_says_why() {
+        let own = |allocator, standing| Line {
+            own_work: true,
+            instructions: Some(5e7),
+            ..line("pair-64", allocator, standing)
+        };
+        let lines = [own("ours", Standing::Faster), own("system", Standing::Reference)];
+        let text = render(&lines);
+        let head = text.lines().next().unwrap();
+        assert!(head.contains("ns/call") && head.contains("instr/call"), "{text}");
+        assert!(!head.contains("time ms") && !head.contains("Minstr"), "{text}");
+        // 12.3 ms and 50 million instructions for a million calls.
+        assert!(text.contains("12.3") && text.contains("50.0"), "{text}");
+        assert!(text.ends_with(OWN_WORK), "{text}");
+        let mixed = [lines[0].clone(), line("t.zip", "ours", Standing::Undecided)];
+        let text = render(&mixed);
+        assert!(text.contains("time ms") && text.contains("ns/call"), "{text}");
+        assert!(!render(&mixed[1..]).contains("per call"));
     }
 }

@@ -49,10 +49,13 @@ pub struct RunArgs {
     /// short)
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     pub scale: Option<f64>,
-    /// As much work of each workload as the first allocator does in about this time, as in `1s` or
-    /// `200ms` (default: what its specification says)
-    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with = "scale")]
+    /// As much work of each workload as takes about this time, as in `1s` or `200ms` (default: what
+    /// its specification says)
+    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with_all = ["scale", "exec"])]
     pub duration: Option<Duration>,
+    /// Under whom it takes that time (default: first)
+    #[arg(long, value_name = "WHOM", value_enum, requires = "duration")]
+    pub duration_for: Option<DurationFor>,
     /// Run so many copies of everything at the same time, each with threads of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub copies: Option<u32>,
@@ -89,6 +92,17 @@ pub struct RunArgs {
     /// Continue the interrupted run in --out (default: bench-out/latest)
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Under whom a workload takes the time that `--duration` gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurationFor {
+    /// The first allocator; all others get the same work, however long it takes them
+    #[default]
+    First,
+    /// Each allocator, with an amount of work of its own: nobody takes much longer, and only times per
+    /// call compare
+    Each,
 }
 
 /// When memory is looked at after the last operation, in milliseconds.

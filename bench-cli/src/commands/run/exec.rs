@@ -22,13 +22,8 @@ pub(super) fn run(text: &str, args: &RunArgs, global: &Global) -> Result<Exit, C
             .help("give program and arguments in one quoted argument: --exec 'PROGRAM ARGS'")
     })?;
     let allocators = chosen_allocators(args)?;
-    let subject = Subject {
-        name: command.text.clone(),
-        kind: "command".to_owned(),
-        stream_hash: None,
-        events: None,
-        scale: None,
-    };
+    let subject =
+        Subject { name: command.text.clone(), kind: "command".to_owned(), ..Subject::default() };
     let settings = format!("exec {:?}", args.cpus);
     let manifest = manifest(vec![subject], &allocators, global, &settings);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;

@@ -20,6 +20,21 @@ pub(super) struct Limiter {
     peaks: BTreeMap<(String, String), BTreeMap<String, u64>>,
 }
 
+/// Refuses limits that are a share of the reference's peak, for runs in which the reference does
+/// another amount of work than the allocator that is limited.
+///
+/// # Errors
+/// [`Exit::Usage`] with the first of them.
+pub(super) fn refuse_shares_of_other_work(pressures: &[Pressure]) -> Result<(), CliError> {
+    let Some(share) = pressures.iter().find(|p| matches!(p.amount, Amount::Share(_))) else {
+        return Ok(());
+    };
+    let what = format!("pressure `{share}` cannot be had with --duration-for each");
+    Err(CliError::new(Exit::Usage, what)
+        .because("it is a share of the system allocator's peak, which does another amount of work")
+        .help("limit by a share of its own, `own:90%`, or by bytes, `64M`; or leave --duration-for each away"))
+}
+
 impl Limiter {
     /// For `pressures`, with the system's allocator as reference where it is among `allocators`,
     /// else the first.
@@ -130,6 +145,20 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_what_did_other_work_is_refused_and_every_other_limit_is_not() {
+        let of = |texts: &[&str]| -> Vec<Pressure> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let sound = of(&["own:90%", "64M", "as:64M", "fail:3", "churn:2"]);
+        assert!(refuse_shares_of_other_work(&sound).is_ok());
+        for share in ["80%", "as:80%", "data:80%", "balloon:50%"] {
+            let error = refuse_shares_of_other_work(&of(&["64M", share])).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.what.contains(&format!("`{share}`")), "{error}");
+        }
+    }
 
     #[test]
     fn a_share_is_one_of_the_allocators_memory_and_not_of_the_histograms() {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 use workloads::engine::Attributed;
 
-use super::args::{DEFAULT_RUNS, DRAINS, RunArgs};
+use super::args::{DEFAULT_RUNS, DRAINS, DurationFor, RunArgs};
 use super::details;
 use super::duration;
-use super::limiter::Limiter;
+use super::limiter::{self, Limiter};
 use super::rows::{self, Context};
+use super::work::Work;
 use super::{chosen_allocators, manifest, report, slug};
 use crate::allocators::Allocator;
 use crate::cli::{Format, Global};
@@ -47,6 +48,10 @@ pub(super) fn session(
     };
     let allocators = chosen_allocators(args)?;
     let passes = chosen_passes(args)?;
+    let each = args.duration_for.unwrap_or_default() == DurationFor::Each;
+    if each {
+        limiter::refuse_shares_of_other_work(&args.pressure)?;
+    }
     let limiter = Limiter::new(&args.pressure, &allocators)?;
     let plans = tempfile::Builder::new().prefix("bench-cli-plans-").tempdir().map_err(|error| {
         CliError::new(Exit::Usage, "cannot make a temporary folder")
@@ -54,19 +59,19 @@ pub(super) fn session(
             .help("set TMPDIR to a folder that can be written")
     })?;
     let settings = settings(args, global);
-    let prepared = match args.duration {
-        Some(target) => duration::prepare(
-            &subjects,
-            &settings,
-            &duration::Trial { target, args, global, allocator: &allocators[0] },
-            plans.path(),
-        )?,
+    let work: Vec<Work> = match args.duration {
+        Some(target) => {
+            let allocators = if each { &allocators } else { &allocators[..1] };
+            let (settings, folder) = (&settings, plans.path());
+            let trial = duration::Trial { target, args, global, allocators, settings, folder };
+            duration::prepare(&subjects, &trial)?
+        }
         None => subjects
             .iter()
-            .map(|subject| subject.prepare(&settings, plans.path()))
+            .map(|subject| subject.prepare(&settings, plans.path()).map(Work::of_all))
             .collect::<Result<_, _>>()?,
     };
-    let notes = prepared.iter().map(|prepared| prepared.note.clone()).collect();
+    let notes = work.iter().map(|work| work.note(&allocators)).collect();
     let same = format!(
         "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         args.pace, args.touch, args.copies, args.cpus, args.pressure, args.drain
@@ -74,11 +79,11 @@ pub(super) fn session(
     let manifest = manifest(notes, &allocators, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
     let rounds: Vec<u32> = passes.iter().map(|pass| rounds_of(*pass, args)).collect();
-    let variants = prepared.len() * limiter.variants();
+    let variants = work.len() * limiter.variants();
     let slots = session::schedule(variants, &rounds, allocators.len(), global.seed);
     let histograms = directory.histograms();
     let mut cells = Measured {
-        prepared,
+        work,
         passes,
         allocators,
         limiter,
@@ -93,7 +98,8 @@ pub(super) fn session(
     let names: Vec<String> = cells.allocators.iter().map(|a| a.name.clone()).collect();
     if show {
         report::print(&directory, &names, global)?;
-        report::fidelity(&directory, &cells.prepared, global)?;
+        let any: Vec<&Prepared> = cells.work.iter().map(Work::any).collect();
+        report::fidelity(&directory, &any, global)?;
         // The standard suite is one table; who asks for a workload wants to know more of it.
         if !args.what.is_empty() && global.format == Format::Human {
             crate::output::print(&details::render(&directory))?;
@@ -169,8 +175,29 @@ fn rounds_of(pass: Pass, args: &RunArgs) -> u32 {
     }
 }
 
+/// A run of `prepared` as the command line wants every one of this pass.
+pub(super) fn cell(
+    args: &RunArgs,
+    prepared: &Prepared,
+    allocator: &Allocator,
+    pass: Pass,
+) -> CellSpec {
+    let mut spec = CellSpec::new(prepared.plan.clone(), allocator.clone(), pass);
+    spec.touch = args.touch.unwrap_or(prepared.touch);
+    spec.pace = args.pace.unwrap_or_default();
+    spec.copies = args.copies.unwrap_or(1);
+    spec.cpus = args.cpus.clone().unwrap_or_default().0;
+    if let Some(bytes) = args.event_memory {
+        spec.event_memory = bytes;
+    }
+    if let Some(timeout) = args.timeout {
+        spec.timeout_s = timeout.as_secs();
+    }
+    spec
+}
+
 struct Measured<'a> {
-    prepared: Vec<Prepared>,
+    work: Vec<Work>,
     passes: Vec<Pass>,
     allocators: Vec<Allocator>,
     limiter: Limiter,
@@ -205,19 +232,9 @@ impl Cells for Measured<'_> {
         let allocator = &self.allocators[slot.allocator];
         let pass = self.passes[slot.pass];
         let started = utc::now();
-        let mut spec = CellSpec::new(subject.plan.clone(), allocator.clone(), pass);
-        spec.touch = self.args.touch.unwrap_or(subject.touch);
-        spec.pace = self.args.pace.unwrap_or_default();
-        spec.copies = self.args.copies.unwrap_or(1);
-        spec.cpus = self.args.cpus.clone().unwrap_or_default().0;
+        let mut spec = cell(self.args, subject, allocator, pass);
         // Every process differs in what chance decides, and two sessions of one seed do not.
         spec.seed = self.seed.wrapping_add(u64::from(slot.round) << 32 | slot.subject as u64);
-        if let Some(bytes) = self.args.event_memory {
-            spec.event_memory = bytes;
-        }
-        if let Some(timeout) = self.args.timeout {
-            spec.timeout_s = timeout.as_secs();
-        }
         let limit = self.limiter.limit(variant, subject, &allocator.name, pass)?;
         spec.limit = limit.as_ref().map(|(limit, _)| limit.clone());
         if pass == Pass::Latency && slot.round == 0 {
@@ -299,10 +316,10 @@ impl Measured<'_> {
         Ok(floor)
     }
 
-    /// The subject of a slot, and which of its pressures (0: none).
+    /// What is run at a slot, and under which of the pressures (0: none).
     fn split(&self, slot: &Slot) -> (&Prepared, usize) {
         let variants = self.limiter.variants();
-        (&self.prepared[slot.subject / variants], slot.subject % variants)
+        (self.work[slot.subject / variants].of(slot.allocator), slot.subject % variants)
     }
 }
 

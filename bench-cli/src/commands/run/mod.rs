@@ -1,7 +1,7 @@
 //! `bench-cli run`: workloads, traces or a program under several allocators.
 //!
 //! `args` is the command line, `measure` runs workloads and traces, `exec` a user's program;
-//! `duration` finds how much work takes a given time; `rows` turns what a worker says into lines of
+//! `work` is what each allocator does of them, and `duration` finds how much takes a given time; `rows` turns what a worker says into lines of
 //! the result files, `report` prints what came out and `details` what of it needs more than a table.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod limiter;
 mod measure;
 mod report;
 mod rows;
+mod work;
 
 pub use args::RunArgs;
 

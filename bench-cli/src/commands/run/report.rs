@@ -35,7 +35,8 @@ pub(super) fn print(
     let internal = |error: &dyn std::fmt::Display| {
         CliError::new(Exit::Internal, "cannot write the summary").because(error)
     };
-    let lines = session::summarise(directory.runs(), directory.latency(), allocators);
+    let subjects = &directory.manifest().subjects;
+    let lines = session::summarise(directory.runs(), directory.latency(), allocators, subjects);
     let text = match global.format {
         Format::Human => session::render(&lines),
         Format::Json => serde_json::to_string_pretty(&lines).map_err(|e| internal(&e))?,
@@ -62,7 +63,7 @@ pub(super) fn print(
 /// Says how faithful each replay of a trace was; part of what people read, so only for them.
 pub(super) fn fidelity(
     directory: &RunDirectory,
-    prepared: &[Prepared],
+    prepared: &[&Prepared],
     global: &Global,
 ) -> Result<(), CliError> {
     if global.format != Format::Human {
