@@ -1,9 +1,10 @@
-//! `cargo ci figures`: the comparison of allocators that stands in the documentation, from the folder of
-//! one `bench-cli run`.
+//! `cargo ci figures`: the comparison of allocators that stands in the documentation, from the folders of
+//! one `bench-cli run` or several on one machine.
 //!
 //! Time is nanoseconds per malloc and free (two of the calls counted in `runs.csv`), memory the peak
 //! resident bytes beyond what the process held before; both are medians over the rounds. What an
-//! allocator did not finish has no figure.
+//! allocator did not finish has no figure. The head says of every row whether all allocators did the same
+//! work or each an amount of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +15,10 @@ use serde::Deserialize;
 
 use crate::Report;
 
+const USAGE: &str = "usage: cargo ci figures RUN-FOLDER... PEERS.json COMMAND";
+/// Fewer rounds, or shorter ones, are a quick look.
+const ROUNDS: usize = 9;
+const LENGTH_NS: u64 = 1_000_000_000;
 /// The allocator the table is about, and the one that memory is compared with.
 pub(crate) const OURS: &str = "ours";
 pub(crate) const SYSTEM: &str = "system";
@@ -35,9 +40,27 @@ struct Run {
 pub(crate) struct Manifest {
     started_utc: String,
     machine: Machine,
+    subjects: Vec<Subject>,
+    allocators: Vec<Allocator>,
+}
+
+/// A workload, and how much of it was done.
+#[derive(Debug, Deserialize)]
+struct Subject {
+    name: String,
+    /// How long a run was to take, where that decided how much was done.
+    length_ns: Option<u64>,
+    /// One for each allocator, where each had an amount of work of its own.
+    #[serde(default)]
+    own_work: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
+struct Allocator {
+    name: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
 struct Machine {
     processor: String,
     processors: u32,
@@ -62,23 +85,46 @@ struct Peer {
 /// One row: a workload at a number of threads, and per allocator what was measured.
 type Rows = Vec<(String, BTreeMap<String, (f64, f64)>)>;
 
-/// Writes the tables: of a run's folder, of what `ci/peers` wrote of itself, and by which command.
+/// The folder of a run, read.
+#[derive(Debug)]
+struct Part {
+    manifest: Manifest,
+    rows: Rows,
+    /// The fewest that are behind a figure.
+    rounds: usize,
+}
+
+/// Writes the tables: of the folders of runs, of what `ci/peers` wrote of itself, and by which command.
 ///
 /// # Errors
-/// If a file cannot be read, or holds no finished run.
+/// If a file cannot be read, holds no finished run, or is of another machine than the first.
 pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
-    let [directory, peers, command] = options else {
-        anyhow::bail!("usage: cargo ci figures RUN-FOLDER PEERS.json COMMAND");
+    let [folders @ .., peers, command] = options else {
+        anyhow::bail!("{USAGE}");
     };
-    let directory = Path::new(directory);
-    let file = directory.join("runs.csv");
-    let text = std::fs::read_to_string(&file)
-        .with_context(|| format!("cannot read {}", file.display()))?;
-    let rows = rows(&text).with_context(|| format!("in {}", file.display()))?;
-    let mut page = head(&json::<Manifest>(&directory.join("manifest.json"))?, command);
+    let parts: Vec<Part> =
+        folders.iter().map(|folder| part(Path::new(folder))).collect::<Result<_, _>>()?;
+    let Some(first) = parts.first() else { anyhow::bail!("{USAGE}") };
+    for (part, folder) in parts.iter().zip(folders) {
+        anyhow::ensure!(
+            part.manifest.machine == first.manifest.machine,
+            "{folder} was measured on another machine than {}",
+            folders[0]
+        );
+    }
+    let mut page = head(&parts, command);
+    let rows = parts.into_iter().flat_map(|part| part.rows).collect();
     tables(&rows, &mut page);
     append_peers(&json(Path::new(peers))?, &mut page);
     Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
+}
+
+fn part(folder: &Path) -> anyhow::Result<Part> {
+    let file = folder.join("runs.csv");
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let (rows, rounds) = rows(&text).with_context(|| format!("in {}", file.display()))?;
+    Ok(Part { manifest: json(&folder.join("manifest.json"))?, rows, rounds })
 }
 
 /// Reads what a run or `ci/peers` wrote.
@@ -97,7 +143,8 @@ pub(crate) fn short_name(allocator: &str) -> &str {
     allocator.trim_start_matches("lib").trim_end_matches(".so")
 }
 
-fn rows(text: &str) -> anyhow::Result<Rows> {
+/// The rows of a table of runs, and the fewest rounds behind a figure.
+fn rows(text: &str) -> anyhow::Result<(Rows, usize)> {
     let mut order: Vec<String> = Vec::new();
     let mut samples: BTreeMap<(String, String), (Vec<f64>, Vec<f64>)> = BTreeMap::new();
     for run in csv::Reader::from_reader(text.as_bytes()).deserialize() {
@@ -116,7 +163,8 @@ fn rows(text: &str) -> anyhow::Result<Rows> {
         bytes.push(run.peak_rss_bytes.unwrap_or_default() as f64 / f64::from(1 << 20));
     }
     anyhow::ensure!(!order.is_empty(), "no finished run of the throughput pass");
-    Ok(order
+    let rounds = samples.values().map(|(times, _)| times.len()).min().unwrap_or(0);
+    let rows = order
         .into_iter()
         .map(|row| {
             let of_row = samples.iter().filter(|((other, _), _)| *other == row);
@@ -125,7 +173,8 @@ fn rows(text: &str) -> anyhow::Result<Rows> {
             });
             (row.clone(), figures.collect())
         })
-        .collect())
+        .collect();
+    Ok((rows, rounds))
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {
@@ -136,13 +185,65 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     f64::midpoint(at(low), at(high))
 }
 
-fn head(manifest: &Manifest, command: &str) -> String {
-    format!(
-        "# Ours beside the others\n\nWritten by `{command}` on {}. Every figure is a median over the \
-         rounds; those of all allocators are interleaved. With RUNS below 9 or LENGTH below 1s this is \
-         a quick look, in which a tenth more or less means nothing.\n\n",
-        manifest.day_and_machine()
-    )
+fn head(parts: &[Part], command: &str) -> String {
+    let machine = parts.first().map_or(String::new(), |part| part.manifest.day_and_machine());
+    let mut page = format!(
+        "# Ours beside the others\n\nWritten by `{command}` on {machine}. Every figure is a median over \
+         the rounds; those of all allocators are interleaved.\n\n"
+    );
+    for part in parts {
+        let same = part.manifest.subjects.iter().partition(|subject| subject.own_work.is_empty());
+        let (same, own): (Vec<&Subject>, Vec<&Subject>) = same;
+        for (subjects, own) in [(own, true), (same, false)] {
+            if let Some(first) = subjects.first() {
+                let (rounds, work) = (part.rounds, work(&part.manifest, first.length_ns, own));
+                let _ = writeln!(page, "- {}: {rounds} rounds. {work}", families(&subjects));
+            }
+        }
+    }
+    let short = |part: &Part| {
+        let lengths = part.manifest.subjects.iter().filter_map(|subject| subject.length_ns);
+        part.rounds < ROUNDS || lengths.min().is_some_and(|length| length < LENGTH_NS)
+    };
+    if parts.iter().any(short) {
+        page.push_str("\nA quick look, in which a tenth more or less means nothing.\n");
+    }
+    page + "\n"
+}
+
+/// How much the allocators did in a round, as a sentence.
+fn work(manifest: &Manifest, length_ns: Option<u64>, own: bool) -> String {
+    let about = length_ns.map(|ns| match ns % 1_000_000_000 {
+        0 => format!("{} s", ns / 1_000_000_000),
+        _ => format!("{} ms", ns as f64 / 1e6),
+    });
+    let first = manifest.allocators.first().map_or("the first", |a| short_name(&a.name));
+    match (own, about) {
+        (true, Some(about)) => format!(
+            "Each allocator does an amount of work of its own in each, as much as takes it about {about}; \
+             whole repetitions, so that a slow one may take longer."
+        ),
+        (true, None) => "Each allocator does an amount of work of its own in each.".to_owned(),
+        (false, Some(about)) => format!(
+            "All allocators do the same work in each, as much as takes {first} about {about}."
+        ),
+        (false, None) => "All allocators do the same work in each.".to_owned(),
+    }
+}
+
+/// Names of workloads, those of a family under one name: `pair` for `pair-16` and `pair-64`.
+fn families(subjects: &[&Subject]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for subject in subjects {
+        let name = match subject.name.rsplit_once('-') {
+            Some((family, value)) if value.parse::<u64>().is_ok() => family,
+            _ => &subject.name,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 impl Manifest {
@@ -276,7 +377,9 @@ larson,ours,2,throughput,completed,2,10,0
     #[test]
     fn medians_ratios_and_the_best_are_those_of_finished_runs() {
         let mut page = String::new();
-        tables(&rows(RUNS).expect("sound rows"), &mut page);
+        let (rows, rounds) = rows(RUNS).expect("sound rows");
+        assert_eq!(rounds, 1, "larson has a single one");
+        tables(&rows, &mut page);
         assert!(page.contains("| pair-16, 1 | 10.0 | 20.0 | **5.00** | 2.00 |"), "{page}");
         assert!(page.contains("| pair-16, 1 | **1.00** | 2.00 | 4.00 | 0.50 |"), "{page}");
         assert!(page.contains("| larson, 2 | **10.0** | – | – | – |"), "{page}");
@@ -289,5 +392,44 @@ larson,ours,2,throughput,completed,2,10,0
     fn a_folder_without_a_finished_run_is_refused() {
         let empty = RUNS.lines().next().expect("a header");
         assert!(rows(empty).is_err());
+    }
+
+    const MANIFEST: &str = r#"{"started_utc": "2026-11-26T09:00:00Z", "subjects": SUBJECTS,
+        "machine": {"processor": "p", "processors": 2, "memory_bytes": 8589934592, "kernel": "6.1"},
+        "allocators": [{"name": "ours"}, {"name": "system"}]}"#;
+
+    fn measured(subjects: &str, rounds: usize) -> Part {
+        let manifest = MANIFEST.replace("SUBJECTS", subjects);
+        let manifest = serde_json::from_str(&manifest).expect("a sound manifest");
+        Part { manifest, rows: Vec::new(), rounds }
+    }
+
+    #[test]
+    fn the_head_says_of_every_row_how_often_and_how_much_was_done() {
+        let own = r#""length_ns": 1000000000, "own_work": [{"allocator": "ours", "scale": 1.0}]"#;
+        let own = format!(r#"[{{"name": "pair-16", {own}}}, {{"name": "pair-64", {own}}}]"#);
+        let same = r#"[{"name": "larson-sized", "length_ns": 1000000000}, {"name": "server"}]"#;
+        let page = head(&[measured(&own, 9), measured(same, 10)], "ci/figures.sh");
+        assert!(page.contains("- pair: 9 rounds. Each allocator does an amount"), "{page}");
+        assert!(page.contains("as much as takes it about 1 s;"), "{page}");
+        assert!(page.contains("- larson-sized, server: 10 rounds. All"), "{page}");
+        assert!(page.contains("same work in each, as much as takes ours about 1 s."), "{page}");
+        assert!(!page.contains("quick look"), "{page}");
+        let page = head(&[measured(&own, 9), measured(same, 8)], "ci/figures.sh");
+        assert!(page.contains("A quick look"), "{page}");
+        let brief = same.replace("1000000000", "50000000");
+        let page = head(&[measured(&brief, 9)], "ci/figures.sh");
+        assert!(
+            page.contains("takes ours about 50 ms.") && page.contains("A quick look"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn folders_are_given_before_the_rest() {
+        for options in [&["peers.json", "command"][..], &["command"]] {
+            let error = write(options).expect_err("no folder").to_string();
+            assert!(error.contains("RUN-FOLDER..."), "{error}");
+        }
     }
 }

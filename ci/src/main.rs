@@ -4,7 +4,7 @@
 //! - `tidy`: manifests, headers, lengths, unsafe arguments, dead links, undocumented exit codes.
 //! - `instructions`: what a malloc and a free execute, counted, so that they cannot grow unnoticed.
 //! - `valgrind`: programs on our library under memcheck and helgrind.
-//! - `figures`: the tables of docs/figures.md from what a run left (see `ci/figures.sh`).
+//! - `figures`: the tables of docs/figures.md from what its runs left (see `ci/figures.sh`).
 //! - `programs`: the tables of docs/programs.md from what its runs left (see `ci/programs.sh`).
 //!
 //! Each check reads the working tree it is started in, prints its findings to stderr as
@@ -29,7 +29,7 @@ mod tree;
 mod valgrind;
 
 const USAGE: &str = "usage: cargo ci floors | tidy | instructions [--lib LIBRARY.so] [--show] | \
-    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER PEERS.json COMMAND | \
+    valgrind [--lib LIBRARY.so] | figures RUN-FOLDER... PEERS.json COMMAND | \
     programs FOLDER PEERS.json COMMAND";
 
 /// One thing that is wrong, at one place.
