@@ -1,7 +1,7 @@
 //! The lock, and what libc knows about threads.
 //!
 //! Owns nothing but the value it protects. An uncontended acquire is one compare-and-swap; a
-//! waiter spins briefly, then sleeps in the kernel.
+//! waiter spins briefly, then sleeps in the kernel. For what one thread uses nearly alone there is `door`.
 //!
 //! # Invariants
 //! 1. `state` is `FREE` exactly when no [`Guard`] exists; else it names the holder.

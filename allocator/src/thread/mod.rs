@@ -3,11 +3,13 @@
 //!
 //! A heap's record is never freed: blocks of a dead thread go on naming it as their owner. A
 //! parked heap keeps its partly used spans; a new thread adopts it whole, and threads that run
-//! short take spans from it. Memory freed for a thread that sleeps is taken from its queue.
+//! short take spans from it. What was freed for a thread that sleeps is taken from its queue, and from
+//! its lists where nothing in a span is live (see `reap`).
 //!
 //! # Invariants
 //! 1. A heap is used by the thread whose storage points to it, or it is parked and used under the
 //!    registry's lock, or it is frozen (its thread did not survive a fork) and used by nobody.
+//!    A thread whose heap is visited is on no slow path until the visitor has gone.
 //! 2. The address of a heap is a multiple of 64: the low bits of a span's `owner` are tags.
 
 mod fork;
