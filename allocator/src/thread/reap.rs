@@ -15,11 +15,11 @@
 //! memory at least, whose page faults cost more, and seldomer the more spans there are and the more looks
 //! were in vain. A process of one thread never looks.
 //!
-//! larson, whose main thread sleeps while others free what it made, peaks at 0.81, 0.75 and 0.79 of the resident
+//! larson, whose main thread sleeps while others free what it made, peaks at 0.80, 0.75 and 0.76 of the resident
 //! memory it took without this, on two, four and eight threads, in the same time (the public program, `larson 1
 //! 8 1000 5000 100 4141 THREADS`, medians of 5 rounds, both builds in one run). Taking a thread to sleep after 2 ms
-//! instead of 20 gives no more there, and makes xmalloc on eight threads, which wait for the processor, 1.15
-//! times as long.
+//! instead of 10 gives no more there, and makes xmalloc on eight threads, which wait for the processor, 1.15
+//! times as long; after 20 ms it comes too late in one run of five.
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
@@ -38,7 +38,7 @@ const DOUBLINGS: u32 = 5;
 pub(super) const VISITS: usize = 2;
 pub(super) const LOOKS: usize = 8;
 /// Milliseconds without a slow call after which a thread is taken to sleep.
-const IDLE_MS: u32 = 20;
+const IDLE_MS: u32 = 10;
 
 /// A heap's number of slow calls when somebody last looked, and the time from which on it is that. Zeroed
 /// memory is a right one.
