@@ -232,26 +232,25 @@ mod tests {
         }
     }
 
-    fn pool() -> Pool<Linux> {
+    /// A pool that gave out one run of `len` slices; the run's record, its first slice and its segment. None
+    /// where the kernel does not mark.
+    fn first_run(len: usize) -> Option<(Pool<Linux>, *mut Span, usize, *mut Header)> {
         let pool = Pool::new(Linux);
         pool.configure(1, Origin::Map, None);
         pool.configure_purge(0, 0);
-        pool
+        let head = pool.allocate(len).expect("memory").head;
+        let slice = slice_of(head);
+        kernel_marks().then_some((pool, head, slice.addr(), header_of(slice)))
     }
 
     #[test]
     fn slices_may_be_touched_from_their_first_use_on_and_also_once_they_are_purged() {
-        if !kernel_marks() {
-            return;
-        }
-        let pool = pool();
-        let run = pool.allocate(3).expect("memory");
-        let (slice, segment) = (slice_of(run.head).addr(), header_of(slice_of(run.head)));
+        let Some((pool, head, slice, segment)) = first_run(3) else { return };
         assert!((0..3).all(|number| touchable(slice + number * SLICE)));
         let end = segment.addr() + SEGMENT;
         assert!((slice + 3 * SLICE..end).step_by(SLICE).all(|unused| !touchable(unused)));
         // SAFETY: the run came from this pool and is dropped here.
-        unsafe { pool.release(run.head, 3) };
+        unsafe { pool.release(head, 3) };
         pool.purge_all();
         assert!((0..3).all(|number| touchable(slice + number * SLICE)));
         let all = pool.allocate(SLICES - 1).expect("memory");
@@ -261,12 +260,7 @@ mod tests {
 
     #[test]
     fn a_fork_between_a_mark_and_its_note_leaves_no_slice_that_is_used_and_marked() {
-        if !kernel_marks() {
-            return;
-        }
-        let pool = pool();
-        let run = pool.allocate(1).expect("memory");
-        let (slice, segment) = (slice_of(run.head).addr(), header_of(slice_of(run.head)));
+        let Some((pool, _, slice, segment)) = first_run(1) else { return };
         // SAFETY: the segment is the pool's, whose only user is this thread.
         unsafe {
             // As a child sees it whose parent was just taking the next two slices.

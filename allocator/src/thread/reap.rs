@@ -15,11 +15,11 @@
 //! memory at least, whose page faults cost more, and seldomer the more spans there are and the more looks
 //! were in vain. A process of one thread never looks.
 //!
-//! larson, whose main thread sleeps while others free what it made, peaks at 0.80, 0.75 and 0.76 of the resident
+//! larson, whose main thread sleeps while others free what it made, peaks at 0.81, 0.75 and 0.79 of the resident
 //! memory it took without this, on two, four and eight threads, in the same time (the public program, `larson 1
-//! 8 1000 5000 100 4141 THREADS`, medians of 5 rounds, both builds in one run). Taking a thread to sleep after 2 ms
-//! instead of 10 gives no more there, and makes xmalloc on eight threads, which wait for the processor, 1.15
-//! times as long; after 20 ms it comes too late in one run of five.
+//! 8 1000 5000 100 4141 THREADS`, medians of 5 rounds, both builds in one run; a thread slept after 20 ms there).
+//! After 10 ms it peaks at 0.98 of that on two threads and 0.94 on eight: 20 ms come too late in one run of five.
+//! After 2 ms xmalloc on eight threads, which wait for the processor, takes 1.15 times as long.
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;

@@ -35,8 +35,8 @@ static uint64_t committed(void)
     return now.committed_bytes;
 }
 
-/* Takes new spans until three quarters of what the sleeper held are nobody's any more. It takes a while until the
- * sleeper is taken for one. */
+/* Takes new spans until a good part of what the sleeper held is nobody's any more. It takes a while until the sleeper is
+ * taken for one. What is taken meanwhile stays below a quarter: without a visit the sum never falls. */
 static void *need_memory(void *unused)
 {
     for (int i = 0; i < OBJECTS; i++) release(i);
@@ -44,12 +44,12 @@ static void *need_memory(void *unused)
     static void *held[ROUNDS];
     int rounds = 0;
     do {
-        CHECK(rounds < ROUNDS);
+        CHECK(rounds < ROUNDS && own < before / 4);
         size_t size = 20000 + (size_t)rounds * 977 % 20000;
         own += size;
         held[rounds++] = malloc(size);
-        usleep(5000);
-    } while (committed() > before / 4 + 2 * own);
+        usleep(20000);
+    } while (committed() > before * 3 / 4);
     while (rounds > 0) free(held[--rounds]);
     return unused;
 }
