@@ -311,6 +311,7 @@ impl Bitmaps {
 
     /// # Safety
     /// The span is nobody's any more and holds no live block.
+    #[inline(never)]
     pub(super) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
