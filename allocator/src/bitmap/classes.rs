@@ -57,7 +57,7 @@ const _: () = {
 const _: () = assert!(SIZES[CLASSES - 1] as usize == MAX_BITMAP, "the classes end at the limit");
 const _: () = assert!(class_number(MAX_BITMAP) - FIRST == CLASSES - 1, "sizes and numbers agree");
 
-/// Slices of a span that wastes least, between `least` and a half more.
+/// Slices of a span that wastes least, between `least` and a half more; none that no block reaches into.
 const fn best_length(size: usize, least: usize) -> u8 {
     let most = if least < 15 { least + least / 2 } else { least };
     let (mut best, mut best_waste) = (least, usize::MAX);
@@ -67,7 +67,7 @@ const fn best_length(size: usize, least: usize) -> u8 {
         let blocks = if bytes / size > MAX_BLOCKS { MAX_BLOCKS } else { bytes / size };
         let waste = (bytes - blocks * size) * 1024 / bytes;
         if waste < best_waste {
-            (best, best_waste) = (slices, waste);
+            (best, best_waste) = ((blocks * size).div_ceil(SLICE), waste);
         }
         slices += 1;
     }

@@ -387,19 +387,11 @@ impl Bitmaps {
             if spans == 0 && class.knows_zero() {
                 self.let_go(SizeClass::of(KNOWS_ZERO), supply);
             }
-            let mut slices = class.span_slices(spans) + class.tail();
-            let run = loop {
-                if let Some(run) = supply.slices(slices, class.is_large()) {
-                    break run;
-                }
-                // Memory is short: one block is better than none.
-                let least = ((1 + SKIPPED) * class.size()).div_ceil(SLICE) + class.tail();
-                if slices == least {
-                    return null_mut();
-                }
-                slices = least;
-            };
-            let span = run.head;
+            // When memory is short one block is better than none.
+            let least = ((1 + SKIPPED) * class.size()).div_ceil(SLICE) + class.tail();
+            let most = class.span_slices(spans) + class.tail();
+            let Some(run) = supply.slices(most, least, class.is_large()) else { return null_mut() };
+            let (span, slices) = (run.head, run.len);
             let blocks = class.blocks(slices - class.tail());
             let full = (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED);
             prepare_blocks(&run, class.size(), blocks, class.tail() * slices);

@@ -29,8 +29,9 @@ use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
 
 /// Where a heap gets slices from, and what else it is told about itself.
 pub(crate) trait Supply {
-    /// A run of `len` slices; `large` if its blocks are at or above the mmap threshold.
-    fn slices(&mut self, len: usize, large: bool) -> Option<Run>;
+    /// A run of `len` slices or, when memory is short, of `least`; `large` if its blocks are at or above
+    /// the mmap threshold.
+    fn slices(&mut self, len: usize, least: usize, large: bool) -> Option<Run>;
 
     /// Takes the `len` slices of an empty span back.
     ///

@@ -44,6 +44,8 @@ pub(crate) enum Origin {
 pub(crate) struct Run {
     /// Record of the first slice. No record of the run names a heap.
     pub(crate) head: *mut Span,
+    /// In slices.
+    pub(crate) len: usize,
     /// Whether every byte of the run is still zero.
     pub(crate) zeroed: bool,
 }
@@ -428,7 +430,7 @@ impl State {
             self.dirty_slices -= dirty;
             self.used += len;
             self.peak = self.peak.max(self.used);
-            Run { head: segment.cast::<Span>().add(start), zeroed: dirty == 0 }
+            Run { head: segment.cast::<Span>().add(start), len, zeroed: dirty == 0 }
         }
     }
 

@@ -197,7 +197,7 @@ impl Slabs {
                 span = if listed.is_null() { supply.foreign_slab(class) } else { null_mut() };
                 if !span.is_null() {
                     self.count(class);
-                } else if let Some(run) = supply.slices(1, false) {
+                } else if let Some(run) = supply.slices(1, 1, false) {
                     span = run.head;
                     self.begin(span, class, supply.identity());
                 } else if !listed.is_null() {

@@ -224,15 +224,14 @@ impl Global {
         self.apply(&self.options());
     }
 
-    /// A run of slices for a thread on `node`.
-    pub(super) fn slices(&self, node: u32, len: usize, large: bool) -> Option<Run> {
-        let number = node as usize * 2 + usize::from(large);
-        let run = self.pools.get(number)?.allocate(len);
-        if run.is_some() {
-            return run;
-        }
-        self.relieve();
-        self.pools.get(number)?.allocate(len)
+    /// A run of `len` slices for a thread on `node`; when the kernel has no more memory one of `least`, from
+    /// the gaps between others first.
+    pub(super) fn slices(&self, node: u32, len: usize, least: usize, large: bool) -> Option<Run> {
+        let pool = self.pools.get(node as usize * 2 + usize::from(large))?;
+        pool.allocate(len).or_else(|| pool.allocate(least)).or_else(|| {
+            self.relieve();
+            pool.allocate(least)
+        })
     }
 
     /// Out of memory: gives back all that is free, with its addresses.

@@ -78,19 +78,19 @@ pub(super) struct Supplies<'a> {
 }
 
 impl Supply for Supplies<'_> {
-    fn slices(&mut self, len: usize, large: bool) -> Option<Run> {
+    fn slices(&mut self, len: usize, least: usize, large: bool) -> Option<Run> {
         if len == 1 {
             let head = self.upkeep.spares.take(self.upkeep.node);
             if !head.is_null() {
-                return Some(Run { head, zeroed: false });
+                return Some(Run { head, len, zeroed: false });
             }
         }
         GLOBAL.tick();
-        let run = GLOBAL.slices(self.upkeep.node, len, large);
-        if run.is_some_and(|run| run.zeroed) && !GLOBAL.alone() {
-            self.upkeep.reaping.count(len);
+        let run = GLOBAL.slices(self.upkeep.node, len, least, large)?;
+        if run.zeroed && !GLOBAL.alone() {
+            self.upkeep.reaping.count(run.len);
         }
-        run
+        Some(run)
     }
 
     unsafe fn give_back(&mut self, span: *mut Span, len: usize) {

@@ -97,7 +97,7 @@ mod tests {
         let mut spares = Spares { slices: [null_mut(); KEPT], count: 0, overflowed: false };
         assert!(spares.take(0).is_null(), "nothing is fetched before something was given back");
         let slices: Vec<_> =
-            (0..3 * KEPT).map(|_| GLOBAL.slices(0, 1, false).expect("memory").head).collect();
+            (0..3 * KEPT).map(|_| GLOBAL.slices(0, 1, 1, false).expect("memory").head).collect();
         for &slice in &slices {
             // SAFETY: fresh runs of one slice, which nobody owns.
             unsafe { spares.keep(slice) };

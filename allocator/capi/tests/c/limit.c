@@ -1,5 +1,5 @@
-/* RLIMIT_AS of 256 MiB: at least 95 % of it is usable, whatever the size of the objects; then NULL with ENOMEM from
- * every function, contents intact; after free the service resumes. */
+/* RLIMIT_AS of 256 MiB: at least 95 % of it is usable, whatever the size of the objects, but for what rounding up to
+ * a size class takes; then NULL with ENOMEM from every function, contents intact; after free the service resumes. */
 #include "check.h"
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -95,8 +95,9 @@ int main(void)
     /* The usable part in percent. The list node costs nothing: it lies inside the object. */
     static const struct {
         size_t size, percent;
-    } rows[] = {{32, 95},    {64, 95},     {96, 95},      {1008, 95},     {1024, 95},    {4096, 95},
-                {10240, 95}, {65536, 95},  {114688, 90},  {1 << 20, 95},  {3 << 20, 95}, {8 << 20, 95}};
+    } rows[] = {{32, 95},     {64, 95},     {96, 95},     {1008, 95},    {1024, 95},    {4096, 95},    {10240, 95},
+                {65536, 95},  {114688, 95}, {131072, 95}, {200000, 90},  {212992, 95},  {1 << 20, 95}, {3 << 20, 95},
+                {8 << 20, 95}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         pid_t child = fork();
         CHECK(child >= 0);
