@@ -179,6 +179,13 @@ impl SizeClass {
         unsafe { *table.as_ptr().add(self.0 as usize) as usize }
     }
 
+    /// Slices of the shortest span, for when memory is short: one block. Spans that know what is zero note
+    /// it in their second record.
+    pub(crate) const fn least_slices(self) -> usize {
+        let least = ((1 + SKIPPED) * self.size()).div_ceil(SLICE);
+        if self.knows_zero() && least < 2 { 2 } else { least }
+    }
+
     /// Blocks of a span of `slices`.
     pub(crate) const fn blocks(self, slices: usize) -> usize {
         let blocks = slices * SLICE / self.size();
@@ -212,8 +219,8 @@ mod tests {
     #[test]
     fn the_reciprocal_finds_every_block() {
         for class in SizeClass::all() {
-            for spans in [0, SHORT_SPANS] {
-                let slices = class.span_slices(spans);
+            let lengths = [0, SHORT_SPANS].map(|spans| class.span_slices(spans));
+            for slices in lengths.into_iter().chain([class.least_slices()]) {
                 let blocks = class.blocks(slices);
                 assert!((1..=MAX_BLOCKS).contains(&blocks) && slices < 128);
                 for block in 0..blocks {

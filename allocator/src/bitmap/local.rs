@@ -388,9 +388,10 @@ impl Bitmaps {
                 self.let_go(SizeClass::of(KNOWS_ZERO), supply);
             }
             // When memory is short one block is better than none.
-            let least = ((1 + SKIPPED) * class.size()).div_ceil(SLICE) + class.tail();
-            let most = class.span_slices(spans) + class.tail();
-            let Some(run) = supply.slices(most, least, class.is_large()) else { return null_mut() };
+            let (most, least, tail) =
+                (class.span_slices(spans), class.least_slices(), class.tail());
+            let run = supply.slices(most + tail, least + tail, class.is_large());
+            let Some(run) = run else { return null_mut() };
             let (span, slices) = (run.head, run.len);
             let blocks = class.blocks(slices - class.tail());
             let full = (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED);

@@ -27,3 +27,6 @@ pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
 pub(crate) use local::{BitmapSupply, Bitmaps};
 pub(crate) use remote::{MaskBatches, send};
 pub(crate) use span::{OWNED, locate};
+
+#[cfg(all(test, not(loom)))]
+mod tests;
