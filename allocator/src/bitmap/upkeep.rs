@@ -218,8 +218,8 @@ impl Bitmaps {
     /// Gives the retired spans of the classes from `first` on back.
     ///
     /// # Safety
-    /// The caller owns this heap.
-    unsafe fn dismantle_retired(&mut self, first: SizeClass, supply: &mut impl Supply) {
+    /// The caller owns this heap or is inside its door.
+    pub(crate) unsafe fn dismantle_retired(&mut self, first: SizeClass, supply: &mut impl Supply) {
         while let Some(span) = self.retired.take_from(first) {
             // SAFETY: retired spans are this heap's and hold no live block.
             unsafe { Self::dismantle(span, supply) };

@@ -41,7 +41,7 @@ fn give_back() {
     let heap = Tls::here().heap();
     if !heap.is_null() {
         // SAFETY: this thread's heap.
-        unsafe { (*heap).rest(Tls::here()) };
+        unsafe { (*heap).rest_everywhere(Tls::here()) };
     }
     GLOBAL.purge_all();
 }

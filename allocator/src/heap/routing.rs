@@ -204,6 +204,7 @@ fn allocate_medium(size: usize) -> *mut u8 {
     if heap.is_null() {
         return allocate_without_heap(size, MIN_ALIGN, false);
     }
+    GLOBAL.start_purger_if_wanted();
     let class = bitmap::SizeClass::of(size);
     // SAFETY: this thread's heap.
     let block = unsafe {
@@ -222,6 +223,7 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     if heap.is_null() {
         return allocate_without_heap(size, align, zeroed);
     }
+    GLOBAL.start_purger_if_wanted();
     let mut block = GLOBAL.huge.allocate(size, align, zeroed);
     // More than there is cannot be given back either.
     if block.is_null() && size <= GLOBAL.mapped() {
@@ -242,6 +244,7 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
     if size >= bitmap::KNOWS_ZERO {
         let heap = own_heap(Tls::here());
         if !heap.is_null() {
+            GLOBAL.start_purger_if_wanted();
             let class = bitmap::SizeClass::of(size);
             // SAFETY: this thread's heap.
             let block = unsafe {

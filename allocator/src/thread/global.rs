@@ -282,10 +282,9 @@ impl Global {
         }
     }
 
-    /// Gives back what time has made due, and tells the time in milliseconds. Called on slow paths;
-    /// cheap when nothing is due.
-    pub(super) fn tick(&self) -> u64 {
-        let now = host().now_ms();
+    /// Gives back what time has made due. Called on slow paths; cheap when nothing is due.
+    pub(super) fn tick(&self) {
+        let now = self.now();
         let last = self.last_tick.load(Ordering::Relaxed);
         if now.wrapping_sub(last) >= TICK_MS
             && self
@@ -298,7 +297,11 @@ impl Global {
             }
             self.huge.tick();
         }
-        now
+    }
+
+    /// The time in milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        host().now_ms()
     }
 
     /// Gives back everything that is free.

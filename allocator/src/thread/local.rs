@@ -4,7 +4,7 @@
 use core::ptr::null_mut;
 
 use super::global::GLOBAL;
-use super::reap::{Reaping, Seen};
+use super::reap::{Reach, Reaping, Seen};
 use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
 use super::tls::Tls;
@@ -195,7 +195,7 @@ impl ThreadHeap {
     #[inline(always)]
     fn slow_call(&mut self) {
         if self.upkeep.reaping.is_due() {
-            self.reap();
+            self.reap(Reach::Few);
         }
         let calls = self.upkeep.slow_calls.load(Ordering::Relaxed).wrapping_add(1);
         self.upkeep.slow_calls.store(calls, Ordering::Relaxed);
@@ -209,13 +209,14 @@ impl ThreadHeap {
         if calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
         }
-        let now = GLOBAL.tick();
-        if now.wrapping_sub(self.upkeep.let_go) >= LET_GO_MS {
+        let now = GLOBAL.now();
+        let since = now.wrapping_sub(self.upkeep.let_go);
+        if since >= LET_GO_MS {
             self.upkeep.let_go = now;
-            let (_, bitmaps, _, _, mut supply) = self.split();
-            // SAFETY: `self` is the calling thread's heap.
-            unsafe { bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply) };
+            self.let_go(since >= 4 * LET_GO_MS);
         }
+        // Last, so that what was given back here after an idle second goes at once.
+        GLOBAL.tick();
     }
 
     /// Sends what this thread freed for others.

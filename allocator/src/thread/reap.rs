@@ -2,9 +2,11 @@
 //!
 //! What one thread frees for another waits until that thread's slow paths come by. A thread that sleeps has
 //! none: the main thread of a server that set everything up, a worker without work, a thread that is
-//! about to end but does not get the processor. All that was ever freed for it would stay, and the threads
-//! that are at work would take fresh memory instead. So a heap that took slices without pages first looks through
-//! its own lists, and then visits a few heaps whose threads made no slow call lately.
+//! about to end but does not get the processor. A thread that has ended left a heap that nobody uses. All that
+//! was ever freed for them would stay, and the threads that are at work would take fresh memory instead. So a
+//! heap that took slices without pages first looks through its own lists, and then visits a few heaps whose
+//! threads ended or made no slow call lately; a heap at work does so from time to time anyway, and all heaps are
+//! visited after a second without a look, by the purging thread, and when a program asks for a trim.
 //!
 //! A visitor takes a span only if none of its blocks is live. Whoever frees a block holds a live one, so the
 //! owner's fast paths, which know no visitors, cannot be at such a span; its slow paths wait (see
@@ -13,7 +15,8 @@
 //! # Cost
 //! A line of cache per listed span, and a system call of half a microsecond per visit: for 64 KiB of fresh
 //! memory at least, whose page faults cost more, and seldomer the more spans there are and the more looks
-//! were in vain. A process of one thread never looks.
+//! were in vain. Without fresh memory a look every quarter of a second, or every second while it is in vain.
+//! A process of one thread never looks.
 //!
 //! larson, whose main thread sleeps while others free what it made, peaks at 0.81, 0.75 and 0.79 of the resident
 //! memory it took without this, on two, four and eight threads, in the same time (the public program, `larson 1
@@ -23,6 +26,8 @@
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
+use super::tls::Tls;
+use crate::bitmap;
 use crate::lock::Inside;
 use crate::os;
 use crate::segment::Reaped;
@@ -35,8 +40,10 @@ const LOOKED_PER_FRESH: u32 = 128;
 /// Times that looking in vain may double the wait.
 const DOUBLINGS: u32 = 5;
 /// Heaps visited in one look, and heaps looked at for that.
-pub(super) const VISITS: usize = 2;
-pub(super) const LOOKS: usize = 8;
+const VISITS: usize = 2;
+const LOOKS: usize = 8;
+/// Periods of upkeep after which looks in vain are repeated.
+const PERIODS: u32 = 4;
 /// Milliseconds without a slow call after which a thread is taken to sleep.
 const IDLE_MS: u32 = 10;
 
@@ -59,6 +66,24 @@ impl Seen {
     }
 }
 
+/// How many heaps a look takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// A few that are idle; others come next time.
+    Few,
+    /// All that are idle.
+    Idle,
+    /// All there are.
+    All,
+}
+
+impl Reach {
+    /// Heaps looked at, and visited, at most.
+    pub(super) fn limits(self) -> (usize, usize) {
+        if self == Reach::Few { (LOOKS, VISITS) } else { (usize::MAX, usize::MAX) }
+    }
+}
+
 /// When a heap is to look again. Zeroed memory is a right one.
 #[derive(Debug)]
 pub(super) struct Reaping {
@@ -68,6 +93,8 @@ pub(super) struct Reaping {
     looked: u32,
     /// Looks in vain.
     vain: u32,
+    /// Periods of upkeep without a look.
+    periods: u32,
 }
 
 impl Reaping {
@@ -82,9 +109,15 @@ impl Reaping {
         self.fresh >= FRESH && self.fresh >= (FRESH + self.looked / LOOKED_PER_FRESH) << self.vain
     }
 
+    /// Counts a period of upkeep; whether it is time for a look even without fresh memory.
+    fn is_time(&mut self) -> bool {
+        self.periods += 1;
+        self.periods > self.vain.min(PERIODS - 1)
+    }
+
     fn learn(&mut self, reaped: Reaped) {
         let vain = if reaped.taken == 0 { (self.vain + 1).min(DOUBLINGS) } else { 0 };
-        *self = Reaping { fresh: 0, looked: reaped.looked, vain };
+        *self = Reaping { fresh: 0, looked: reaped.looked, vain, periods: 0 };
     }
 }
 
@@ -96,11 +129,23 @@ impl ThreadHeap {
         unsafe { (*core::ptr::from_ref(&self.door)).enter() }
     }
 
-    /// Gives back the spans of this heap, and of heaps whose threads sleep, that hold no live block since
-    /// others freed the last ones.
+    /// What time makes due: lets go of medium blocks held for classes out of use, and has a look around;
+    /// `idle` after a second without upkeep.
+    pub(super) fn let_go(&mut self, idle: bool) {
+        let (_, bitmaps, _, _, mut supply) = self.split();
+        // SAFETY: `self` is the calling thread's heap.
+        unsafe { bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply) };
+        let due = self.upkeep.reaping.is_time();
+        if (due || idle) && !GLOBAL.alone() {
+            self.reap(if idle { Reach::Idle } else { Reach::Few });
+        }
+    }
+
+    /// Gives back the spans of this heap, and of heaps whose threads sleep or have ended, that hold no live
+    /// block since others freed the last ones.
     #[cold]
     #[inline(never)]
-    pub(super) fn reap(&mut self) {
+    pub(super) fn reap(&mut self, reach: Reach) {
         self.flush();
         let mut reaped = Reaped::default();
         // SAFETY: `self` is the calling thread's heap, and it is inside.
@@ -108,8 +153,27 @@ impl ThreadHeap {
             self.collect_queues();
             self.reap_lists(&mut reaped);
         }
-        GLOBAL.registry.visit_idle(self, GLOBAL.tick(), &mut reaped);
+        GLOBAL.registry.visit_idle(self, GLOBAL.now(), reach, &mut reaped);
         self.upkeep.reaping.learn(reaped);
+    }
+
+    /// The purging thread's look: takes from all heaps that are idle, and keeps nothing.
+    pub(super) fn purge_idle(&mut self, tls: Tls) {
+        {
+            let _inside = self.enter();
+            self.reap(Reach::Idle);
+        }
+        self.rest(tls);
+    }
+
+    /// Gives back all that is empty, of this heap, which keeps nothing for its next requests, and of all
+    /// others.
+    pub(crate) fn rest_everywhere(&mut self, tls: Tls) {
+        if !GLOBAL.alone() {
+            let _inside = self.enter();
+            self.reap(Reach::All);
+        }
+        self.rest(tls);
     }
 
     /// # Safety
@@ -125,7 +189,8 @@ impl ThreadHeap {
     }
 
     /// Takes what it can from another heap: slabs in its queue for this heap, then, visiting, spans without
-    /// a live block for everybody. Not from a heap without a thread: the registry's lock keeps those.
+    /// a live block for everybody, and what is empty there. Not from a heap without a thread: the registry's
+    /// lock keeps those.
     ///
     /// # Safety
     /// `heap` is another heap; the caller's thread owns this one and is inside.
@@ -140,9 +205,20 @@ impl ThreadHeap {
                 let (_, bitmaps, _, queue, mut supply) = (*heap).split();
                 bitmaps.collect_queue(queue, &mut supply);
                 (*heap).reap_lists(reaped);
-                (*heap).upkeep.spares.clear();
+                (*heap).let_go_of_empty();
             }
         }
+    }
+
+    /// Gives back the empty spans and slices that are kept for the next requests and in no list.
+    ///
+    /// # Safety
+    /// As [`ThreadHeap::reap_lists`].
+    pub(super) unsafe fn let_go_of_empty(&mut self) {
+        let (_, bitmaps, _, _, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe { bitmaps.dismantle_retired(bitmap::SizeClass::SMALLEST, &mut supply) };
+        self.upkeep.spares.clear();
     }
 
     /// In a child that was not told of its fork: makes the lists whole if a visitor was changing them.

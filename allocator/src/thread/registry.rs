@@ -7,7 +7,7 @@ use core::ptr::null_mut;
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
-use super::reap::{LOOKS, VISITS};
+use super::reap::Reach;
 use crate::bitmap;
 use crate::lock::Lock;
 use crate::os;
@@ -280,28 +280,39 @@ impl Registry {
         None
     }
 
-    /// Visits for `mine` heaps whose threads sleep, and tends those that have none.
-    pub(super) fn visit_idle(&self, mine: &mut ThreadHeap, now: u64, reaped: &mut Reaped) {
+    /// Visits for `mine` heaps whose threads sleep or, with [`Reach::All`], do not, and those that have none.
+    pub(super) fn visit_idle(
+        &self,
+        mine: &mut ThreadHeap,
+        now: u64,
+        reach: Reach,
+        reaped: &mut Reaped,
+    ) {
         let mut visits = 0;
-        for _ in 0..LOOKS {
+        let (looks, most) = reach.limits();
+        for _ in 0..looks.min(self.heaps()) {
             if mine.upkeep.cursor.is_null() {
                 mine.upkeep.cursor = self.all.load(Ordering::Acquire);
             }
             let heap = mine.upkeep.cursor;
-            if heap.is_null() || visits == VISITS {
+            if heap.is_null() || visits == most {
                 return;
             }
             // SAFETY: as in `idle_queue`.
             unsafe {
                 mine.upkeep.cursor = (*heap).next;
-                let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
-                if heap == core::ptr::from_mut(mine) || !(*heap).seen.is_idle(calls, now) {
+                if heap == core::ptr::from_mut(mine) {
                     continue;
                 }
-                visits += 1;
                 if (*heap).slab_queue.is_parked() {
+                    visits += 1;
                     self.reap_parked(heap, reaped);
-                } else if (*heap).thread != FROZEN {
+                    continue;
+                }
+                let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
+                let is_idle = (*heap).seen.is_idle(calls, now);
+                if (is_idle || reach == Reach::All) && (*heap).thread != FROZEN {
+                    visits += 1;
                     mine.visit(heap, reaped);
                 }
             }
@@ -316,6 +327,8 @@ impl Registry {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
                 (*heap).reap_lists(reaped);
+                // What its thread allocated from last is in no list.
+                (*heap).collect();
                 (*heap).upkeep.spares.clear();
             }
         }
