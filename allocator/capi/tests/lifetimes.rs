@@ -82,9 +82,12 @@ fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
 fn what_a_burst_leaves_goes_back_without_a_call_where_a_thread_purges_and_with_a_few_where_none_does()
  {
     let Some(program) = compile("idle.c", &[]) else { return };
-    run(preloaded(program.clone()).env("ALLOCATOR_OPTIONS", "purge=thread"))
-        .expect_success("idle.c with purge=thread");
-    run(preloaded(program).arg("calls")).expect_success("idle.c with calls");
+    for largest in ["1000", "20000", "200000", "3000000"] {
+        run(preloaded(&program).arg(largest).env("ALLOCATOR_OPTIONS", "purge=thread"))
+            .expect_success(&format!("objects of up to {largest} bytes with purge=thread"));
+        run(preloaded(&program).args([largest, "calls"]))
+            .expect_success(&format!("objects of up to {largest} bytes with calls"));
+    }
 }
 
 #[test]
@@ -93,9 +96,9 @@ fn a_few_slow_calls_an_idle_second_after_a_burst_at_most_8_mib_or_an_eighth_of_w
     // -rdynamic: the program is the library's clock.
     let Some(program) = compile("idle_clock.c", &["-rdynamic"]) else { return };
     for most in ["900", "20000", "200000", "3000000"] {
-        for live in ["0", "134217728"] {
-            run(preloaded(&program).args([most, live]))
-                .expect_success(&format!("objects of up to {most} bytes, {live} live"));
+        for (live, by) in [("0", "main"), ("134217728", "main"), ("0", "asleep"), ("0", "ended")] {
+            run(preloaded(&program).args([most, live, by]))
+                .expect_success(&format!("objects of up to {most} bytes, {live} live, by {by}"));
         }
     }
 }

@@ -211,6 +211,8 @@ impl Bitmaps {
     /// As [`Bitmaps::push`]; `bit` is a block of `span`.
     #[inline(never)]
     unsafe fn first_free(&mut self, span: *mut Span, bit: u64, supply: &mut impl Supply) {
+        // No visitor takes the span for one without live blocks before its FULL is looked at.
+        let _inside = supply.enter();
         // SAFETY: the local mask is this heap's in every state of the span.
         unsafe {
             (*span).free = bit;
@@ -222,7 +224,6 @@ impl Bitmaps {
             }
             // Lost: the span is on its way into the queue, and only the mask may change.
             if protocol::clear_full(&(*span).remote, supply.alone()) {
-                let _inside = supply.enter();
                 self.settle(span, supply);
             }
         }
@@ -232,7 +233,7 @@ impl Bitmaps {
     ///
     /// # Safety
     /// The span is this heap's.
-    unsafe fn settle(&mut self, span: *mut Span, supply: &mut impl Supply) {
+    pub(super) unsafe fn settle(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
             self.list(span, supply);
@@ -278,16 +279,27 @@ impl Bitmaps {
         }
     }
 
+    /// Counts a span no longer that is neither current nor listed.
+    ///
+    /// # Safety
+    /// The span was this heap's.
+    pub(super) unsafe fn forget(&mut self, span: *mut Span) {
+        // SAFETY: the caller's promise, so the class is in range.
+        unsafe {
+            let spans = self.spans.get_unchecked_mut((*span).class as usize);
+            *spans = spans.saturating_sub(1);
+        }
+        if self.idle == span {
+            self.idle = null_mut();
+        }
+    }
+
     /// # Safety
     /// The span is this heap's, neither current nor listed, and holds no live block.
     pub(super) unsafe fn release(&mut self, span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise; the class is in range.
         unsafe {
-            let spans = self.spans.get_unchecked_mut((*span).class as usize);
-            *spans = spans.saturating_sub(1);
-            if self.idle == span {
-                self.idle = null_mut();
-            }
+            self.forget(span);
             let span = self.retired.exchange(span);
             if !span.is_null() {
                 Self::dismantle(span, supply);

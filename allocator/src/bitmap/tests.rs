@@ -29,6 +29,8 @@ impl Supply for Scarce {
         unsafe { self.pool.release(span, len) };
     }
 
+    unsafe fn purge(&self, _from: *mut u8, _len: usize) {}
+
     fn identity(&self) -> usize {
         core::ptr::from_ref(self.door).addr() & !7
     }

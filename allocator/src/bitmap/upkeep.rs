@@ -7,9 +7,10 @@ use core::iter::from_fn;
 use core::ptr::null_mut;
 
 use super::local::Bitmaps;
+use super::protocol::FULL;
 use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span};
 use super::{SizeClass, protocol};
-use crate::segment::{Reaped, Span, Supply, record_of};
+use crate::segment::{Reaped, Span, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 
@@ -87,14 +88,38 @@ impl Bitmaps {
         }
     }
 
-    /// Gives back the listed spans whose last live blocks were freed by others.
+    /// Gives back the queued and the listed spans whose last live blocks were freed by others. A visitor
+    /// leaves all other spans as they are: the owner may be freeing a block of theirs.
     ///
     /// # Safety
-    /// The caller owns this heap or is inside its door. No block of such a span is live, so that its thread
-    /// is in the middle of no free.
-    pub(crate) unsafe fn reap(&mut self, supply: &mut impl Supply, reaped: &mut Reaped) {
-        // SAFETY: listed spans are this heap's; the class is in range.
+    /// The caller owns this heap, whose queue it is, or is inside its door and `visiting`.
+    pub(crate) unsafe fn reap(
+        &mut self,
+        queue: &LimboQueue,
+        visiting: bool,
+        supply: &mut impl Supply,
+        reaped: &mut Reaped,
+    ) {
+        // SAFETY: whoever takes a queue decides about the spans in it; listed ones are this heap's; the class
+        // is in range. Of a span that others freed the last blocks of none is live, so its thread is in the
+        // middle of no free that would touch it again.
         unsafe {
+            let mut span = queue.take_all();
+            while !span.is_null() {
+                let next = (*span).next;
+                let freed = (*span).remote.load(Ordering::Acquire) & !FULL;
+                if (&raw const (*span).free).read_volatile() | freed == (*span).full {
+                    reaped.taken += 1;
+                    self.forget(span);
+                    Self::dismantle(span, supply);
+                } else if visiting {
+                    queue.push(span);
+                } else {
+                    (*span).free |= protocol::take(&(*span).remote) & !FULL;
+                    self.settle(span, supply);
+                }
+                span = next;
+            }
             for class in self.used_from(SizeClass::SMALLEST) {
                 let mut span = self.partial.get_unchecked(class.index()).first();
                 while !span.is_null() {
@@ -105,16 +130,52 @@ impl Bitmaps {
                     let free = (&raw const (*span).free).read_volatile();
                     if freed != 0 && free | freed == (*span).full | LISTED {
                         self.unlist(span);
-                        let spans = self.spans.get_unchecked_mut(class.index());
-                        *spans = spans.saturating_sub(1);
-                        if self.idle == span {
-                            self.idle = null_mut();
-                        }
+                        self.forget(span);
                         reaped.taken += 1;
                         Self::dismantle(span, supply);
                     }
                     span = next;
                 }
+            }
+        }
+    }
+
+    /// Gives back the pages of blocks that others freed in spans which hold live ones or may be allocated
+    /// from at any moment. Not in hardened builds, where a freed block is looked at when it is next handed out.
+    ///
+    /// # Safety
+    /// The caller is inside this heap's door: its thread takes over what others freed only from inside, so
+    /// that until then these blocks are nobody's.
+    #[inline(never)]
+    pub(crate) unsafe fn purge_freed_by_others(&self, supply: &impl Supply) {
+        if cfg!(feature = "hardened") {
+            return;
+        }
+        for class in self.used_from(SizeClass::SMALLEST) {
+            // SAFETY: current and listed spans are this heap's; the class is in range.
+            unsafe {
+                Self::purge_freed(*self.current.get_unchecked(class.index()), class, supply);
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    Self::purge_freed(span, class, supply);
+                    span = (*span).next;
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Bitmaps::purge_freed_by_others`], of a span of `class`.
+    unsafe fn purge_freed(span: *mut Span, class: SizeClass, supply: &impl Supply) {
+        // SAFETY: the caller's promise; bit i stands for the block at i times the class's size.
+        unsafe {
+            let mut freed = (*span).remote.load(Ordering::Acquire) & !FULL;
+            while freed != 0 {
+                let first = freed.trailing_zeros();
+                let blocks = (freed >> first).trailing_ones();
+                let from = slice_of(span).add(first as usize * class.size());
+                supply.purge(from, blocks as usize * class.size());
+                freed &= !((u64::MAX >> (64 - blocks)) << first);
             }
         }
     }
@@ -149,11 +210,7 @@ impl Bitmaps {
             for_each_record(span, |record, _| {
                 (*record).owner.store(identity | OWNED, Ordering::Relaxed);
             });
-            let spans = self.spans.get_unchecked_mut(class.index());
-            *spans = spans.saturating_sub(1);
-            if self.idle == span {
-                self.idle = null_mut();
-            }
+            self.forget(span);
             span
         }
     }

@@ -39,6 +39,12 @@ pub(crate) trait Supply {
     /// The run came from `slices`, of this heap or another, and nobody uses it any more.
     unsafe fn give_back(&mut self, span: *mut Span, len: usize);
 
+    /// Gives the pages that lie wholly in the range back; they read as zero afterwards.
+    ///
+    /// # Safety
+    /// The range is part of a run from `slices`, and nobody needs what it holds.
+    unsafe fn purge(&self, from: *mut u8, len: usize);
+
     /// The heap's identity: what its spans hold as `owner`, the low three bits apart.
     fn identity(&self) -> usize;
 

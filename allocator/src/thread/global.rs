@@ -12,7 +12,7 @@ use crate::os::{self, Kernel, Linux, MAX_NODES, Topology};
 use crate::sampling;
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::units::SEGMENT;
+use crate::units::{SEGMENT, round_up};
 
 /// The kernel as this build sees it; tests can make it fail.
 #[cfg(not(test))]
@@ -36,6 +36,8 @@ const POOLS: usize = 2 * MAX_NODES;
 const PURGER_FLOOR: usize = 8 << 20;
 /// Milliseconds between two looks at what may be given back.
 const TICK_MS: u64 = 125;
+/// Milliseconds without a look after which all threads are taken to sleep.
+const IDLE_MS: u64 = 1000;
 
 /// The one instance of everything shared. All of it is zero at first, so that it takes no place in
 /// the file and no page before it is used.
@@ -45,6 +47,7 @@ pub(crate) static GLOBAL: Global = Global {
     registry: Registry::new(),
     wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
+    barriers: AtomicBool::new(false),
     last_tick: AtomicU64::new(0),
     when_ready: AtomicPtr::new(ptr::null_mut()),
     exported: AtomicUsize::new(0),
@@ -70,6 +73,8 @@ pub(crate) struct Global {
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
     many_nodes: AtomicBool,
+    /// Whether the kernel was asked to allow barriers on all processors.
+    barriers: AtomicBool,
     last_tick: AtomicU64,
     /// A `fn(&Options)` of the C face's, or null.
     when_ready: AtomicPtr<()>,
@@ -89,6 +94,17 @@ pub(super) struct Setup {
 }
 
 impl Global {
+    /// Lets heaps be visited, for which the kernel makes others wait for 15 ms once there are others: so in time,
+    /// or when `waiting` does not matter. The first calls of a process may come before libc knows that it is
+    /// alone.
+    #[inline(always)]
+    pub(super) fn allow_visits(&self, waiting: bool) {
+        if !self.barriers.load(Ordering::Relaxed) && (waiting || self.alone()) {
+            self.barriers.store(true, Ordering::Relaxed);
+            os::allow_barriers();
+        }
+    }
+
     /// Says that this library serves malloc for the whole process, so that the break is ours.
     /// Has no effect after the first allocation.
     pub(crate) fn own_the_break(&self) {
@@ -108,9 +124,6 @@ impl Global {
         }
         setup.done = true;
         ALONE.learn();
-        if self.alone() {
-            os::allow_barriers();
-        }
         let options = Options::from_environment();
         let secret = os::random_word();
         crate::slab::set_secret(secret);
@@ -299,9 +312,27 @@ impl Global {
         }
     }
 
+    /// Whether a second has passed without a tick: no thread has had a slow path.
+    pub(super) fn was_idle(&self, now: u64) -> bool {
+        now.wrapping_sub(self.last_tick.load(Ordering::Relaxed)) >= IDLE_MS
+    }
+
     /// The time in milliseconds.
     pub(super) fn now(&self) -> u64 {
         host().now_ms()
+    }
+
+    /// Gives back the pages that lie wholly in a range.
+    ///
+    /// # Safety
+    /// The range is mapped, and nobody needs what it holds.
+    pub(super) unsafe fn purge_within(&self, from: usize, len: usize) {
+        let page = os::page_size();
+        let (start, end) = (round_up(from, page), (from + len) & !(page - 1));
+        if start < end {
+            // SAFETY: the caller's promise. What the kernel does not take stays resident.
+            let _ = unsafe { host().purge(start, end - start) };
+        }
     }
 
     /// Gives back everything that is free.

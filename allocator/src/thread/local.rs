@@ -20,7 +20,7 @@ use crate::{fatal, huge, slab};
 
 /// Slow calls between two sendings of what was freed for others.
 const FLUSH_EVERY: u32 = 16;
-/// Slow calls between two looks at the clock.
+/// Slow calls between two looks at the clock while there is one thread.
 const LOOK_EVERY: u32 = 4;
 /// Milliseconds after which a heap lets go of medium blocks that it holds for classes out of use.
 const LET_GO_MS: u64 = 250;
@@ -106,6 +106,11 @@ impl Supply for Supplies<'_> {
                 GLOBAL.give_back(span, len);
             }
         }
+    }
+
+    unsafe fn purge(&self, from: *mut u8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { GLOBAL.purge_within(from.addr(), len) };
     }
 
     fn identity(&self) -> usize {
@@ -194,12 +199,13 @@ impl ThreadHeap {
     /// Upkeep that each slow call does its share of.
     #[inline(always)]
     fn slow_call(&mut self) {
+        GLOBAL.allow_visits(false);
         if self.upkeep.reaping.is_due() {
             self.reap(Reach::Few);
         }
         let calls = self.upkeep.slow_calls.load(Ordering::Relaxed).wrapping_add(1);
         self.upkeep.slow_calls.store(calls, Ordering::Relaxed);
-        if calls.is_multiple_of(LOOK_EVERY) {
+        if calls.is_multiple_of(LOOK_EVERY) || !GLOBAL.alone() {
             self.look_around(calls);
         }
     }
@@ -210,12 +216,10 @@ impl ThreadHeap {
             self.flush();
         }
         let now = GLOBAL.now();
-        let since = now.wrapping_sub(self.upkeep.let_go);
-        if since >= LET_GO_MS {
+        if now.wrapping_sub(self.upkeep.let_go) >= LET_GO_MS {
             self.upkeep.let_go = now;
-            self.let_go(since >= 4 * LET_GO_MS);
+            self.let_go(now);
         }
-        // Last, so that what was given back here after an idle second goes at once.
         GLOBAL.tick();
     }
 
@@ -409,32 +413,6 @@ impl ThreadHeap {
         unsafe {
             bitmaps.sweep(bitmap_queue, &mut supply);
             slabs.sweep(slab_queue, &mut supply);
-        }
-    }
-
-    /// Takes over what is queued for this heap.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    pub(super) unsafe fn collect_queues(&mut self) {
-        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
-        // SAFETY: the caller's promise.
-        unsafe {
-            bitmaps.collect_queue(bitmap_queue, &mut supply);
-            slabs.collect_queue(slab_queue, &mut supply);
-        }
-    }
-
-    /// As [`ThreadHeap::collect_queues`], without a look first whether anything is queued.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    pub(super) unsafe fn take_queues(&mut self) {
-        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
-        // SAFETY: the caller's promise.
-        unsafe {
-            bitmaps.take_over(bitmap_queue, &mut supply);
-            slabs.take_over(slab_queue, &mut supply);
         }
     }
 

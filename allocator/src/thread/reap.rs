@@ -129,15 +129,21 @@ impl ThreadHeap {
         unsafe { (*core::ptr::from_ref(&self.door)).enter() }
     }
 
-    /// What time makes due: lets go of medium blocks held for classes out of use, and has a look around;
-    /// `idle` after a second without upkeep.
-    pub(super) fn let_go(&mut self, idle: bool) {
+    /// What time makes due: lets go of medium blocks held for classes out of use, and has a look around.
+    pub(super) fn let_go(&mut self, now: u64) {
         let (_, bitmaps, _, _, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap.
         unsafe { bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply) };
         let due = self.upkeep.reaping.is_time();
-        if (due || idle) && !GLOBAL.alone() {
-            self.reap(if idle { Reach::Idle } else { Reach::Few });
+        if GLOBAL.alone() {
+            return;
+        }
+        if GLOBAL.was_idle(now) {
+            // Nobody used lately what is free now.
+            self.reap(Reach::All);
+            GLOBAL.purge_all();
+        } else if due {
+            self.reap(Reach::Few);
         }
     }
 
@@ -151,7 +157,7 @@ impl ThreadHeap {
         // SAFETY: `self` is the calling thread's heap, and it is inside.
         unsafe {
             self.collect_queues();
-            self.reap_lists(&mut reaped);
+            self.reap_lists(false, &mut reaped);
         }
         GLOBAL.registry.visit_idle(self, GLOBAL.now(), reach, &mut reaped);
         self.upkeep.reaping.learn(reaped);
@@ -177,13 +183,13 @@ impl ThreadHeap {
     }
 
     /// # Safety
-    /// The caller's thread owns this heap and is inside, or it is a visitor.
+    /// The caller's thread owns this heap and is inside, or it is `visiting`.
     #[inline(never)]
-    pub(super) unsafe fn reap_lists(&mut self, reaped: &mut Reaped) {
-        let (slabs, bitmaps, _, _, mut supply) = self.split();
+    pub(super) unsafe fn reap_lists(&mut self, visiting: bool, reaped: &mut Reaped) {
+        let (slabs, bitmaps, _, queue, mut supply) = self.split();
         // SAFETY: the caller's promise.
         unsafe {
-            bitmaps.reap(&mut supply, reaped);
+            bitmaps.reap(queue, visiting, &mut supply, reaped);
             slabs.reap(&mut supply, reaped);
         }
     }
@@ -194,7 +200,12 @@ impl ThreadHeap {
     ///
     /// # Safety
     /// `heap` is another heap; the caller's thread owns this one and is inside.
-    pub(super) unsafe fn visit(&mut self, heap: *mut ThreadHeap, reaped: &mut Reaped) {
+    pub(super) unsafe fn visit(
+        &mut self,
+        heap: *mut ThreadHeap,
+        reach: Reach,
+        reaped: &mut Reaped,
+    ) {
         // SAFETY: heap records are never freed; anybody may take a queue of slabs (see `slab::remote`); what
         // the door protects is the visitor's while it is inside.
         unsafe {
@@ -202,11 +213,39 @@ impl ThreadHeap {
             slabs.collect_queue(&(*heap).slab_queue, &mut supply);
             let Some(_visit) = (*heap).door.visit(os::barrier_everywhere) else { return };
             if !(*heap).slab_queue.is_parked() {
-                let (_, bitmaps, _, queue, mut supply) = (*heap).split();
-                bitmaps.collect_queue(queue, &mut supply);
-                (*heap).reap_lists(reaped);
+                (*heap).reap_lists(true, reaped);
                 (*heap).let_go_of_empty();
+                if reach != Reach::Few {
+                    let (_, bitmaps, _, _, supply) = (*heap).split();
+                    bitmaps.purge_freed_by_others(&supply);
+                }
             }
+        }
+    }
+
+    /// Takes over what is queued for this heap.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(super) unsafe fn collect_queues(&mut self) {
+        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe {
+            bitmaps.collect_queue(bitmap_queue, &mut supply);
+            slabs.collect_queue(slab_queue, &mut supply);
+        }
+    }
+
+    /// As [`ThreadHeap::collect_queues`], without a look first whether anything is queued.
+    ///
+    /// # Safety
+    /// The caller owns this heap.
+    pub(super) unsafe fn take_queues(&mut self) {
+        let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
+        // SAFETY: the caller's promise.
+        unsafe {
+            bitmaps.take_over(bitmap_queue, &mut supply);
+            slabs.take_over(slab_queue, &mut supply);
         }
     }
 

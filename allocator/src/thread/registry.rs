@@ -290,6 +290,7 @@ impl Registry {
     ) {
         let mut visits = 0;
         let (looks, most) = reach.limits();
+        GLOBAL.allow_visits(reach != Reach::Few);
         for _ in 0..looks.min(self.heaps()) {
             if mine.upkeep.cursor.is_null() {
                 mine.upkeep.cursor = self.all.load(Ordering::Acquire);
@@ -313,7 +314,7 @@ impl Registry {
                 let is_idle = (*heap).seen.is_idle(calls, now);
                 if (is_idle || reach == Reach::All) && (*heap).thread != FROZEN {
                     visits += 1;
-                    mine.visit(heap, reaped);
+                    mine.visit(heap, reach, reaped);
                 }
             }
         }
@@ -326,7 +327,7 @@ impl Registry {
         unsafe {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
-                (*heap).reap_lists(reaped);
+                (*heap).reap_lists(false, reaped);
                 // What its thread allocated from last is in no list.
                 (*heap).collect();
                 (*heap).upkeep.spares.clear();

@@ -1,10 +1,16 @@
-/* idle_clock MOST LIVE: what a few slow calls (each fourth looks at the clock) leave resident of a burst when a second
-   of the clock has passed without one: the program is the clock. At most 8 MiB, or an eighth of what is live. */
+/* idle_clock MOST LIVE BY: what a few slow calls leave resident of a burst when a second of the clock has passed without
+   one: the program is the clock. At most 8 MiB, or an eighth of what is live. BY `main` the thread that frees the
+   burst allocated it, by `asleep` and `ended` three others did. */
 #include "check.h"
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 
-enum { BURST = 256 << 20, CALLS = 200 };
+enum { BURST = 252 << 20, CALLS = 200, OTHERS = 3, MOST = BURST / 450 + OTHERS };
+static char *kept[MOST], *burst[MOST];
+static size_t most, filled[OTHERS];
+static pthread_barrier_t all_is_there;
+static int ends;
 static long seconds = 1000;
 
 /* The library's clock stands still but for what the test adds; everybody else's is as it was. */
@@ -18,10 +24,10 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 }
 
 /* Allocates and writes objects of up to `most` bytes, `bytes` in all; their number. */
-static size_t fill(char **objects, size_t bytes, size_t most)
+static size_t fill(char **objects, size_t bytes)
 {
     size_t count = bytes / (most / 2);
-    static size_t seed = 1;
+    size_t seed = 1;
     for (size_t i = 0; i < count; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         size_t size = 1 + (seed >> 33) % most;
@@ -30,6 +36,26 @@ static size_t fill(char **objects, size_t bytes, size_t most)
         memset(objects[i], 1, size);
     }
     return count;
+}
+
+/* Another thread's share of the burst. */
+static void *share(void *place)
+{
+    size_t number = (size_t)((size_t *)place - filled);
+    filled[number] = fill(burst + number * (MOST / OTHERS), BURST / OTHERS);
+    pthread_barrier_wait(&all_is_there);
+    while (!ends) pause();
+    return NULL;
+}
+
+/* Their threads live on or have ended when this returns. */
+static void share_out(void)
+{
+    pthread_t threads[OTHERS];
+    pthread_barrier_init(&all_is_there, NULL, OTHERS + 1);
+    for (int i = 0; i < OTHERS; i++) CHECK(pthread_create(&threads[i], NULL, share, &filled[i]) == 0);
+    pthread_barrier_wait(&all_is_there);
+    for (int i = 0; ends && i < OTHERS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
 /* More objects than lie ready, so that a few of the calls are slow. */
@@ -46,26 +72,30 @@ static void call(void)
 
 int main(int count, char **arguments)
 {
-    enum { MOST = BURST / 450 + 1 };
-    static char *kept[MOST], *burst[MOST];
-    CHECK(count == 3);
-    size_t most = strtoul(arguments[1], NULL, 10), live = strtoul(arguments[2], NULL, 10);
+    CHECK(count == 4);
+    size_t live = strtoul(arguments[2], NULL, 10);
+    most = strtoul(arguments[1], NULL, 10);
     CHECK(most >= 900 && live <= BURST);
+    ends = strcmp(arguments[3], "ended") == 0;
     memset(kept, 1, sizeof kept); /* the tables are resident before anything is measured */
     memset(burst, 1, sizeof burst);
-    fill(kept, live, most);
+    fill(kept, live);
     long before = status_kib("VmRSS:");
-    size_t objects = fill(burst, BURST, most);
-    for (size_t i = 0; i < objects; i++) {
-        free(burst[i]);
+    if (strcmp(arguments[3], "main") == 0) {
+        filled[0] = fill(burst, BURST);
+    } else {
+        share_out();
+    }
+    for (int i = 0; i < OTHERS; i++) {
+        for (size_t k = 0; k < filled[i]; k++) free(burst[(size_t)i * (MOST / OTHERS) + k]);
     }
     long after = status_kib("VmRSS:");
     seconds += 2;
     call();
     long idle = status_kib("VmRSS:"), allowed = (long)(live / 8 / 1024);
     allowed = allowed > 8192 ? allowed : 8192;
-    printf("up to %zu bytes, %zu live: resident %ld, after the burst %ld, idle %ld KiB\n", most, live, before, after,
-           idle);
+    printf("up to %zu bytes, %zu live, by %s: resident %ld, after the burst %ld, idle %ld KiB\n", most, live, arguments[3],
+           before, after, idle);
     CHECK(idle <= before + allowed);
     return 0;
 }
