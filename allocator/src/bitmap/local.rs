@@ -211,17 +211,18 @@ impl Bitmaps {
     /// As [`Bitmaps::push`]; `bit` is a block of `span`.
     #[inline(never)]
     unsafe fn first_free(&mut self, span: *mut Span, bit: u64, supply: &mut impl Supply) {
-        // No visitor takes the span for one without live blocks before its FULL is looked at.
-        let _inside = supply.enter();
         // SAFETY: the local mask is this heap's in every state of the span.
         unsafe {
-            (*span).free = bit;
             if *self.current.get_unchecked((*span).class as usize) == span {
+                (*span).free = bit;
                 if bit == (*span).full {
                     self.emptied(span, supply);
                 }
                 return;
             }
+            // No visitor takes the span for one without live blocks before its FULL is looked at.
+            let _inside = supply.enter();
+            (*span).free = bit;
             // Lost: the span is on its way into the queue, and only the mask may change.
             if protocol::clear_full(&(*span).remote, supply.alone()) {
                 self.settle(span, supply);
