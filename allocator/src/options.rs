@@ -110,14 +110,14 @@ pub struct Options {
     /// `memory=balanced|low`
     pub memory: MemoryPolicy,
     /// `sbrk=on|off`: whether small requests grow the program break. Unset: where this library
-    /// serves malloc for the whole process.
+    /// serves malloc for the whole process. Counts only before the first allocation.
     pub sbrk: Option<bool>,
     /// `purge=calls|thread`: whether a thread of the allocator's own gives free memory back while
     /// the program makes no calls. Without it that happens on the way of slow calls.
     pub purge_thread: bool,
     /// `huge_pages=off|on`: whether memory taken from now on asks for huge pages.
     pub huge_pages: bool,
-    /// `report=never|exit|usr1|usr2`; counts before the first allocation, in the C face.
+    /// `report=never|exit|usr1|usr2`; counts only before the first allocation, in the C face.
     pub report: Report,
     /// `sample=BYTES|off`: one allocation in so many allocated bytes is noted with its callers; 0: none.
     pub sample: usize,
@@ -215,6 +215,11 @@ impl Options {
             return true;
         }
         false
+    }
+
+    /// What counts only before the first allocation. `owned`: what holds while `sbrk` is not set.
+    pub(crate) fn for_the_start(&self, owned: bool) -> (Mode, bool, Report) {
+        (self.mode, self.sbrk.unwrap_or(owned), self.report)
     }
 
     /// Puts what fast paths look at in force.

@@ -50,8 +50,10 @@ struct allocator_statistics {
 int allocator_get_stats(struct allocator_statistics *out, size_t size);
 
 /* Applies one setting, "name=value" as in the environment variable ALLOCATOR_OPTIONS (docs/options.md lists them), to
- * the running process. Settings of which the list says so count only before the first allocation.
- * Returns 0, or -1 with errno = EINVAL when the setting is not understood. */
+ * the running process. Settings of which the list says so count only before the first allocation; those of
+ * mode=classic come from the environment only.
+ * Returns 0, or -1 with errno = EINVAL when the setting is not understood, or comes too late and is not what holds
+ * anyhow; then nothing changes. */
 int allocator_configure(const char *setting);
 
 /* Writes a report for people to a file descriptor: the counters of struct allocator_statistics, then a row per size

@@ -74,7 +74,8 @@ extern "C" fn allocator_cleanup() {
     heap::trim();
 }
 
-/// Applies one setting, `name=value` as in `ALLOCATOR_OPTIONS`; 0, or -1 with `EINVAL`.
+/// Applies one setting, `name=value` as in `ALLOCATOR_OPTIONS`; 0, or -1 with `EINVAL` when it is not understood or
+/// comes too late.
 ///
 /// # Safety
 /// `setting` is null or a terminated string.

@@ -122,7 +122,7 @@ fn attach(tls: Tls) -> *mut ThreadHeap {
         return ptr::null_mut();
     }
     GLOBAL.ensure_ready();
-    let options = GLOBAL.options();
+    let options = GLOBAL.options_to_serve_by();
     if options.mode == Mode::Classic && start_classic(&options) {
         return ptr::null_mut();
     }
@@ -283,7 +283,7 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
     if let Some(class) = bitmap::SizeClass::aligned(size, align) {
         let heap = own_heap(Tls::here());
         if heap.is_null() {
-            return ptr::null_mut();
+            return allocate_without_heap(size, align, false);
         }
         // SAFETY: this thread's heap.
         let block = unsafe {

@@ -54,8 +54,12 @@ pub(crate) static GLOBAL: Global = Global {
 };
 
 /// What is found out once: apart, for it is not zero at first.
-pub(super) static SETUP: Lock<Setup> =
-    Lock::new(Setup { done: false, topology: Topology::single(), options: Options::DEFAULT });
+pub(super) static SETUP: Lock<Setup> = Lock::new(Setup {
+    done: false,
+    served: false,
+    topology: Topology::single(),
+    options: Options::DEFAULT,
+});
 
 /// Where the first mapping is asked for: from an eighth of the address space on, one of 2^20 places (or as
 /// many as lie in another eighth) as far apart as mappings are aligned, which is as much as the
@@ -89,6 +93,8 @@ pub(crate) struct Global {
 #[derive(Debug)]
 pub(super) struct Setup {
     done: bool,
+    /// Somebody was told who serves requests: what was chosen for the start stays.
+    served: bool,
     pub(super) topology: Topology,
     options: Options,
 }
@@ -128,22 +134,32 @@ impl Global {
         let secret = os::random_word();
         crate::slab::set_secret(secret);
         host().next_hint().store(first_hint(os::address_bits(), secret), Ordering::Relaxed);
-        let sbrk = options.sbrk.unwrap_or(self.exported.load(Ordering::Relaxed) != 0);
-        // The pools of further nodes stay untouched pages until there are such nodes.
-        for (number, pool) in self.pools.iter().enumerate().take(2) {
-            let small = number % 2 == 0;
-            let origin = if small && sbrk { Origin::Break } else { Origin::Map };
-            pool.configure(number as u16, origin, None);
-        }
+        self.place_pools(&options);
         setup.options = options;
         self.apply(&options);
         drop(setup);
         super::lifecycle::register();
         super::fork::prepare();
+        self.tell(&options);
+    }
+
+    /// Says where the pools of the first node grow; those of further ones stay untouched pages until
+    /// there are such nodes.
+    fn place_pools(&self, options: &Options) {
+        let sbrk = options.sbrk.unwrap_or(self.owns_the_break());
+        for (number, pool) in self.pools.iter().enumerate().take(2) {
+            let small = number % 2 == 0;
+            let origin = if small && sbrk { Origin::Break } else { Origin::Map };
+            pool.configure(number as u16, origin, None);
+        }
+    }
+
+    /// Shows the options to the C face.
+    fn tell(&self, options: &Options) {
         let hook = self.when_ready.load(Ordering::Relaxed);
         if !hook.is_null() {
             // SAFETY: only `call_when_ready` stores here, and it stores such a function.
-            unsafe { core::mem::transmute::<*mut (), fn(&Options)>(hook)(&options) };
+            unsafe { core::mem::transmute::<*mut (), fn(&Options)>(hook)(options) };
         }
     }
 
@@ -170,16 +186,38 @@ impl Global {
         }
     }
 
-    /// Applies one `name=value`; false if it is not understood. `sbrk` counts only before the
-    /// first allocation.
+    /// Applies one `name=value`. False, and nothing changes, if it is not understood or comes after the
+    /// first allocation and counts only before it.
     pub(crate) fn configure(&self, setting: &[u8]) -> bool {
         self.ensure_ready();
         let mut setup = SETUP.lock();
-        let understood = setup.options.set(setting);
-        let options = setup.options;
+        let mut options = setup.options;
+        if !options.set(setting) {
+            return false;
+        }
+        let owned = self.owns_the_break();
+        let begins_alike = options.for_the_start(owned) == setup.options.for_the_start(owned);
+        if !begins_alike && setup.served {
+            return false;
+        }
+        setup.options = options;
+        if !begins_alike {
+            self.place_pools(&options);
+        }
         drop(setup);
         self.apply(&options);
-        understood
+        if !begins_alike {
+            self.tell(&options);
+        }
+        true
+    }
+
+    /// The options for a request that is about to be served: what counts only before the first one
+    /// stays from here on.
+    pub(crate) fn options_to_serve_by(&self) -> Options {
+        let mut setup = SETUP.lock();
+        setup.served = true;
+        setup.options
     }
 
     /// The options in force.
