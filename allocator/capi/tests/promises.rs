@@ -122,6 +122,26 @@ fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() 
     assert!(outcome.stderr.contains("class bytes"), "at exit:\n{}", outcome.stderr);
 }
 
+#[test]
+fn a_signal_that_interrupts_malloc_gets_a_report_or_a_line_in_every_mode_and_never_waits_for_itself()
+ {
+    let Some(program) = compile("report_signal.c", &[]) else { return };
+    for (mode, threads) in [
+        ("mode=production", "4"),
+        ("mode=classic", "4"),
+        ("mode=classic,lock=arena,cache=on", "4"),
+        ("mode=classic,lock=arena,sample=64k", "4"),
+        ("mode=classic,lock=none", "1"),
+    ] {
+        let options = format!("report=usr1,sample_prefix=/dev/null/none,{mode}");
+        let outcome = run(preloaded(&program).arg(threads).env("ALLOCATOR_OPTIONS", &options));
+        outcome.expect_success(&options);
+        let said = &outcome.stderr;
+        let answered = said.contains("class bytes") || said.contains("in the middle of a change");
+        assert!(answered, "{options}:\n{said}");
+    }
+}
+
 /// Every element that opens also closes, in order.
 fn assert_well_formed(xml: &str) {
     let mut open = Vec::new();

@@ -30,6 +30,7 @@ pub use heap::ClassicHeap;
 pub use lock::{Contention, FutexLock, Lock, NoLock};
 pub use process::{
     OnFault, Snapshot, after_fork, allocate, allocate_aligned, allocate_zeroed, before_fork, check,
-    configure, deallocate, is_configured, on_fault, owns, reallocate, snapshot, trim, usable_size,
+    configure, deallocate, is_configured, is_interrupted, on_fault, owns, reallocate, snapshot,
+    trim, usable_size,
 };
 pub use settings::{LockChoice, PlacementChoice, Settings};

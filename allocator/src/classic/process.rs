@@ -396,6 +396,12 @@ pub fn snapshot() -> Option<Snapshot> {
     process().map(Process::snapshot)
 }
 
+/// Whether the calling thread holds a lock of classic mode, as in a signal handler that interrupted it.
+#[must_use]
+pub fn is_interrupted() -> bool {
+    process().is_some_and(Process::is_interrupted)
+}
+
 /// Takes every lock of classic mode: for the prepare handler of a fork. A fork from a signal handler
 /// that interrupted the holder of one takes none, and its child does what that of `_Fork` does.
 pub fn before_fork() {

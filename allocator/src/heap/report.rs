@@ -140,7 +140,7 @@ pub fn for_each_thread(mut visit: impl FnMut(ThreadUsage)) {
 
 /// Whether a report can be made in a signal handler: not if that interrupted a change.
 pub fn can_report() -> bool {
-    !GLOBAL.is_held_by_us()
+    !GLOBAL.is_held_by_us() && !classic::is_interrupted()
 }
 
 /// # Safety
