@@ -17,6 +17,10 @@ pub struct Stats {
     pub purged: usize,
     /// Huge objects, in bytes as their pages count.
     pub huge: usize,
+    /// Huge objects (a number).
+    pub huge_objects: usize,
+    /// Address space of huge objects.
+    pub huge_mapped: usize,
     /// Heaps ever created (a number).
     pub heaps: usize,
     /// Times a shared lock was taken (a number).

@@ -51,6 +51,8 @@ pub fn statistics() -> Stats {
         stats.committed = snapshot.counters.committed + snapshot.mapped_bytes;
         stats.mapped = stats.committed;
         stats.huge = snapshot.mapped_bytes;
+        stats.huge_objects = snapshot.mapped_objects;
+        stats.huge_mapped = snapshot.mapped_bytes;
         stats.locks_taken = snapshot.contention.acquisitions as usize;
         stats.locks_waited = snapshot.contention.waits as usize;
         stats.lock_wait_ns = snapshot.contention.wait_ns as usize;
@@ -79,6 +81,8 @@ pub fn statistics() -> Stats {
     }
     stats.live = live + huge.live;
     stats.huge = huge.live;
+    stats.huge_objects = huge.objects;
+    stats.huge_mapped = huge.mapped;
     stats.committed += huge.live;
     stats.mapped += huge.mapped + huge.cached;
     stats.cached += huge.cached;

@@ -16,16 +16,23 @@
 //! live plus 64 MiB is /proc/self/statm read, at most once per clock tick.
 
 mod extents;
+mod record;
 
 use core::ptr;
 
 use self::extents::Extents;
+use self::record::Place;
 use crate::lock::Lock;
 use crate::os::{self, Kernel};
 use crate::probe::fire;
-use crate::segment::{Kind, NOBODY, Span, header_of, record_of};
+use crate::segment::{Kind, Span};
 use crate::sync::Ordering;
-use crate::units::{MAX_OBJECT, SEGMENT, SLICE_SHIFT, SLICES, round_up, set_zero};
+use crate::units::{MAX_OBJECT, SEGMENT, round_up, set_zero};
+
+pub(crate) use self::record::{huge_record, limit_usable, usable};
+#[cfg(feature = "hardened")]
+pub(crate) use self::record::{is_intact, is_object};
+
 /// From the start of a mapping to an object without an alignment of its own: the first record.
 const HEAD: usize = Span::BYTES;
 const HARDENED: bool = cfg!(feature = "hardened");
@@ -50,6 +57,8 @@ pub(crate) struct Huge<K> {
 #[derive(Debug)]
 struct State {
     free: Extents,
+    /// Live objects.
+    objects: usize,
     /// Bytes of live objects, as their pages count.
     live: usize,
     /// Bytes mapped for live objects.
@@ -67,134 +76,12 @@ struct State {
 /// What huge objects hold, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HugeUsage {
+    /// A number.
+    pub(crate) objects: usize,
     pub(crate) live: usize,
     pub(crate) mapped: usize,
     pub(crate) cached: usize,
     pub(crate) lock: (usize, usize),
-}
-
-/// Where an object lies in its mapping; kept in the record its address leads to.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    base: usize,
-    /// From the base to the object.
-    offset: usize,
-    /// Bytes of the whole mapping.
-    mapped: usize,
-    /// Bytes from the base to the end of the object, in whole pages.
-    used: usize,
-}
-
-impl Place {
-    /// Writes the record; returns the object.
-    ///
-    /// # Safety
-    /// The mapping is the caller's.
-    unsafe fn write(self) -> *mut u8 {
-        let base: *mut u8 = ptr::with_exposed_provenance_mut(self.base);
-        // SAFETY: the record lies in the first two pages of the mapping.
-        unsafe {
-            let slice = (self.offset >> SLICE_SHIFT) & (SLICES - 1);
-            let record = base.cast::<Span>().add(slice);
-            (*record).owner.store(NOBODY, Ordering::Relaxed);
-            (*record).kind = Kind::Huge;
-            (*record).free = self.base as u64;
-            (*record).full = self.offset as u64;
-            (*record).live = 0;
-            (*record).next = ptr::without_provenance_mut(self.mapped);
-            (*record).remote.store(self.used as u64, Ordering::Relaxed);
-            #[cfg(feature = "hardened")]
-            {
-                (*record).inverse = self.checksum();
-                crate::segment::note(self.base, crate::segment::Segment::Huge);
-            }
-            base.add(self.offset)
-        }
-    }
-
-    #[cfg(feature = "hardened")]
-    fn checksum(self) -> u32 {
-        let mixed = [self.base, self.offset, self.mapped, self.used]
-            .into_iter()
-            .fold(crate::slab::key(0) as usize, |sum, word| {
-                (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            });
-        (mixed >> 32) as u32
-    }
-
-    /// # Safety
-    /// `record` is that of a live huge object.
-    unsafe fn read(record: *mut Span) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe {
-            Place {
-                base: (*record).free as usize,
-                offset: (*record).full as usize,
-                mapped: (*record).next.addr(),
-                used: (*record).remote.load(Ordering::Relaxed) as usize,
-            }
-        }
-    }
-}
-
-/// The record of a huge object, also of one aligned to a segment or more.
-///
-/// # Safety
-/// `object` is live, and huge if it is a multiple of [`SEGMENT`].
-pub(crate) unsafe fn huge_record(object: *mut u8) -> *mut Span {
-    if object.addr() & (SEGMENT - 1) == 0 {
-        header_of(object.wrapping_sub(SEGMENT)).cast()
-    } else {
-        record_of(object)
-    }
-}
-
-/// Whether a huge object's record is as it was written.
-///
-/// # Safety
-/// `record` is that of a live huge object.
-#[cfg(feature = "hardened")]
-pub(crate) unsafe fn is_intact(record: *mut Span) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let unused = (*record).carved == 0 && (*record).capacity == 0;
-        unused && (*record).inverse == Place::read(record).checksum()
-    }
-}
-
-/// Whether `object` is where the record says that its object is.
-///
-/// # Safety
-/// `record` is that of a live huge object.
-#[cfg(feature = "hardened")]
-pub(crate) unsafe fn is_object(record: *mut Span, object: *mut u8) -> bool {
-    // SAFETY: the caller's promise.
-    let place = unsafe { Place::read(record) };
-    place.base.wrapping_add(place.offset) == object.addr()
-}
-
-/// Bytes usable from the object on.
-///
-/// # Safety
-/// `record` is that of a live huge object.
-pub(crate) unsafe fn usable(record: *mut Span) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let place = Place::read(record);
-        match (*record).live {
-            0 => place.mapped - place.offset,
-            limit => limit as usize,
-        }
-    }
-}
-
-/// Lets an object that is here although it is small be no larger to its user than `bytes`.
-///
-/// # Safety
-/// `record` is that of a live huge object of at least so many bytes, which nobody uses yet.
-pub(crate) unsafe fn limit_usable(record: *mut Span, bytes: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { (*record).live = u32::try_from(bytes).unwrap_or(0) };
 }
 
 impl<K: Kernel> Huge<K> {
@@ -204,6 +91,7 @@ impl<K: Kernel> Huge<K> {
             kernel,
             state: Lock::new(State {
                 free: Extents::EMPTY,
+                objects: 0,
                 live: 0,
                 mapped: 0,
                 cache_floor: 0,
@@ -255,6 +143,7 @@ impl<K: Kernel> Huge<K> {
                     if huge_pages {
                         self.kernel.prefer_huge_pages(place.base, place.mapped);
                     }
+                    self.kernel.label(place.base, place.mapped);
                     fire!("huge_map", place.base, place.mapped);
                     (place, true)
                 }
@@ -334,8 +223,7 @@ impl<K: Kernel> Huge<K> {
             place
         };
         let mut state = self.state.lock();
-        state.live -= place.used;
-        state.mapped -= place.mapped;
+        state.discount(place);
         let whole = place.mapped.is_multiple_of(SEGMENT) && !HARDENED;
         if !whole || !state.free.insert(place.base, place.mapped) {
             drop(state);
@@ -447,8 +335,7 @@ impl<K: Kernel> Huge<K> {
                 }
             };
             let mut state = self.state.lock();
-            state.live -= old.used;
-            state.mapped -= old.mapped;
+            state.discount(old);
             state.count(used, mapped);
             drop(state);
             Place { base, offset: HEAD, mapped, used }.write()
@@ -459,6 +346,7 @@ impl<K: Kernel> Huge<K> {
     pub(crate) fn usage(&self) -> HugeUsage {
         let state = self.state.lock();
         HugeUsage {
+            objects: state.objects,
             live: state.live,
             mapped: state.mapped,
             cached: state.free.bytes(),
@@ -485,8 +373,15 @@ impl<K: Kernel> Huge<K> {
 
 impl State {
     fn count(&mut self, used: usize, mapped: usize) {
+        self.objects += 1;
         self.live += used;
         self.mapped += mapped;
+    }
+
+    fn discount(&mut self, place: Place) {
+        self.objects -= 1;
+        self.live -= place.used;
+        self.mapped -= place.mapped;
     }
 }
 

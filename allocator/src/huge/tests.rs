@@ -58,7 +58,7 @@ fn objects_keep_their_contents_and_their_size_on_pages_of_every_size() {
             // SAFETY: as above.
             unsafe { huge.free(record, || 0) };
         }
-        assert_eq!(huge.usage().live, 0);
+        assert_eq!((huge.usage().objects, huge.usage().live), (0, 0));
         huge.purge_all();
         assert_eq!((huge.usage().mapped, huge.usage().cached), (0, 0));
     }
@@ -117,5 +117,26 @@ fn mappings_ask_for_huge_pages_where_they_are_wanted_and_only_when_they_are_new(
         // Hardened builds keep none: each mapping is a new one.
         assert_eq!(huge.kernel.huge_bytes() == asked, !HARDENED);
         huge.free(huge_record(reused), || 0);
+    }
+}
+
+#[test]
+fn objects_are_counted_with_their_mappings_and_every_new_mapping_is_named() {
+    let huge = huge(4 << 10);
+    let counts = || (huge.usage().objects, huge.usage().mapped, huge.kernel.labelled());
+    let (first, second) = (5 << 20, 17 << 20);
+    // SAFETY: live objects of this floor, each freed once or replaced by the result.
+    unsafe {
+        let object = huge.allocate(first, 16, false);
+        let (one, mapped, named) = counts();
+        assert!(one == 1 && mapped >= first && named == mapped);
+        let other = huge.allocate(first, 8 * SEGMENT, false);
+        assert!(counts().0 == 2 && counts().2 == counts().1);
+        huge.free(huge_record(other), || 0);
+        assert_eq!((counts().0, counts().1), (1, mapped));
+        let object = huge.resize(huge_record(object), second);
+        assert!(counts().0 == 1 && counts().1 >= second);
+        huge.free(huge_record(object), || 0);
+        assert_eq!((counts().0, counts().1), (0, 0));
     }
 }

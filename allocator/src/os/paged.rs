@@ -15,6 +15,8 @@ pub(crate) struct Paged {
     hint: AtomicUsize,
     /// Bytes for which huge pages were asked.
     huge_bytes: AtomicUsize,
+    /// Bytes that were named.
+    labelled: AtomicUsize,
 }
 
 impl Paged {
@@ -24,12 +26,18 @@ impl Paged {
             now_ms: AtomicU64::new(10_000),
             hint: AtomicUsize::new(0),
             huge_bytes: AtomicUsize::new(0),
+            labelled: AtomicUsize::new(0),
         }
     }
 
     /// Bytes for which huge pages were asked so far.
     pub(crate) fn huge_bytes(&self) -> usize {
         self.huge_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were named so far.
+    pub(crate) fn labelled(&self) -> usize {
+        self.labelled.load(Ordering::Relaxed)
     }
 
     /// Lets time pass.
@@ -89,7 +97,9 @@ unsafe impl Kernel for Paged {
         self.page
     }
 
-    fn label(&self, _: usize, _: usize) {}
+    fn label(&self, _: usize, len: usize) {
+        self.labelled.fetch_add(len, Ordering::Relaxed);
+    }
 
     fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)

@@ -168,10 +168,18 @@ unsafe impl Kernel for Linux {
     fn label(&self, address: usize, len: usize) {
         const PR_SET_VMA: usize = 0x5356_4d41;
         const PR_SET_VMA_ANON_NAME: usize = 0;
+        /// A kernel that cannot is asked once. Not from `sync`: loom's atomics cannot stand in a static.
+        static CANNOT: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+        if CANNOT.load(core::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
         let name = c"allocator".as_ptr() as usize;
         // SAFETY: names a range; the kernel copies the string. Old kernels refuse, harmlessly.
-        unsafe {
-            let _ = raw(number::PRCTL, [PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, len, name, 0]);
+        let said = unsafe {
+            raw(number::PRCTL, [PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, len, name, 0])
+        };
+        if said == -(libc::EINVAL as isize) {
+            CANNOT.store(true, core::sync::atomic::Ordering::Relaxed);
         }
     }
 
