@@ -18,6 +18,12 @@ pub(crate) struct Picture {
     pub(crate) cached: usize,
     /// Given back to the kernel so far, in all.
     pub(crate) purged: usize,
+    /// Objects with a mapping of their own (a number), which `live` and `committed` count as their pages do.
+    pub(crate) huge_objects: usize,
+    /// In those objects' pages.
+    pub(crate) huge: usize,
+    /// In their mappings.
+    pub(crate) huge_mapped: usize,
 }
 
 impl Picture {
@@ -30,7 +36,20 @@ impl Picture {
             mapped: now.mapped,
             cached: now.cached,
             purged: now.purged,
+            huge_objects: now.huge_objects,
+            huge: now.huge,
+            huge_mapped: now.huge_mapped,
         }
+    }
+
+    /// Committed bytes but for objects with a mapping of their own, as glibc counts an arena.
+    pub(crate) fn arena(&self) -> usize {
+        self.committed.saturating_sub(self.huge)
+    }
+
+    /// Live bytes in the arena.
+    pub(crate) fn arena_live(&self) -> usize {
+        self.live.saturating_sub(self.huge)
     }
 
     /// Committed bytes in which no object lives.

@@ -5,10 +5,10 @@
 //! # How glibc's words are used
 //! | field | here |
 //! |---|---|
-//! | `arena`, `<system type="current">` | bytes committed: held ready, with or without an object in them |
-//! | `uordblks` | bytes of live objects |
+//! | `arena`, `<system type="current">` | bytes committed: held ready, with or without an object in them; without objects that have a mapping of their own |
+//! | `uordblks` | bytes of live objects, without those either |
 //! | `fordblks`, `<total type="rest">` | committed bytes in which no object lives |
-//! | `hblkhd` | 0: objects with a mapping of their own are counted in `arena` |
+//! | `hblks`, `hblkhd`, `<total type="mmap">` | objects with a mapping of their own, and bytes of those mappings |
 //! | `keepcost` | bytes that `malloc_trim` could give back |
 
 use crate::control::Picture;
@@ -85,14 +85,14 @@ struct Mallinfo {
 extern "C" fn mallinfo2() -> Mallinfo2 {
     let heap = Picture::take();
     Mallinfo2 {
-        arena: heap.committed,
+        arena: heap.arena(),
         ordblks: 1,
         smblks: 0,
-        hblks: 0,
-        hblkhd: 0,
+        hblks: heap.huge_objects,
+        hblkhd: heap.huge_mapped,
         usmblks: 0,
         fsmblks: 0,
-        uordblks: heap.live,
+        uordblks: heap.arena_live(),
         fordblks: heap.free(),
         keepcost: heap.cached,
     }
@@ -107,8 +107,8 @@ extern "C" fn mallinfo() -> Mallinfo {
         arena: narrow(wide.arena),
         ordblks: narrow(wide.ordblks),
         smblks: 0,
-        hblks: 0,
-        hblkhd: 0,
+        hblks: narrow(wide.hblks),
+        hblkhd: narrow(wide.hblkhd),
         usmblks: 0,
         fsmblks: 0,
         uordblks: narrow(wide.uordblks),
@@ -123,9 +123,12 @@ extern "C" fn malloc_stats() {
     let kept = errno::get();
     let heap = Picture::take();
     let mut text = Text::new(Sink::Descriptor(2));
-    for heading in ["Arena 0:\n", "Total (incl. mmap):\n"] {
-        text.put(heading).put("system bytes     = ").padded(heap.committed, 10);
-        text.put("\nin use bytes     = ").padded(heap.live, 10).put("\n");
+    for (heading, system, used) in [
+        ("Arena 0:\n", heap.arena(), heap.arena_live()),
+        ("Total (incl. mmap):\n", heap.committed, heap.live),
+    ] {
+        text.put(heading).put("system bytes     = ").padded(system, 10);
+        text.put("\nin use bytes     = ").padded(used, 10).put("\n");
     }
     text.put("max mmap regions = ")
         .padded(0, 10)
@@ -160,26 +163,32 @@ unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_i
         }
     });
     xml.put("</sizes>\n");
-    totals(&mut xml, &picture);
+    totals(&mut xml, &picture, false);
     xml.put("</heap>\n");
-    totals(&mut xml, &picture);
+    totals(&mut xml, &picture, true);
     xml.put("</malloc>\n");
     if xml.finish() { 0 } else { -1 }
 }
 
-/// The elements that glibc writes once per heap and once for all.
-fn totals(xml: &mut Text, heap: &Picture) {
+/// The elements that glibc writes once per heap and once for all, then with what has a mapping of its own.
+fn totals(xml: &mut Text, heap: &Picture, all: bool) {
+    let mapped = heap.mapped.saturating_sub(heap.huge_mapped);
     xml.put(
         "<total type=\"fast\" count=\"0\" size=\"0\"/>\n<total type=\"rest\" count=\"1\" size=\"",
     )
     .number(heap.free())
-    .put("\"/>\n<system type=\"current\" size=\"")
-    .number(heap.committed)
-    .put("\"/>\n<system type=\"max\" size=\"")
-    .number(heap.mapped)
-    .put("\"/>\n<aspace type=\"total\" size=\"")
-    .number(heap.mapped)
-    .put("\"/>\n<aspace type=\"mprotect\" size=\"")
-    .number(heap.mapped)
     .put("\"/>\n");
+    if all {
+        xml.put("<total type=\"mmap\" count=\"").number(heap.huge_objects);
+        xml.put("\" size=\"").number(heap.huge_mapped).put("\"/>\n");
+    }
+    xml.put("<system type=\"current\" size=\"")
+        .number(heap.arena())
+        .put("\"/>\n<system type=\"max\" size=\"")
+        .number(mapped)
+        .put("\"/>\n<aspace type=\"total\" size=\"")
+        .number(mapped)
+        .put("\"/>\n<aspace type=\"mprotect\" size=\"")
+        .number(mapped)
+        .put("\"/>\n");
 }

@@ -48,6 +48,7 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
         "<malloc version=\"1\">",
         "<heap nr=\"0\">",
         "<system type=\"current\" size=\"",
+        "<total type=\"mmap\" count=\"1\" size=\"",
         "<aspace type=\"total\"",
         "<size from=\"5120\" to=\"5120\" total=\"",
     ] {

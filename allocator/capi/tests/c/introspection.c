@@ -26,6 +26,25 @@ int main(void)
     struct mallinfo narrow = mallinfo();
     CHECK((size_t)narrow.uordblks == mallinfo2().uordblks);
 
+    struct mallinfo2 few = mallinfo2();
+    void *large[3];
+    for (int i = 0; i < 3; i++) {
+        large[i] = malloc(opaque(9 << 20));
+        CHECK(large[i] != NULL);
+    }
+    struct mallinfo2 more = mallinfo2();
+    CHECK(more.hblks == few.hblks + 3 && more.hblkhd >= few.hblkhd + 3 * (9ul << 20));
+    CHECK(more.hblkhd <= few.hblkhd + 3 * (16ul << 20));
+    CHECK(more.uordblks < few.uordblks + (9 << 20) && more.arena < few.arena + (9 << 20));
+    CHECK((size_t)mallinfo().hblks == more.hblks && (size_t)mallinfo().hblkhd == more.hblkhd);
+    free(large[0]);
+    free(large[1]);
+    CHECK(mallinfo2().hblks == few.hblks + 1 && mallinfo2().hblkhd < more.hblkhd);
+    large[2] = realloc(large[2], opaque(30 << 20));
+    CHECK(mallinfo2().hblks == few.hblks + 1 && mallinfo2().hblkhd >= few.hblkhd + (30 << 20));
+    free(large[2]);
+    CHECK(mallinfo2().hblks == few.hblks && mallinfo2().hblkhd == few.hblkhd);
+
     struct allocator_statistics now;
     CHECK(allocator_get_stats(&now, sizeof now) == 0);
     CHECK(now.live_bytes >= 100 * 100000ul);
@@ -54,6 +73,7 @@ int main(void)
     errno = 0;
     CHECK(allocator_configure(NULL) == -1 && errno == EINVAL);
     CHECK(allocator_report(-1) == -1 && errno == EBADF);
+    void *mapped = malloc(opaque(5 << 20));
     void *one_of_six = malloc(5000); /* its span has free blocks for malloc_info to list */
 
     errno = 4711;
@@ -64,6 +84,7 @@ int main(void)
     CHECK(malloc_info(0, stdout) == 0);
 
     free(one_of_six);
+    free(mapped);
 
     /* the other names reach the same heap */
     void *p = __libc_malloc(10);
