@@ -10,6 +10,7 @@ pub(crate) const MAX_NODES: usize = 8;
 /// The nodes of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Topology {
+    /// The highest number and 1, or 1 where there is one node.
     nodes: u32,
     current: fn() -> u32,
 }
@@ -26,14 +27,23 @@ impl Topology {
         Topology { nodes, current }
     }
 
-    /// Reads /sys/devices/system/node/possible once.
+    /// Reads /sys/devices/system/node/online once: firmware may call many more nodes possible.
     pub(crate) fn discover() -> Self {
         let mut buffer = [0u8; 64];
-        let Some(text) = syscall::read_file(c"/sys/devices/system/node/possible", &mut buffer)
-        else {
-            return Self::single();
-        };
-        Topology { nodes: highest_node(text) + 1, current: syscall::current_node }
+        match syscall::read_file(c"/sys/devices/system/node/online", &mut buffer) {
+            Some(text) => Self::of_list(text, syscall::current_node),
+            None => Self::single(),
+        }
+    }
+
+    /// The machine with the nodes of a list such as `0-1,4`. Its numbers need not begin at 0: a machine
+    /// whose only node is node 1 has one node.
+    fn of_list(text: &[u8], current: fn() -> u32) -> Self {
+        if text.iter().any(|byte| matches!(byte, b'-' | b',')) {
+            Topology { nodes: highest_node(text).saturating_add(1), current }
+        } else {
+            Self::single()
+        }
     }
 
     /// The node of the calling thread, below [`MAX_NODES`].
@@ -69,6 +79,15 @@ mod tests {
         assert_eq!(highest_node(b"0-3\n"), 3);
         assert_eq!(highest_node(b"0,2-11,5"), 11);
         assert_eq!(highest_node(b""), 0);
+    }
+
+    #[test]
+    fn only_a_list_of_more_than_one_node_makes_many() {
+        let nodes = |text: &[u8]| Topology::of_list(text, || 4).nodes;
+        assert_eq!([&b"0\n"[..], b"1\n", b"7", b"\n", b""].map(nodes), [1; 5]);
+        assert_eq!([&b"0-1\n"[..], b"0,4", b"2-3,7\n"].map(nodes), [2, 5, 8]);
+        assert_eq!(Topology::of_list(b"1\n", || 1).current(), 0);
+        assert_eq!(Topology::of_list(b"0,4\n", || 4).current(), 4);
     }
 
     #[test]
