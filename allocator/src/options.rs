@@ -271,17 +271,22 @@ pub(crate) fn bytes(value: &[u8], to: &mut usize) -> bool {
         Some((b'g' | b'G', rest)) => (rest, 1 << 30),
         _ => (value, 1),
     };
-    let number = core::str::from_utf8(digits).ok().and_then(|text| text.parse::<usize>().ok());
-    let Some(number) = number.and_then(|number| number.checked_mul(unit)) else { return false };
+    let Some(number) = decimal(digits).and_then(|number| number.checked_mul(unit)) else {
+        return false;
+    };
     *to = number;
     true
 }
 
+/// A number of digits alone: no sign.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let plain = digits.iter().all(u8::is_ascii_digit);
+    core::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
+}
+
 /// A decimal number from 1 to 4294967295.
 fn positive(digits: &[u8]) -> Option<u32> {
-    let plain = digits.iter().all(u8::is_ascii_digit);
-    let number = core::str::from_utf8(digits).ok()?.parse::<u32>().ok()?;
-    (plain && number > 0).then_some(number)
+    decimal(digits).and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0)
 }
 
 /// Whether a setting's name is one of classic mode's own.
@@ -310,9 +315,20 @@ pub(crate) fn for_each_setting(mut apply: impl FnMut(&[u8]) -> bool) {
     for setting in value.to_bytes().split(|&byte| byte == b',') {
         if !setting.is_empty() && !apply(setting) {
             os::write_stderr(b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ");
-            os::write_stderr(setting);
+            write_on_one_line(setting);
             os::write_stderr(b"\n");
         }
+    }
+}
+
+/// Writes text to standard error, with `?` for each control character.
+fn write_on_one_line(text: &[u8]) {
+    for part in text.chunks(64) {
+        let mut shown = [0; 64];
+        for (to, &byte) in shown.iter_mut().zip(part) {
+            *to = if byte.is_ascii_control() { b'?' } else { byte };
+        }
+        os::write_stderr(shown.get(..part.len()).unwrap_or(&[]));
     }
 }
 
@@ -343,9 +359,15 @@ mod tests {
         assert_eq!(options.sample_prefix.as_bytes(), b"allocator");
         assert!(options.set(b"sample_prefix=/tmp/a"));
         assert_eq!(options.sample_prefix.as_bytes(), b"/tmp/a");
-        for wrong in
-            ["sample=", "sample=-1", "sample=k", "sample_prefix=", &"sample_prefix=x".repeat(99)]
-        {
+        for wrong in [
+            "sample=",
+            "sample=-1",
+            "sample=+5",
+            "sample=+5k",
+            "sample=k",
+            "sample_prefix=",
+            &"sample_prefix=x".repeat(99),
+        ] {
             assert!(!options.set(wrong.as_bytes()), "{wrong}");
         }
         for (setting, one_in) in
