@@ -78,26 +78,6 @@ fn a_c_program_answers_faults_itself_and_ends_by_abort_when_it_does_not() {
 }
 
 #[test]
-fn what_counts_only_before_the_first_allocation_is_refused_and_changes_nothing_after_it() {
-    let library = common::shared_library().display().to_string();
-    let Some(program) = compile("configure.c", &[&library]) else { return };
-    let modes = ["mode=production", "mode=classic"];
-    for mode in modes {
-        let outcome = run(preloaded(&program).arg(mode).env("ALLOCATOR_OPTIONS", mode));
-        outcome.expect_success(mode);
-        assert!(outcome.stderr.contains(mode), "{mode} stays:\n{}", outcome.stderr);
-        for early in modes {
-            let outcome =
-                run(preloaded(&program).args([mode, early]).env("ALLOCATOR_OPTIONS", mode));
-            outcome.expect_success(&format!("{mode}, then {early} before the first allocation"));
-            let last = outcome.stderr.rfind("  mode=").and_then(|at| outcome.stderr.get(at..));
-            assert!(last.is_some_and(|said| said.contains(early)), "{}", outcome.stderr);
-            assert!(outcome.stderr.contains("class bytes"), "the signal:\n{}", outcome.stderr);
-        }
-    }
-}
-
-#[test]
 fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() {
     let library = common::shared_library().display().to_string();
     let Some(program) = compile("reports.c", &[&library]) else { return };

@@ -1,0 +1,115 @@
+//! What the library makes of `ALLOCATOR_OPTIONS`, and what a program may still change while it runs.
+
+#![allow(clippy::print_stdout, reason = "skipping must be seen")]
+
+mod common;
+
+use common::{Outcome, compile, preloaded, run, shared_library};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn what_counts_only_before_the_first_allocation_is_refused_and_changes_nothing_after_it() {
+    let library = common::shared_library().display().to_string();
+    let Some(program) = compile("configure.c", &[&library]) else { return };
+    let modes = ["mode=production", "mode=classic"];
+    for mode in modes {
+        let outcome = run(preloaded(&program).arg(mode).env("ALLOCATOR_OPTIONS", mode));
+        outcome.expect_success(mode);
+        assert!(outcome.stderr.contains(mode), "{mode} stays:\n{}", outcome.stderr);
+        for early in modes {
+            let outcome =
+                run(preloaded(&program).args([mode, early]).env("ALLOCATOR_OPTIONS", mode));
+            outcome.expect_success(&format!("{mode}, then {early} before the first allocation"));
+            let last = outcome.stderr.rfind("  mode=").and_then(|at| outcome.stderr.get(at..));
+            assert!(last.is_some_and(|said| said.contains(early)), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("class bytes"), "the signal:\n{}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
+fn an_option_that_is_not_understood_is_named_in_one_line_and_passed_over() {
+    let library = shared_library().display().to_string();
+    let Some(program) = compile("options.c", &[&library]) else { return };
+    let long = "x".repeat(300);
+    for (wrong, shown) in [
+        ("no=such", "no=such"),
+        ("memory=lower", "memory=lower"),
+        ("sample=+5", "sample=+5"),
+        ("nothing", "nothing"),
+        ("two\nlines\x1b=\r1\x7f", "two?lines?=?1?"),
+        (&long, &long),
+    ] {
+        let options = format!("{wrong},mode=classic,lock=arena");
+        let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", &options));
+        outcome.expect_success(wrong);
+        let said = format!("allocator: ALLOCATOR_OPTIONS: not understood, ignored: {shown}\n");
+        let rest = outcome.stderr.strip_prefix(&said);
+        let rest = rest.unwrap_or_else(|| panic!("one line first:\n{}", outcome.stderr));
+        assert!(!rest.contains("not understood"), "once:\n{}", outcome.stderr);
+        assert!(rest.contains("mode=classic,placement=segregated,lock=arena"), "{rest}");
+    }
+}
+
+/// Both files at a place that every user can read; gone when dropped.
+struct Public(PathBuf);
+
+impl Public {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("allocator-options-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("its owner");
+        Public(folder)
+    }
+
+    fn copy(&self, from: &Path, name: &str, mode: u32) -> PathBuf {
+        let to = self.0.join(name);
+        fs::copy(from, &to).expect("a copy");
+        fs::set_permissions(&to, Permissions::from_mode(mode)).expect("its owner");
+        to
+    }
+}
+
+impl Drop for Public {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_program_with_more_rights_than_its_caller_is_given_no_options_and_hears_nothing_of_it() {
+    // SAFETY: asks for a number.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root can make a program another user's");
+        return;
+    }
+    let public = Public::new();
+    let library = public.copy(shared_library(), "liballocator.so", 0o755);
+    let rpath = format!("-Wl,-rpath,{}", public.0.display());
+    let library = library.display().to_string();
+    let Some(program) = compile("options.c", &[&library, &rpath]) else { return };
+    let start = |program: &Path| -> Outcome {
+        let options = "no=such,mode=classic,report=exit";
+        run(Command::new(program).env_remove("LD_PRELOAD").env("ALLOCATOR_OPTIONS", options))
+    };
+    let ordinary = start(&program);
+    ordinary.expect_success("options.c");
+    for word in ["not understood, ignored: no=such\n", "mode=classic", "class bytes"] {
+        assert!(ordinary.stderr.contains(word), "{word}:\n{}", ordinary.stderr);
+    }
+    let privileged = public.copy(&program, "privileged", 0o755);
+    chown(&privileged, Some(65_534), None).expect("root may");
+    fs::set_permissions(&privileged, Permissions::from_mode(0o4755)).expect("root may");
+    let outcome = start(&privileged);
+    outcome.expect_success("options.c with its owner's rights");
+    if outcome.stdout != "secure\n" {
+        println!("skipped: {} passes over set-user-ID bits", public.0.display());
+        return;
+    }
+    let said = &outcome.stderr;
+    assert!(said.contains("mode=production\n"), "{said}");
+    assert!(!said.contains("not understood") && !said.contains("class bytes"), "{said}");
+}
