@@ -73,9 +73,9 @@ fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_
 }
 
 #[test]
-fn memory_stays_flat_while_10_000_threads_are_born_and_joined() {
+fn memory_stays_flat_while_100_000_threads_are_born_and_joined() {
     let Some(program) = compile("thread_churn.c", &[]) else { return };
-    run(preloaded(program).arg("10000")).expect_success("10,000 threads");
+    run(preloaded(program).arg("100000")).expect_success("100,000 threads");
 }
 
 #[test]
