@@ -324,7 +324,7 @@ impl Bitmaps {
 
     /// # Safety
     /// The span is nobody's any more and holds no live block.
-    #[inline(never)]
+    #[cfg_attr(not(feature = "hardened"), inline(never))]
     pub(super) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -405,7 +405,7 @@ impl Bitmaps {
                 (class.span_slices(spans), class.least_slices(), class.tail());
             let run = supply.slices(most + tail, least + tail, class.is_large());
             let Some(run) = run else { return null_mut() };
-            let (span, slices) = (run.head, run.len);
+            let (span, slices) = (run.head, run.len as usize);
             let blocks = class.blocks(slices - class.tail());
             let full = (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED);
             prepare_blocks(&run, class.size(), blocks, class.tail() * slices);

@@ -13,7 +13,8 @@ pub fn own_the_break() {
 }
 
 /// Applies one option, `name=value` as in `ALLOCATOR_OPTIONS`, while the process runs; false if it
-/// is not understood. `sbrk` counts only before the first allocation.
+/// is not understood, or if it counts only before the first allocation, comes later and says something else
+/// than what is in force.
 pub fn configure(setting: &[u8]) -> bool {
     GLOBAL.configure(setting)
 }

@@ -45,7 +45,7 @@ pub(crate) struct Run {
     /// Record of the first slice. No record of the run names a heap.
     pub(crate) head: *mut Span,
     /// In slices.
-    pub(crate) len: usize,
+    pub(crate) len: u32,
     /// Whether every byte of the run is still zero.
     pub(crate) zeroed: bool,
 }
@@ -430,7 +430,7 @@ impl State {
             self.dirty_slices -= dirty;
             self.used += len;
             self.peak = self.peak.max(self.used);
-            Run { head: segment.cast::<Span>().add(start), len, zeroed: dirty == 0 }
+            Run { head: segment.cast::<Span>().add(start), len: len as u32, zeroed: dirty == 0 }
         }
     }
 

@@ -350,6 +350,15 @@ impl Global {
         }
     }
 
+    /// As [`Global::tick`], but leaves it to a look around, which is due soon, to end an idle second.
+    #[inline(never)]
+    pub(super) fn tick_unless_idle(&self) {
+        self.allow_visits(false);
+        if self.alone() || !self.was_idle(self.now()) {
+            self.tick();
+        }
+    }
+
     /// Whether a second has passed without a tick: no thread has had a slow path.
     pub(super) fn was_idle(&self, now: u64) -> bool {
         now.wrapping_sub(self.last_tick.load(Ordering::Relaxed)) >= IDLE_MS

@@ -20,7 +20,7 @@ use crate::{fatal, huge, slab};
 
 /// Slow calls between two sendings of what was freed for others.
 const FLUSH_EVERY: u32 = 16;
-/// Slow calls between two looks at the clock while there is one thread.
+/// Slow calls between two looks at the clock.
 const LOOK_EVERY: u32 = 4;
 /// Milliseconds after which a heap lets go of medium blocks that it holds for classes out of use.
 const LET_GO_MS: u64 = 250;
@@ -82,13 +82,13 @@ impl Supply for Supplies<'_> {
         if len == 1 {
             let head = self.upkeep.spares.take(self.upkeep.node);
             if !head.is_null() {
-                return Some(Run { head, len, zeroed: false });
+                return Some(Run { head, len: 1, zeroed: false });
             }
         }
-        GLOBAL.tick();
+        GLOBAL.tick_unless_idle();
         let run = GLOBAL.slices(self.upkeep.node, len, least, large)?;
         if run.zeroed && !GLOBAL.alone() {
-            self.upkeep.reaping.count(run.len);
+            self.upkeep.reaping.count(run.len as usize);
         }
         Some(run)
     }
@@ -199,13 +199,12 @@ impl ThreadHeap {
     /// Upkeep that each slow call does its share of.
     #[inline(always)]
     fn slow_call(&mut self) {
-        GLOBAL.allow_visits(false);
         if self.upkeep.reaping.is_due() {
             self.reap(Reach::Few);
         }
         let calls = self.upkeep.slow_calls.load(Ordering::Relaxed).wrapping_add(1);
         self.upkeep.slow_calls.store(calls, Ordering::Relaxed);
-        if calls.is_multiple_of(LOOK_EVERY) || !GLOBAL.alone() {
+        if calls.is_multiple_of(LOOK_EVERY) {
             self.look_around(calls);
         }
     }
