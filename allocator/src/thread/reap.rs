@@ -1,4 +1,4 @@
-//! Taking spans back of which others freed the last live blocks: before a heap takes more memory.
+//! Taking spans back of which others freed the last live blocks: before a heap takes more memory, and in time.
 //!
 //! What one thread frees for another waits until that thread's slow paths come by. A thread that sleeps has
 //! none: the main thread of a server that set everything up, a worker without work, a thread that is
@@ -10,7 +10,8 @@
 //!
 //! A visitor takes a span only if none of its blocks is live. Whoever frees a block holds a live one, so the
 //! owner's fast paths, which know no visitors, cannot be at such a span; its slow paths wait (see
-//! `lock::door`). A span that is partly live stays its owner's.
+//! `lock::door`). A span that is partly live stays its owner's; the pages of what others freed in it go back after
+//! an idle second, for its thread takes those blocks over only from inside.
 //!
 //! # Cost
 //! A line of cache per listed span, and a system call of half a microsecond per visit: for 64 KiB of fresh
