@@ -195,7 +195,9 @@ unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
             if place.kind != Kind::Huge {
                 let before = block.sub(capacity);
                 let stored = trailer(before, capacity).load(Ordering::Relaxed);
-                if matches!(state(Key::of(before), stored), State::Damaged) {
+                let key = Key::of(before);
+                let damaged = matches!(state(key, stored), State::Damaged);
+                if damaged && !key.is_half_sealed(stored) {
                     return Err(FaultKind::CorruptHeader);
                 }
             }

@@ -87,6 +87,17 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Whether another thread may be in the middle of [`seal`]: a canary with less than its length in front of
+    /// the trailer lies in the trailer's first bytes for a moment.
+    pub(super) fn is_half_sealed(self, stored: u64) -> bool {
+        (1..8).any(|bytes| {
+            let spilt = self.canary() >> (64 - 8 * bytes);
+            (stored ^ spilt) << (64 - 8 * bytes) == 0
+        })
+    }
+}
+
 /// # Safety
 /// The block has `capacity` bytes, which is a multiple of 8.
 #[inline(always)]
@@ -161,4 +172,32 @@ pub(super) unsafe fn seal(block: *mut u8, size: usize, capacity: usize) -> *mut 
 #[inline(always)]
 pub(super) fn wiped(size: usize, capacity: usize) -> usize {
     ((size + 2 * TRAILER - 1) & !(TRAILER - 1)).min(capacity - TRAILER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailer_that_is_being_written_is_told_from_a_damaged_one() {
+        #[repr(align(16))]
+        struct Block([u8; 64]);
+        let mut block = Block([0; 64]);
+        let address = block.0.as_mut_ptr();
+        let key = Key::of(address);
+        for size in 49..56 {
+            // SAFETY: the block has 64 bytes, of which the last 8 are its trailer.
+            let stored = unsafe {
+                trailer(address, 64).store(key.mark(FREED), Ordering::Relaxed);
+                address.add(size).cast::<u64>().write_unaligned(key.canary());
+                trailer(address, 64).load(Ordering::Relaxed)
+            };
+            assert!(matches!(key.slab_state(stored, 56), State::Damaged), "{size}");
+            assert!(key.is_half_sealed(stored), "{size}");
+        }
+        for overwritten in [0, b'a'] {
+            let stored = key.mark(48) & !0xff | u64::from(overwritten);
+            assert!(!key.is_half_sealed(stored), "no canary has such a byte");
+        }
+    }
 }
