@@ -90,6 +90,8 @@ impl Key {
 impl Key {
     /// Whether another thread may be in the middle of [`seal`]: a canary with less than its length in front of
     /// the trailer lies in the trailer's first bytes for a moment.
+    #[cold]
+    #[inline(never)]
     pub(super) fn is_half_sealed(self, stored: u64) -> bool {
         (1..8).any(|bytes| {
             let spilt = self.canary() >> (64 - 8 * bytes);
