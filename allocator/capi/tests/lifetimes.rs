@@ -73,6 +73,18 @@ fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_
 }
 
 #[test]
+fn heaps_are_visited_while_their_threads_work_and_sleep_and_stay_sound() {
+    let Some(program) = compile("trim_race.c", &[&shared_library().display().to_string()]) else {
+        return;
+    };
+    for library in [shared_library(), hardened_library()] {
+        let mut command = preloaded(&program);
+        command.env("LD_PRELOAD", library);
+        run(&mut command).expect_success(&format!("trim_race.c with {}", library.display()));
+    }
+}
+
+#[test]
 fn memory_stays_flat_while_100_000_threads_are_born_and_joined() {
     let Some(program) = compile("thread_churn.c", &[]) else { return };
     run(preloaded(program).arg("100000")).expect_success("100,000 threads");
