@@ -1,4 +1,4 @@
-//! A heap's spans on slices of a supply that has only the shortest runs.
+//! A heap's spans on slices of a supply that has only the shortest runs; what a visitor may do to them.
 
 use core::mem::MaybeUninit;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
@@ -10,7 +10,7 @@ use super::span::locate;
 use super::*;
 use crate::lock::{Door, Inside};
 use crate::os::Linux;
-use crate::segment::{Origin, Pool, Run, Span, Supply, record_of};
+use crate::segment::{Origin, Pool, Reaped, Run, Span, Supply, record_of};
 use crate::slab::LimboQueue;
 
 /// Memory is short: of what is asked for there is never more than the least that does.
@@ -111,5 +111,42 @@ fn the_shortest_spans_leave_their_neighbours_alone() {
         heap.check().expect("sound");
     }
     supply.pool.check().expect("sound");
+    assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
+}
+
+#[test]
+fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
+    let pool = Pool::new(Linux);
+    pool.configure(1, Origin::Map, None);
+    let mut supply = Scarce { pool, door: Box::leak(zeroed()) };
+    let queue: Box<LimboQueue> = zeroed();
+    let mut heap: Box<Bitmaps> = zeroed();
+    heap.prepare();
+    let class = SizeClass::of(8 << 10);
+    // SAFETY: the heap is this thread's; blocks are sent that nobody uses any more, each once.
+    unsafe {
+        let first = allocate(&mut heap, class, &mut supply);
+        let span = record_of(first);
+        for _ in 1..(*span).full.count_ones() {
+            assert_eq!(record_of(allocate(&mut heap, class, &mut supply)), span);
+        }
+        let last = allocate(&mut heap, class, &mut supply);
+        assert_ne!(record_of(last), span, "the first span is full");
+
+        let (_, bit) = locate(span, first);
+        assert_eq!(send(span, bit), span, "others freed a block of it first");
+        queue.push(span);
+        let mut reaped = Reaped::default();
+        heap.reap(&queue, true, &mut supply, &mut reaped);
+        assert!(reaped.taken == 0 && !queue.is_empty(), "it stays where it is");
+        assert_eq!((*span).free, 0, "its owner may be freeing a block of it");
+
+        assert!(send(span, (*span).full & !bit).is_null(), "it is queued");
+        heap.reap(&queue, true, &mut supply, &mut reaped);
+        assert!(reaped.taken == 1 && queue.is_empty());
+        heap.push(record_of(last), last, &mut supply);
+        heap.let_go(SizeClass::SMALLEST, &mut supply);
+        heap.check().expect("sound");
+    }
     assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
 }
