@@ -224,11 +224,11 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
         return allocate_without_heap(size, align, zeroed);
     }
     GLOBAL.start_purger_if_wanted();
-    let mut block = GLOBAL.huge.allocate(size, align, zeroed);
+    let mut block = GLOBAL.allocate_huge(size, align, zeroed);
     // More than there is cannot be given back either.
     if block.is_null() && size <= GLOBAL.mapped() {
         relieve(heap, Tls::here());
-        block = GLOBAL.huge.allocate(size, align, zeroed);
+        block = GLOBAL.allocate_huge(size, align, zeroed);
     }
     // SAFETY: this thread's heap.
     unsafe { sampled::count_huge(heap, block, size) };

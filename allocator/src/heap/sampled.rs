@@ -63,7 +63,7 @@ pub(super) unsafe fn take(
 #[cold]
 #[inline(never)]
 fn serve(bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
-    let object = GLOBAL.huge.allocate(bytes, align, zeroed);
+    let object = GLOBAL.allocate_huge(bytes, align, zeroed);
     if !object.is_null() {
         if bytes <= MAX_BITMAP {
             // SAFETY: just allocated, with that many bytes.
@@ -96,6 +96,7 @@ pub(super) unsafe fn resize(record: *mut Span, block: *mut u8, bytes: usize) -> 
     // SAFETY: the caller's promise; a heap that is not null is the calling thread's.
     unsafe {
         let moved = GLOBAL.huge.resize(record, bytes);
+        GLOBAL.level_huge();
         let heap = Tls::here().heap();
         if !heap.is_null() {
             count_huge(heap, moved, bytes);

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. Entries ascend, do not touch, and are whole multiples of [`SEGMENT`].
-//! 2. `bytes` is the sum of their lengths.
+//! 2. `bytes` is the sum of their lengths, `resident` of what they hold in pages.
 
 use crate::units::SEGMENT;
 
@@ -12,8 +12,36 @@ const ROOM: usize = 512;
 struct Extent {
     base: usize,
     len: usize,
+    /// Bytes that may hold pages, spread evenly as far as is known.
+    resident: usize,
     /// Survived one epoch untouched.
     old: bool,
+}
+
+impl Extent {
+    const NONE: Self = Extent { base: 0, len: 0, resident: 0, old: false };
+
+    /// What of its `resident` bytes lies in `len` of it.
+    fn share(&self, len: usize) -> usize {
+        if len >= self.len { self.resident } else { self.resident_of_each() * (len / SEGMENT) }
+    }
+
+    fn resident_of_each(&self) -> usize {
+        self.resident / (self.len / SEGMENT).max(1)
+    }
+
+    /// How many bytes at its end hold `resident` of its bytes: whole segments, at most all.
+    fn part_with(&self, resident: usize) -> usize {
+        resident.div_ceil(self.resident_of_each().max(1)).saturating_mul(SEGMENT).min(self.len)
+    }
+}
+
+/// A part of an extent that serves a request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reused {
+    pub(super) base: usize,
+    /// Bytes that may hold pages.
+    pub(super) resident: usize,
 }
 
 /// A sorted list of free extents.
@@ -22,14 +50,20 @@ pub(super) struct Extents {
     entries: [Extent; ROOM],
     count: usize,
     bytes: usize,
+    resident: usize,
 }
 
 impl Extents {
     pub(super) const EMPTY: Self =
-        Extents { entries: [Extent { base: 0, len: 0, old: false }; ROOM], count: 0, bytes: 0 };
+        Extents { entries: [Extent::NONE; ROOM], count: 0, bytes: 0, resident: 0 };
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that may hold pages.
+    pub(super) fn resident(&self) -> usize {
+        self.resident
     }
 
     fn live(&self) -> &[Extent] {
@@ -50,7 +84,7 @@ impl Extents {
     }
 
     /// Takes `len` bytes from the smallest extent that has them.
-    pub(super) fn take(&mut self, len: usize) -> Option<usize> {
+    pub(super) fn take(&mut self, len: usize) -> Option<Reused> {
         let (index, _) = self
             .live()
             .iter()
@@ -58,28 +92,35 @@ impl Extents {
             .filter(|(_, extent)| extent.len >= len)
             .min_by_key(|(_, extent)| extent.len)?;
         let extent = self.at(index)?;
-        let base = extent.base;
+        let reused = Reused { base: extent.base, resident: extent.share(len) };
         extent.base += len;
         extent.len -= len;
+        extent.resident -= reused.resident;
         let empty = extent.len == 0;
         self.bytes -= len;
+        self.resident -= reused.resident;
         if empty {
             self.remove(index);
         }
-        Some(base)
+        Some(reused)
     }
 
-    /// Adds an extent and merges it with its neighbours; false when there is no room.
-    pub(super) fn insert(&mut self, base: usize, len: usize) -> bool {
+    /// Adds an extent, of which `resident` bytes may hold pages, and merges it with its neighbours; false when
+    /// there is no room.
+    pub(super) fn insert(&mut self, base: usize, len: usize, resident: usize) -> bool {
         let index = self.live().partition_point(|extent| extent.base < base);
         let end = base + len;
         let joins_next = self.at(index).is_some_and(|next| next.base == end);
         let joins_prev =
             index > 0 && self.at(index - 1).is_some_and(|prev| prev.base + prev.len == base);
-        let next_len = if joins_next { self.at(index).map_or(0, |next| next.len) } else { 0 };
+        let next = if joins_next { self.at(index).map(|next| *next) } else { None };
+        let next = next.unwrap_or(Extent::NONE);
+        let joined =
+            Extent { base, len: len + next.len, resident: resident + next.resident, old: false };
         if joins_prev {
             if let Some(prev) = self.at(index - 1) {
-                prev.len += len + next_len;
+                prev.len += joined.len;
+                prev.resident += joined.resident;
                 prev.old = false;
             }
             if joins_next {
@@ -87,7 +128,7 @@ impl Extents {
             }
         } else if joins_next {
             if let Some(next) = self.at(index) {
-                *next = Extent { base, len: len + next_len, old: false };
+                *next = joined;
             }
         } else {
             if self.count == ROOM {
@@ -98,10 +139,11 @@ impl Extents {
             }
             self.count += 1;
             if let Some(slot) = self.at(index) {
-                *slot = Extent { base, len, old: false };
+                *slot = joined;
             }
         }
         self.bytes += len;
+        self.resident += resident;
         true
     }
 
@@ -120,29 +162,33 @@ impl Extents {
                 extent.old = true;
                 continue;
             }
-            let (base, len) = (extent.base, extent.len);
+            let Extent { base, len, resident, .. } = *extent;
             if unmap(base, len) {
                 self.bytes -= len;
+                self.resident -= resident;
                 self.remove(index);
             }
         }
     }
 
-    /// Gives `unmap` the highest addresses until at most `keep` bytes are left.
+    /// Gives `unmap` the highest addresses until at most `keep` bytes may hold pages.
     pub(super) fn drop_above(&mut self, keep: usize, mut unmap: impl FnMut(usize, usize) -> bool) {
         let mut index = self.count;
-        while index > 0 && self.bytes > keep {
+        while index > 0 && self.resident > keep {
             index -= 1;
-            let excess = (self.bytes - keep).div_ceil(SEGMENT) * SEGMENT;
+            let excess = self.resident - keep;
             let Some(extent) = self.at(index) else { continue };
-            let len = excess.min(extent.len);
+            let len = extent.part_with(excess);
+            let resident = extent.share(len);
             let base = extent.base + extent.len - len;
             if !unmap(base, len) {
                 continue;
             }
             extent.len -= len;
+            extent.resident -= resident;
             let empty = extent.len == 0;
             self.bytes -= len;
+            self.resident -= resident;
             if empty {
                 self.remove(index);
             }
@@ -157,6 +203,9 @@ impl Extents {
         }
         if self.live().iter().map(|extent| extent.len).sum::<usize>() != self.bytes {
             return Err("the size of the free extents is miscounted");
+        }
+        if self.live().iter().map(|extent| extent.resident).sum::<usize>() != self.resident {
+            return Err("what free extents hold in pages is miscounted");
         }
         Ok(())
     }
@@ -175,11 +224,11 @@ mod tests {
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut extents = Extents::EMPTY;
             for i in order {
-                assert!(extents.insert((10 + i) * S, S));
+                assert!(extents.insert((10 + i) * S, S, S));
                 extents.check().expect("sound");
             }
             assert_eq!(extents.count, 1);
-            assert_eq!(extents.take(3 * S), Some(10 * S));
+            assert_eq!(extents.take(3 * S), Some(Reused { base: 10 * S, resident: 3 * S }));
             assert_eq!(extents.bytes(), 0);
         }
     }
@@ -187,11 +236,11 @@ mod tests {
     #[test]
     fn the_smallest_extent_that_fits_is_taken() {
         let mut extents = Extents::EMPTY;
-        extents.insert(10 * S, 5 * S);
-        extents.insert(20 * S, 2 * S);
-        extents.insert(30 * S, 3 * S);
-        assert_eq!(extents.take(2 * S), Some(20 * S));
-        assert_eq!(extents.take(2 * S), Some(30 * S));
+        extents.insert(10 * S, 5 * S, 5 * S);
+        extents.insert(20 * S, 2 * S, 2 * S);
+        extents.insert(30 * S, 3 * S, 3 * S);
+        assert_eq!(extents.take(2 * S), Some(Reused { base: 20 * S, resident: 2 * S }));
+        assert_eq!(extents.take(2 * S), Some(Reused { base: 30 * S, resident: 2 * S }));
         assert_eq!(extents.take(6 * S), None);
         extents.check().expect("sound");
     }
@@ -200,12 +249,12 @@ mod tests {
     fn only_what_stayed_a_whole_epoch_is_dropped() {
         let mut extents = Extents::EMPTY;
         let mut dropped = Vec::new();
-        extents.insert(10 * S, S);
+        extents.insert(10 * S, S, S);
         extents.drop_old(|base, _| {
             dropped.push(base);
             true
         });
-        extents.insert(20 * S, S);
+        extents.insert(20 * S, S, S);
         extents.drop_old(|base, _| {
             dropped.push(base);
             true
@@ -217,7 +266,7 @@ mod tests {
     #[test]
     fn a_refused_unmap_keeps_the_extent() {
         let mut extents = Extents::EMPTY;
-        extents.insert(10 * S, 4 * S);
+        extents.insert(10 * S, 4 * S, 4 * S);
         extents.drop_above(0, |_, _| false);
         assert_eq!(extents.bytes(), 4 * S);
         extents.drop_above(S, |_, _| true);
@@ -229,9 +278,23 @@ mod tests {
     fn a_full_list_refuses_and_stays_sound() {
         let mut extents = Extents::EMPTY;
         for i in 0..ROOM {
-            assert!(extents.insert((2 * i + 2) * S, S));
+            assert!(extents.insert((2 * i + 2) * S, S, S));
         }
-        assert!(!extents.insert(1 << 45, S));
+        assert!(!extents.insert(1 << 45, S, S));
+        extents.check().expect("sound");
+    }
+
+    #[test]
+    fn pages_are_counted_with_the_part_that_is_taken_or_dropped() {
+        let mut extents = Extents::EMPTY;
+        extents.insert(10 * S, 2 * S, S);
+        extents.insert(12 * S, 2 * S, S);
+        assert_eq!(extents.take(S), Some(Reused { base: 10 * S, resident: S / 2 }));
+        extents.drop_above(S, |base, len| {
+            assert_eq!((base, len), (13 * S, S), "the least that holds what is too much");
+            true
+        });
+        assert_eq!((extents.bytes(), extents.resident()), (2 * S, S));
         extents.check().expect("sound");
     }
 }

@@ -11,22 +11,22 @@
 //! separates it from the next, nothing is cached, and the record carries a checksum.
 //!
 //! # Cost
-//! One lock per call, a binary search among at most 512 free extents. Untouched parts of a mapping
-//! cost nothing, so the cache is limited by what is *resident*: only when more is cached than is
-//! live plus 64 MiB is /proc/self/statm read, at most once per clock tick.
+//! One lock per call, a look at each of at most 512 free extents. Untouched parts of a mapping cost
+//! nothing, so the cache is limited by what is *resident*: only when the objects that were freed into it
+//! were larger than what is live plus 64 MiB is /proc/self/statm read, at most once per clock tick.
 
 mod extents;
 mod record;
 
 use core::ptr;
 
-use self::extents::Extents;
+use self::extents::{Extents, Reused};
 use self::record::Place;
 use crate::lock::Lock;
 use crate::os::{self, Kernel};
 use crate::probe::fire;
-use crate::segment::{Kind, Span};
-use crate::sync::Ordering;
+use crate::segment::{Held, Kind, Span};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{MAX_OBJECT, SEGMENT, round_up, set_zero};
 
 pub(crate) use self::record::{huge_record, limit_usable, usable};
@@ -51,6 +51,8 @@ const EPOCH_MS: u64 = 250;
 #[derive(Debug)]
 pub(crate) struct Huge<K> {
     kernel: K,
+    /// Bytes without pages that were handed out since [`Huge::took`] last told: an estimate.
+    fresh: AtomicUsize,
     state: Lock<State>,
 }
 
@@ -89,6 +91,7 @@ impl<K: Kernel> Huge<K> {
     pub(crate) const fn new(kernel: K) -> Self {
         Huge {
             kernel,
+            fresh: AtomicUsize::new(0),
             state: Lock::new(State {
                 free: Extents::EMPTY,
                 objects: 0,
@@ -123,16 +126,19 @@ impl<K: Kernel> Huge<K> {
         let mapped = whole(used);
         let reused = if align <= SEGMENT {
             let mut state = self.state.lock();
-            let base = state.free.take(mapped);
-            if base.is_some() {
+            let reused = state.free.take(mapped);
+            if reused.is_some() {
                 state.count(used, mapped);
             }
-            base
+            reused
         } else {
             None
         };
         let (place, fresh) = match reused {
-            Some(base) => (Place { base, offset, mapped, used }, false),
+            Some(Reused { base, resident }) => {
+                self.count_fresh(used.saturating_sub(resident));
+                (Place { base, offset, mapped, used }, false)
+            }
             None => match self.map(offset, mapped, used, align) {
                 Some(place) => {
                     let huge_pages = {
@@ -144,6 +150,7 @@ impl<K: Kernel> Huge<K> {
                         self.kernel.prefer_huge_pages(place.base, place.mapped);
                     }
                     self.kernel.label(place.base, place.mapped);
+                    self.count_fresh(used);
                     fire!("huge_map", place.base, place.mapped);
                     (place, true)
                 }
@@ -225,7 +232,7 @@ impl<K: Kernel> Huge<K> {
         let mut state = self.state.lock();
         state.discount(place);
         let whole = place.mapped.is_multiple_of(SEGMENT) && !HARDENED;
-        if !whole || !state.free.insert(place.base, place.mapped) {
+        if !whole || !state.free.insert(place.base, place.mapped, place.used) {
             drop(state);
             // SAFETY: the mapping is nobody's.
             unsafe { self.unmap(place.base, place.mapped) };
@@ -265,7 +272,7 @@ impl<K: Kernel> Huge<K> {
     /// Unmaps cached extents, highest first, when they make the process too large.
     fn limit(&self, state: &mut State, elsewhere: impl FnOnce() -> usize) {
         let cap = state.live + state.cache_floor;
-        if state.free.bytes() <= cap {
+        if state.free.resident() <= cap {
             return;
         }
         let now = self.kernel.now_ms();
@@ -338,8 +345,43 @@ impl<K: Kernel> Huge<K> {
             state.discount(old);
             state.count(used, mapped);
             drop(state);
+            self.count_fresh(used.saturating_sub(old.used));
             Place { base, offset: HEAD, mapped, used }.write()
         }
+    }
+
+    fn count_fresh(&self, bytes: usize) {
+        if bytes != 0 {
+            self.fresh.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes without pages that were handed out since it last told, if they are `many`; else 0.
+    pub(crate) fn took(&self, many: usize) -> usize {
+        if self.fresh.load(Ordering::Relaxed) < many {
+            0
+        } else {
+            self.fresh.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.state.lock();
+        Held { used: state.live, spare: state.free.resident() }
+    }
+
+    /// Unmaps `bytes` of what is cached, or all if that is less.
+    pub(crate) fn shed(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        let keep = state.free.resident().saturating_sub(bytes);
+        state.free.drop_above(keep, |base, len| {
+            // SAFETY: cached extents are nobody's.
+            unsafe { self.unmap(base, len) }
+        });
     }
 
     /// What huge objects hold.

@@ -7,6 +7,7 @@
 //! States of a range: reserved → committed ⇄ purged → released.
 
 mod brk;
+mod cgroup;
 mod file;
 mod loader;
 mod numa;
@@ -22,6 +23,7 @@ use crate::sync::AtomicU32;
 use crate::sync::AtomicUsize;
 
 pub(crate) use brk::extend_break;
+pub(crate) use cgroup::memory_limit;
 #[cfg(feature = "hardened")]
 pub(crate) use syscall::{guard, mark};
 

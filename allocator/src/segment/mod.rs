@@ -21,7 +21,7 @@ pub(crate) use hardened::{
     Segment, begin_to_use, forget, forget_slab, guard_lead, guard_slices, know_slab, note,
     prepare_blocks, segment_at, slab_at, unguard,
 };
-pub(crate) use pool::{Origin, Pool, Run};
+pub(crate) use pool::{Held, Origin, Pool, Run};
 pub(crate) use span::{Header, Kind, NOBODY, Reaped, Span, SpanList};
 
 use crate::lock::Inside;

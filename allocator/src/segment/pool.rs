@@ -65,6 +65,14 @@ pub(crate) struct PoolUsage {
     pub(crate) lock: (usize, usize),
 }
 
+/// What a pool, or the floor of huge objects, holds: in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) used: usize,
+    /// Free, and likely to hold pages.
+    pub(crate) spare: usize,
+}
+
 /// Length of a purge epoch in milliseconds.
 const EPOCH_MS: u64 = 250;
 
@@ -74,6 +82,8 @@ pub(crate) struct Pool<K> {
     kernel: K,
     /// The node its segments prefer, plus one; 0 for none.
     node: AtomicU32,
+    /// Slices without pages that were handed out since [`Pool::took`] was last true: an estimate.
+    fresh: AtomicU32,
     state: Lock<State>,
 }
 
@@ -132,6 +142,7 @@ impl<K: Kernel> Pool<K> {
         Pool {
             kernel,
             node: AtomicU32::new(0),
+            fresh: AtomicU32::new(0),
             state: Lock::new(State {
                 number: 0,
                 origin: Origin::Map,
@@ -176,22 +187,45 @@ impl<K: Kernel> Pool<K> {
     pub(crate) fn allocate(&self, len: usize) -> Option<Run> {
         debug_assert!((1..SLICES).contains(&len));
         let mut state = self.state.lock();
-        state.find(len).or_else(|| {
+        let dirty = state.dirty_slices;
+        let run = state.find(len).or_else(|| {
             let index = self.grow(&mut state, len)?;
             state.raise_hint(len, index);
             state.find(len)
-        })
+        })?;
+        self.count_fresh(len + state.dirty_slices - dirty);
+        Some(run)
     }
 
     /// Fills `batch` with runs of one slice, as far as there are any; how many there were.
     pub(crate) fn allocate_each(&self, batch: &mut [*mut Span]) -> usize {
         let mut state = self.state.lock();
+        let dirty = state.dirty_slices;
         let mut count = 0;
         for (slot, run) in batch.iter_mut().zip(iter::from_fn(|| state.find(1))) {
             *slot = run.head;
             count += 1;
         }
+        self.count_fresh(count + state.dirty_slices - dirty);
         count
+    }
+
+    fn count_fresh(&self, slices: usize) {
+        if slices != 0 {
+            let before = self.fresh.load(Ordering::Relaxed);
+            self.fresh.store(before.wrapping_add(slices as u32), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes without pages that were handed out since it last told, if they are `many`; else 0.
+    #[inline]
+    pub(crate) fn took(&self, many: usize) -> usize {
+        let slices = self.fresh.load(Ordering::Relaxed) as usize;
+        if slices < many / SLICE {
+            return 0;
+        }
+        self.fresh.store(0, Ordering::Relaxed);
+        slices * SLICE
     }
 
     /// Takes a run back.
@@ -215,6 +249,12 @@ impl<K: Kernel> Pool<K> {
             unsafe { state.put_back(head, len) };
         }
         self.maintain(&mut state);
+    }
+
+    /// What it holds.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.state.lock();
+        Held { used: state.used * SLICE, spare: state.dirty_slices * SLICE }
     }
 
     /// Purges all that is free.

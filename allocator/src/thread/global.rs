@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use super::footprint::Footprint;
 use super::registry::Registry;
 use crate::huge::Huge;
 use crate::lock::{ALONE, Lock};
@@ -45,6 +46,7 @@ pub(crate) static GLOBAL: Global = Global {
     pools: [const { Pool::new(host()) }; POOLS],
     huge: Huge::new(host()),
     registry: Registry::new(),
+    footprint: Footprint::new(),
     wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
     barriers: AtomicBool::new(false),
@@ -76,6 +78,7 @@ fn first_hint(address_bits: u32, secret: u64) -> usize {
 pub(crate) struct Global {
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
+    pub(super) footprint: Footprint,
     many_nodes: AtomicBool,
     /// Whether the kernel was asked to allow barriers on all processors.
     barriers: AtomicBool,
@@ -181,6 +184,7 @@ impl Global {
             pool.configure_huge_pages(options.huge_pages);
         }
         self.huge.configure(cache, options.huge_pages);
+        self.footprint.configure(cache);
         if options.purge_thread {
             self.wants_purger.store(true, Ordering::Relaxed);
         }
@@ -238,7 +242,7 @@ impl Global {
     fn start_purger(&self) {
         // Programs that stay small get no thread. What is in use counts: all of it may be freed without
         // one more call that could start it.
-        let held = self.used_pools().map(|pool| pool.usage()).map(|usage| usage.used + usage.dirty);
+        let held = self.used_pools().map(Pool::held).map(|held| held.used + held.spare);
         if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR
             && self.wants_purger.swap(false, Ordering::Relaxed)
         {
@@ -279,10 +283,12 @@ impl Global {
     /// the gaps between others first.
     pub(super) fn slices(&self, node: u32, len: usize, least: usize, large: bool) -> Option<Run> {
         let pool = self.pools.get(node as usize * 2 + usize::from(large))?;
-        pool.allocate(len).or_else(|| pool.allocate(least)).or_else(|| {
+        let run = pool.allocate(len).or_else(|| pool.allocate(least)).or_else(|| {
             self.relieve();
             pool.allocate(least)
-        })
+        });
+        self.level_after(pool);
+        run
     }
 
     /// Out of memory: gives back all that is free, with its addresses.
@@ -310,7 +316,10 @@ impl Global {
 
     /// Fills `batch` with runs of one slice, as far as `node`'s pool has any; how many it had.
     pub(super) fn spare_slices(&self, node: u32, batch: &mut [*mut Span]) -> usize {
-        self.pools.get(node as usize * 2).map_or(0, |pool| pool.allocate_each(batch))
+        let Some(pool) = self.pools.get(node as usize * 2) else { return 0 };
+        let count = pool.allocate_each(batch);
+        self.level_after(pool);
+        count
     }
 
     /// Takes runs of one slice back into the pools of their segments.
@@ -347,6 +356,7 @@ impl Global {
                 pool.tick();
             }
             self.huge.tick();
+            self.note_peak(now);
         }
     }
 
@@ -415,7 +425,7 @@ impl Global {
 
     /// Bytes of slices in use, which is what is live outside the huge objects.
     pub(crate) fn slice_bytes(&self) -> usize {
-        self.used_pools().map(|pool| pool.usage().used).sum()
+        self.used_pools().map(|pool| pool.held().used).sum()
     }
 
     /// Whether no second thread exists.
