@@ -15,11 +15,26 @@ use crate::text::{Sink, Text};
 use allocator::heap::{self, Use};
 use allocator::options::{Options, Report};
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// Where `report=exit` writes, -1 where it is not set: a duplicate of standard error, which many programs close before
 /// they end.
 static AT_EXIT: AtomicI32 = AtomicI32::new(-1);
+/// Which file that is, see [`file_of`]: a program that closes all descriptors may have opened another one there.
+static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Device and number of the file behind a descriptor; zeros where there is none.
+fn file_of(descriptor: c_int) -> [u64; 2] {
+    // SAFETY: the kernel writes into a record of its own layout, for which zeros are a value.
+    unsafe {
+        let mut status: libc::stat = core::mem::zeroed();
+        if libc::fstat(descriptor, &raw mut status) == 0 {
+            [status.st_dev, status.st_ino]
+        } else {
+            [0; 2]
+        }
+    }
+}
 
 /// Run by the loader when the process ends, after the destructors of every other library.
 #[used]
@@ -28,10 +43,14 @@ static WHEN_ENDED: extern "C" fn() = when_ended;
 
 extern "C" fn when_ended() {
     let descriptor = AT_EXIT.load(Ordering::Relaxed);
-    if descriptor >= 0 {
-        write_report(descriptor);
-        sample::write_next();
+    if descriptor < 0 {
+        return;
     }
+    let file = FILE.each_ref().map(|part| part.load(Ordering::Relaxed));
+    if let Some(&descriptor) = [descriptor, 2].iter().find(|&&place| file_of(place) == file) {
+        write_report(descriptor);
+    }
+    sample::write_next();
 }
 
 /// Sets up what the option `report` asks for, once the options are read: when the library is loaded, libc does not know
@@ -42,7 +61,11 @@ pub(crate) fn when_ready(options: &Options) {
         Report::Exit => {
             // SAFETY: duplicates a descriptor to a number above those that programs count on.
             let copy = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
-            return AT_EXIT.store(if copy < 0 { 2 } else { copy }, Ordering::Relaxed);
+            let descriptor = if copy < 0 { 2 } else { copy };
+            for (part, value) in FILE.iter().zip(file_of(descriptor)) {
+                part.store(value, Ordering::Relaxed);
+            }
+            return AT_EXIT.store(descriptor, Ordering::Relaxed);
         }
         Report::Usr1 => libc::SIGUSR1,
         Report::Usr2 => libc::SIGUSR2,

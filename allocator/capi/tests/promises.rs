@@ -104,6 +104,17 @@ fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() 
 }
 
 #[test]
+fn a_report_at_exit_goes_to_standard_error_and_not_into_a_file_that_took_its_descriptor() {
+    let Some(program) = compile("report_exit.c", &[]) else { return };
+    let file = common::scratch("report_exit").join("file");
+    let outcome =
+        run(preloaded(&program).arg(&file).env("ALLOCATOR_OPTIONS", "mode=classic,report=exit"));
+    outcome.expect_success("report_exit.c");
+    assert_eq!(std::fs::read_to_string(&file).expect("the program's file"), "mine\n");
+    assert!(outcome.stderr.contains("mode=classic"), "at exit:\n{}", outcome.stderr);
+}
+
+#[test]
 fn a_signal_that_interrupts_malloc_gets_a_report_or_a_line_in_every_mode_and_never_waits_for_itself()
  {
     let Some(program) = compile("report_signal.c", &[]) else { return };

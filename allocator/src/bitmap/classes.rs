@@ -114,11 +114,12 @@ const INVERSES: [u32; CLASSES] = {
 impl SizeClass {
     pub(crate) const SMALLEST: Self = SizeClass(0);
 
-    /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`].
+    /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`]: the smallest that
+    /// holds them, but for [`MMAP_THRESHOLD`] the next, since smaller requests share that one.
     #[inline(always)]
     pub(crate) const fn of(size: usize) -> Self {
         debug_assert!(size > MAX_SLAB && size <= MAX_BITMAP);
-        let last = size - 1;
+        let last = size - (size != MMAP_THRESHOLD) as usize;
         // `^ 63` of the leading zeros is what `bsr` computes; the mask spares a check.
         let log = (last.leading_zeros() ^ 63) as usize;
         SizeClass(((log << 3) + (last >> (log.wrapping_sub(3) & 63))).wrapping_sub(FIRST) as u8)
@@ -212,7 +213,8 @@ mod tests {
         for size in (MAX_SLAB + 1)..=MAX_BITMAP {
             let class = SizeClass::of(size);
             assert!(class.size() >= size);
-            assert!(class.0 == 0 || SizeClass(class.0 - 1).size() < size);
+            assert_eq!(class.is_large(), size >= MMAP_THRESHOLD);
+            assert!(size == MMAP_THRESHOLD || class.0 == 0 || SizeClass(class.0 - 1).size() < size);
         }
     }
 
