@@ -24,6 +24,7 @@ static AT_EXIT: AtomicI32 = AtomicI32::new(-1);
 static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// Device and number of the file behind a descriptor; zeros where there is none.
+#[inline(never)]
 fn file_of(descriptor: c_int) -> [u64; 2] {
     // SAFETY: the kernel writes into a record of its own layout, for which zeros are a value.
     unsafe {
@@ -43,12 +44,17 @@ static WHEN_ENDED: extern "C" fn() = when_ended;
 
 extern "C" fn when_ended() {
     let descriptor = AT_EXIT.load(Ordering::Relaxed);
-    if descriptor < 0 {
-        return;
+    if descriptor >= 0 {
+        report_at_exit(descriptor);
     }
+}
+
+/// Writes where `descriptor` or standard error is still the file that standard error was.
+#[inline(never)]
+fn report_at_exit(descriptor: c_int) {
     let file = FILE.each_ref().map(|part| part.load(Ordering::Relaxed));
-    if let Some(&descriptor) = [descriptor, 2].iter().find(|&&place| file_of(place) == file) {
-        write_report(descriptor);
+    if let Some(&place) = [descriptor, 2].iter().find(|&&place| file_of(place) == file) {
+        write_report(place);
     }
     sample::write_next();
 }

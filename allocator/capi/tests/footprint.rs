@@ -60,8 +60,14 @@ impl Group {
         Some(group)
     }
 
+    /// Sets the limit; where there is swap, none of it counts beside.
     fn limit(&self, bytes: u64) {
+        for (file, value) in [("memory.swap.max", 0), ("memory.memsw.limit_in_bytes", u64::MAX >> 1)]
+        {
+            let _ = fs::write(self.folder.join(file), value.to_string());
+        }
         fs::write(self.folder.join(self.file), bytes.to_string()).expect("a limit");
+        let _ = fs::write(self.folder.join("memory.memsw.limit_in_bytes"), bytes.to_string());
     }
 
     /// `program`, with the library, in this group.

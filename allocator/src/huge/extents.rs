@@ -44,6 +44,13 @@ pub(super) struct Reused {
     pub(super) resident: usize,
 }
 
+impl Reused {
+    /// Bytes of its `mapped` ones that may hold pages once an object uses `used` of them.
+    pub(super) fn with(self, used: usize, mapped: usize) -> usize {
+        used.max(self.resident).min(mapped)
+    }
+}
+
 /// A sorted list of free extents.
 #[derive(Debug)]
 pub(super) struct Extents {

@@ -20,7 +20,7 @@ mod record;
 
 use core::ptr;
 
-use self::extents::{Extents, Reused};
+use self::extents::Extents;
 use self::record::Place;
 use crate::lock::Lock;
 use crate::os::{self, Kernel};
@@ -51,7 +51,7 @@ const EPOCH_MS: u64 = 250;
 #[derive(Debug)]
 pub(crate) struct Huge<K> {
     kernel: K,
-    /// Bytes without pages that were handed out since [`Huge::took`] last told: an estimate.
+    /// Bytes without pages that were handed out since [`Huge::take_fresh`] told so: an estimate.
     fresh: AtomicUsize,
     state: Lock<State>,
 }
@@ -135,9 +135,10 @@ impl<K: Kernel> Huge<K> {
             None
         };
         let (place, fresh) = match reused {
-            Some(Reused { base, resident }) => {
-                self.count_fresh(used.saturating_sub(resident));
-                (Place { base, offset, mapped, used }, false)
+            Some(reused) => {
+                self.count_fresh(used.saturating_sub(reused.resident));
+                let resident = reused.with(used, mapped);
+                (Place { base: reused.base, offset, mapped, used, resident }, false)
             }
             None => match self.map(offset, mapped, used, align) {
                 Some(place) => {
@@ -178,7 +179,7 @@ impl<K: Kernel> Huge<K> {
         for bytes in [first, used] {
             if lead == 0 {
                 if let Ok(base) = os::map_aligned(&self.kernel, hint, bytes, SEGMENT) {
-                    return Some(Place { base, offset, mapped: bytes, used });
+                    return Some(Place { base, offset, mapped: bytes, used, resident: used });
                 }
             } else if let Ok(start) = self.kernel.map(0, bytes.checked_add(lead)?) {
                 return Some(self.cut_around(start, bytes, used, lead));
@@ -203,7 +204,7 @@ impl<K: Kernel> Huge<K> {
                 let _ = self.kernel.unmap(kept_end, end - kept_end);
             }
         }
-        Place { base, offset: SEGMENT, mapped: bytes, used }
+        Place { base, offset: SEGMENT, mapped: bytes, used, resident: used }
     }
 
     /// Gives a mapping back; false if the kernel keeps it.
@@ -232,7 +233,7 @@ impl<K: Kernel> Huge<K> {
         let mut state = self.state.lock();
         state.discount(place);
         let whole = place.mapped.is_multiple_of(SEGMENT) && !HARDENED;
-        if !whole || !state.free.insert(place.base, place.mapped, place.used) {
+        if !whole || !state.free.insert(place.base, place.mapped, place.resident) {
             drop(state);
             // SAFETY: the mapping is nobody's.
             unsafe { self.unmap(place.base, place.mapped) };
@@ -341,12 +342,13 @@ impl<K: Kernel> Huge<K> {
                     }
                 }
             };
+            let resident = used.max(old.resident.min(mapped));
             let mut state = self.state.lock();
             state.discount(old);
             state.count(used, mapped);
             drop(state);
             self.count_fresh(used.saturating_sub(old.used));
-            Place { base, offset: HEAD, mapped, used }.write()
+            Place { base, offset: HEAD, mapped, used, resident }.write()
         }
     }
 
@@ -356,8 +358,8 @@ impl<K: Kernel> Huge<K> {
         }
     }
 
-    /// Bytes without pages that were handed out since it last told, if they are `many`; else 0.
-    pub(crate) fn took(&self, many: usize) -> usize {
+    /// Bytes without pages that were handed out since somebody took this sum, if they are `many`; else 0.
+    pub(crate) fn take_fresh(&self, many: usize) -> usize {
         if self.fresh.load(Ordering::Relaxed) < many {
             0
         } else {
@@ -365,23 +367,24 @@ impl<K: Kernel> Huge<K> {
         }
     }
 
-    /// What it holds.
-    pub(crate) fn held(&self) -> Held {
-        let state = self.state.lock();
-        Held { used: state.live, spare: state.free.resident() }
+    /// What it holds; `None` while somebody changes that.
+    pub(crate) fn held_now(&self) -> Option<Held> {
+        let state = self.state.try_lock()?;
+        Some(Held { used: state.live, peak: state.live, spare: state.free.resident() })
     }
 
-    /// Unmaps `bytes` of what is cached, or all if that is less.
-    pub(crate) fn shed(&self, bytes: usize) {
+    /// Unmaps at least `bytes` of what is cached, or all if that is less; how many it were.
+    pub(crate) fn shed(&self, bytes: usize) -> usize {
         if bytes == 0 {
-            return;
+            return 0;
         }
         let mut state = self.state.lock();
-        let keep = state.free.resident().saturating_sub(bytes);
-        state.free.drop_above(keep, |base, len| {
+        let before = state.free.resident();
+        state.free.drop_above(before.saturating_sub(bytes), |base, len| {
             // SAFETY: cached extents are nobody's.
             unsafe { self.unmap(base, len) }
         });
+        before - state.free.resident()
     }
 
     /// What huge objects hold.

@@ -18,6 +18,8 @@ pub(super) struct Place {
     pub(super) mapped: usize,
     /// Bytes from the base to the end of the object, in whole pages.
     pub(super) used: usize,
+    /// Bytes that may hold pages: more than are used where a larger object lay before.
+    pub(super) resident: usize,
 }
 
 impl Place {
@@ -38,6 +40,7 @@ impl Place {
             (*record).live = 0;
             (*record).next = ptr::without_provenance_mut(self.mapped);
             (*record).remote.store(self.used as u64, Ordering::Relaxed);
+            (*record).prev = ptr::without_provenance_mut(self.resident);
             #[cfg(feature = "hardened")]
             {
                 (*record).inverse = self.checksum();
@@ -67,6 +70,7 @@ impl Place {
                 offset: (*record).full as usize,
                 mapped: (*record).next.addr(),
                 used: (*record).remote.load(Ordering::Relaxed) as usize,
+                resident: (*record).prev.addr(),
             }
         }
     }

@@ -140,3 +140,28 @@ fn objects_are_counted_with_their_mappings_and_every_new_mapping_is_named() {
         assert_eq!((counts().0, counts().1), (0, 0));
     }
 }
+
+#[cfg(not(feature = "hardened"))]
+#[test]
+fn pages_of_a_larger_object_count_on_after_a_smaller_one_was_there() {
+    let huge = huge(4 << 10);
+    huge.configure(64 << 20, false);
+    huge.tick();
+    let spare = || huge.held_now().expect("nobody else is here").spare;
+    // SAFETY: live objects of this floor, each freed once or replaced by the result.
+    unsafe {
+        let large = huge.allocate(7 << 20, 16, false);
+        huge.free(huge_record(large), || 0);
+        let all = spare();
+        assert!(all > 7 << 20);
+        huge.take_fresh(0);
+        let small = huge.allocate(5 << 20, 16, false);
+        assert_eq!((spare(), huge.take_fresh(1)), (0, 0), "its pages are there");
+        let small = huge.resize(huge_record(small), 6 << 20);
+        huge.free(huge_record(small), || 0);
+        assert_eq!(spare(), all);
+        assert_eq!(huge.shed(1), all / 2, "a whole segment of the two");
+        assert_eq!(huge.shed(usize::MAX), all / 2);
+        assert_eq!((spare(), huge.usage().cached), (0, 0));
+    }
+}

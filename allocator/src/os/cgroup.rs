@@ -7,24 +7,32 @@ use super::syscall::read_file;
 /// Longest path that is looked at, in bytes.
 const ROOM: usize = 512;
 
-/// Either version of the interface.
+/// From here on a number means that there is no limit: the first version writes the largest multiple of a page.
+const UNLIMITED: usize = 1 << 60;
+
+/// Either version of the interface: where it is mounted, and the files with limits.
 struct Hierarchy {
     mount: &'static [u8],
-    file: &'static [u8],
+    files: &'static [&'static [u8]],
 }
 
 const FIRST: Hierarchy =
-    Hierarchy { mount: b"/sys/fs/cgroup/memory", file: b"/memory.limit_in_bytes" };
-const SECOND: Hierarchy = Hierarchy { mount: b"/sys/fs/cgroup", file: b"/memory.max" };
+    Hierarchy { mount: b"/sys/fs/cgroup/memory", files: &[b"/memory.limit_in_bytes"] };
+/// Above `memory.high` the process is slowed down, above `memory.max` it ends.
+const SECOND: Hierarchy =
+    Hierarchy { mount: b"/sys/fs/cgroup", files: &[b"/memory.max", b"/memory.high"] };
 
 /// The smallest limit in bytes of the group and those around it; `None` where there is none, or none that can be
 /// read. A container that sees only its own group finds it at the root.
 ///
-/// Cost: a file for each group on the way to the root.
+/// Cost: a file or two for each group on the way to the root.
 pub(crate) fn memory_limit() -> Option<usize> {
-    let mut buffer = [0u8; 2048];
+    let mut buffer = [0u8; 4096];
     let (hierarchy, group) = memory_group(read_file(c"/proc/self/cgroup", &mut buffer)?)?;
-    ancestors(group).filter_map(|group| limit_of(&hierarchy, group)).min()
+    let limits = ancestors(group).flat_map(|group| {
+        hierarchy.files.iter().filter_map(move |file| limit_of(hierarchy.mount, group, file))
+    });
+    limits.min().filter(|&limit| limit < UNLIMITED)
 }
 
 /// The group that counts memory, of the lines `number:controllers:group` of /proc/self/cgroup: that of the
@@ -57,10 +65,10 @@ fn ancestors(group: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn limit_of(hierarchy: &Hierarchy, group: &[u8]) -> Option<usize> {
+fn limit_of(mount: &[u8], group: &[u8], file: &[u8]) -> Option<usize> {
     let mut path = [0u8; ROOM];
     let mut rest = path.iter_mut();
-    for &byte in hierarchy.mount.iter().chain(group).chain(hierarchy.file).chain(b"\0") {
+    for &byte in mount.iter().chain(group).chain(file).chain(b"\0") {
         *rest.next()? = byte;
     }
     let mut buffer = [0u8; 32];
@@ -89,9 +97,9 @@ mod tests {
     fn the_group_that_counts_memory_is_found_in_either_version() {
         let both = b"5:cpu,memory:/outer/inner\n1:cpuset:/\n0::/other\n";
         let (hierarchy, group) = memory_group(both).expect("a group");
-        assert_eq!((hierarchy.file, group), (FIRST.file, &b"/outer/inner"[..]));
+        assert_eq!((hierarchy.mount, group), (FIRST.mount, &b"/outer/inner"[..]));
         let (hierarchy, group) = memory_group(b"1:cpu:/\n0::/a:b\n").expect("a group");
-        assert_eq!((hierarchy.file, group), (SECOND.file, &b"/a:b"[..]));
+        assert_eq!((hierarchy.mount, group), (SECOND.mount, &b"/a:b"[..]));
         assert!(memory_group(b"1:cpu:/\n\nnonsense\n").is_none());
     }
 

@@ -334,15 +334,18 @@ pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Opt
     buffer.get(..len)
 }
 
-/// Resident bytes of this process, from /proc/self/statm; `None` where that cannot be read.
+/// Resident bytes of this process that are no file's, from /proc/self/statm; `None` where that cannot be
+/// read.
 pub(crate) fn resident_bytes() -> Option<usize> {
     let mut buffer = [0u8; 64];
     let text = read_file(c"/proc/self/statm", &mut buffer)?;
-    let mut fields = text.split(|&byte| byte == b' ');
-    let pages = fields.nth(1)?.iter().try_fold(0usize, |n, &digit| {
-        digit.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add((digit - b'0') as usize))
-    })?;
-    Some(pages.wrapping_mul(page_size()))
+    let mut fields = text.split(|&byte| byte == b' ').skip(1).map(|field| {
+        field.iter().try_fold(0usize, |n, &digit| {
+            digit.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add((digit - b'0') as usize))
+        })
+    });
+    let (resident, of_files) = (fields.next()??, fields.next()??);
+    Some(resident.saturating_sub(of_files).wrapping_mul(page_size()))
 }
 
 /// Processors this thread may run on; at least 1.

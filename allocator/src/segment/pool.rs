@@ -16,6 +16,7 @@
 //!    to the next.
 
 mod directory;
+mod held;
 mod purge;
 mod scarce;
 mod view;
@@ -23,6 +24,7 @@ mod view;
 use core::{iter, ptr};
 
 use self::directory::Directory;
+pub(crate) use self::held::Held;
 use super::{Header, NOBODY, Span, slice_of};
 use crate::lock::Lock;
 use crate::os::{self, Kernel, OsError};
@@ -65,14 +67,6 @@ pub(crate) struct PoolUsage {
     pub(crate) lock: (usize, usize),
 }
 
-/// What a pool, or the floor of huge objects, holds: in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
-    pub(crate) used: usize,
-    /// Free, and likely to hold pages.
-    pub(crate) spare: usize,
-}
-
 /// Length of a purge epoch in milliseconds.
 const EPOCH_MS: u64 = 250;
 
@@ -82,7 +76,7 @@ pub(crate) struct Pool<K> {
     kernel: K,
     /// The node its segments prefer, plus one; 0 for none.
     node: AtomicU32,
-    /// Slices without pages that were handed out since [`Pool::took`] was last true: an estimate.
+    /// Slices without pages that were handed out since [`Pool::take_fresh`] told so: an estimate.
     fresh: AtomicU32,
     state: Lock<State>,
 }
@@ -210,24 +204,6 @@ impl<K: Kernel> Pool<K> {
         count
     }
 
-    fn count_fresh(&self, slices: usize) {
-        if slices != 0 {
-            let before = self.fresh.load(Ordering::Relaxed);
-            self.fresh.store(before.wrapping_add(slices as u32), Ordering::Relaxed);
-        }
-    }
-
-    /// Bytes without pages that were handed out since it last told, if they are `many`; else 0.
-    #[inline]
-    pub(crate) fn took(&self, many: usize) -> usize {
-        let slices = self.fresh.load(Ordering::Relaxed) as usize;
-        if slices < many / SLICE {
-            return 0;
-        }
-        self.fresh.store(0, Ordering::Relaxed);
-        slices * SLICE
-    }
-
     /// Takes a run back.
     ///
     /// # Safety
@@ -249,12 +225,6 @@ impl<K: Kernel> Pool<K> {
             unsafe { state.put_back(head, len) };
         }
         self.maintain(&mut state);
-    }
-
-    /// What it holds.
-    pub(crate) fn held(&self) -> Held {
-        let state = self.state.lock();
-        Held { used: state.used * SLICE, spare: state.dirty_slices * SLICE }
     }
 
     /// Purges all that is free.

@@ -39,6 +39,7 @@ pub(crate) enum Kind {
 /// | `remote` | first carrier, FULL | mask of blocks, bit 63: FULL | bytes in use |
 /// | `full` | – | mask of all blocks | offset of the object |
 /// | `next` | list | list | mapped bytes (as address) |
+/// | `prev` | list | list | bytes that may hold pages (as address) |
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Span {

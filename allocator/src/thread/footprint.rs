@@ -2,13 +2,16 @@
 //!
 //! Each of them keeps free memory for its next requests by a rule of its own, from its own recent peak. The
 //! phases of a program may ask for other sizes, and then each would keep what another phase needed. So
-//! whoever took a MiB that held no pages before looks at all of them: together they keep a quarter above
-//! the recent peak of what was in use (or as much as the huge objects may cache, where that is more), and
-//! it is the others that give back what is beyond. Where the process's control group has a
-//! limit, everybody gives back before what is resident comes near it.
+//! whoever took a MiB that held no pages before looks at all of them: what is in use and what is spare may
+//! come to a quarter above the recent peak of what was in use (or to as much more as the huge objects may
+//! cache, where that is more), and it is the others that give back what is beyond. Where the process's control
+//! group has a limit, what is spare may come to half of what the limit leaves beside everything else.
 //!
-//! Cost: beside the page faults of that MiB, three locks and the clock; once a second with such a MiB the files
-//! of the control group, and where there is a limit /proc/self/statm.
+//! A program that goes to and fro between two such phases, within the quarter of a second for which peaks
+//! count, pays with page faults for what is beyond; one whose phases use the same sizes never does.
+//!
+//! Cost: beside the page faults of that MiB a lock for each pool and the clock; with such a MiB the files of the
+//! control group once a second, and /proc/self/statm where there is a limit or too much is spare.
 
 use super::global::{Global, Host};
 use crate::os;
@@ -19,7 +22,11 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 const FRESH: usize = 1 << 20;
 /// Bytes up to which nobody gives anything back because of the others.
 const MUCH: usize = 16 << 20;
-/// For how long a peak counts, at least; at most twice that. In milliseconds.
+/// What is given back at once beyond what is too much, as a part of what may be held: each look goes through
+/// the segments of a pool.
+const AT_ONCE: usize = 32;
+/// For how long a peak counts, at least, and for how long the others are left alone after a look that did not help. In
+/// milliseconds.
 const EPOCH_MS: u64 = 250;
 /// For how long the limit of the control group is taken to stay as it was, in milliseconds.
 const LIMIT_MS: u64 = 1000;
@@ -30,22 +37,29 @@ const LIMIT_MS: u64 = 1000;
 pub(super) struct Footprint {
     /// Bytes that may be spare however little is in use.
     floor: AtomicUsize,
+    /// Bytes without pages that were handed out so far.
+    taken: AtomicUsize,
     peak: AtomicUsize,
     peak_before: AtomicUsize,
     epoch_began: AtomicU64,
+    /// Of the control group, in bytes; 0 where there is none.
     limit: AtomicUsize,
     limit_read: AtomicU64,
+    /// When the last look did not help.
+    failed: AtomicU64,
 }
 
 impl Footprint {
     pub(super) const fn new() -> Self {
         Footprint {
             floor: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             peak_before: AtomicUsize::new(0),
             epoch_began: AtomicU64::new(0),
             limit: AtomicUsize::new(0),
             limit_read: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -54,97 +68,142 @@ impl Footprint {
         self.floor.store(floor, Ordering::Relaxed);
     }
 
-    /// Takes note of `used` bytes; how many may be held because of the recent peak.
-    fn fair(&self, used: usize, now: u64) -> usize {
-        if now.wrapping_sub(self.epoch_began.load(Ordering::Relaxed)) >= EPOCH_MS {
-            self.epoch_began.store(now, Ordering::Relaxed);
-            self.peak_before.store(self.peak.load(Ordering::Relaxed), Ordering::Relaxed);
-            self.peak.store(0, Ordering::Relaxed);
+    /// Takes note of a peak; the recent one.
+    fn note(&self, peak: usize, now: u64) -> usize {
+        let began = self.epoch_began.load(Ordering::Relaxed);
+        if now.wrapping_sub(began) >= EPOCH_MS
+            && self
+                .epoch_began
+                .compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            self.peak_before.store(self.peak.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
-        let peak = self.peak.load(Ordering::Relaxed).max(used);
-        self.peak.store(peak, Ordering::Relaxed);
-        let peak = peak.max(self.peak_before.load(Ordering::Relaxed));
+        let of_epoch = self.peak.fetch_max(peak, Ordering::Relaxed).max(peak);
+        of_epoch.max(self.peak_before.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes may be held because of the recent peak.
+    fn fair(&self, peak: usize) -> usize {
         peak.saturating_add((peak / 4).max(self.floor.load(Ordering::Relaxed)))
     }
 
-    /// How many bytes may be resident because of the control group's limit.
-    fn allowed(&self, now: u64) -> usize {
+    /// The control group's limit in bytes, if it has one.
+    fn limit(&self, now: u64) -> Option<usize> {
         let read = self.limit_read.load(Ordering::Relaxed);
         if read == 0 || now.wrapping_sub(read) >= LIMIT_MS {
             self.limit_read.store(now, Ordering::Relaxed);
-            self.limit.store(os::memory_limit().unwrap_or(usize::MAX), Ordering::Relaxed);
+            self.limit.store(os::memory_limit().unwrap_or(0), Ordering::Relaxed);
         }
-        match self.limit.load(Ordering::Relaxed) {
-            usize::MAX => usize::MAX,
-            // An eighth is for what else is in the group, and for what comes before the next look.
-            limit => limit - limit / 8,
-        }
+        Some(self.limit.load(Ordering::Relaxed)).filter(|&limit| limit != 0)
+    }
+
+    /// Whether a look did not help just now: what seems spare cannot be given back.
+    fn is_in_vain(&self, now: u64) -> bool {
+        let failed = self.failed.load(Ordering::Relaxed);
+        failed != 0 && now.wrapping_sub(failed) < EPOCH_MS
     }
 }
 
 impl Global {
-    fn held(&self) -> Held {
-        self.used_pools().map(Pool::held).fold(self.huge.held(), |sum, held| Held {
-            used: sum.used + held.used,
-            spare: sum.spare + held.spare,
+    /// What all hold together; `None` while somebody changes it. The peaks need not have been at the
+    /// same time: together they are as high as the highest of them.
+    fn held(&self) -> Option<Held> {
+        self.used_pools().map(Pool::held_now).try_fold(self.huge.held_now()?, |sum, held| {
+            let held = held?;
+            let used = sum.used + held.used;
+            let peak = used.max(sum.peak).max(held.peak);
+            Some(Held { used, peak, spare: sum.spare + held.spare })
         })
     }
 
     /// Takes note of what is in use now.
+    #[inline]
     pub(super) fn note_peak(&self, now: u64) {
-        self.footprint.fair(self.held().used, now);
+        if self.footprint.taken.load(Ordering::Relaxed) >= MUCH {
+            self.note_held(now);
+        }
     }
 
-    /// Lets the others give back what is too much beside the `fresh` bytes that `taker`, or the huge objects, just
-    /// took. They are not resident yet.
+    #[inline(never)]
+    fn note_held(&self, now: u64) {
+        if let Some(held) = self.held() {
+            self.footprint.note(held.peak, now);
+        }
+    }
+
+    /// Looks at all that is held, after `taker`, or the huge objects, took `fresh` bytes without pages.
     #[cold]
     #[inline(never)]
     fn level(&self, taker: Option<&Pool<Host>>, fresh: usize) {
-        let held = self.held();
-        if held.used + held.spare >= MUCH {
-            self.shed_unfair(taker, fresh, held);
+        // No more can be held than was ever taken.
+        let taken = self.footprint.taken.fetch_add(fresh, Ordering::Relaxed).wrapping_add(fresh);
+        if taken >= MUCH {
+            self.shed_excess(taker, fresh);
         }
     }
 
+    /// Gives back what is too much.
     #[inline(never)]
-    fn shed_unfair(&self, taker: Option<&Pool<Host>>, fresh: usize, held: Held) {
+    fn shed_excess(&self, taker: Option<&Pool<Host>>, fresh: usize) {
+        let Some(held) = self.held().filter(|held| held.used + held.spare >= MUCH) else { return };
         let now = self.now();
-        let fair = self.footprint.fair(held.used, now);
-        let allowed = self.footprint.allowed(now);
-        let unfair = (held.used + held.spare).saturating_sub(fair);
-        if unfair == 0 && allowed == usize::MAX {
+        let fair = self.footprint.fair(self.footprint.note(held.peak, now));
+        let limit = self.footprint.limit(now);
+        let mut unfair = (held.used + held.spare).saturating_sub(fair);
+        if self.footprint.is_in_vain(now) {
+            unfair = 0;
+        }
+        if unfair == 0 && limit.is_none() {
             return;
         }
-        let Some(resident) = os::resident_bytes().map(|bytes| bytes.saturating_add(fresh)) else {
-            return;
-        };
-        // Not all that is spare holds pages.
-        let mut excess = unfair.min(resident.saturating_sub(fair));
+        let Some(resident) = os::resident_bytes() else { return };
+        // The fresh bytes hold no pages yet; and not all that is spare does.
+        let resident = resident.saturating_add(fresh);
+        let mut wanted = unfair.min(resident.saturating_sub(fair));
+        let mut spare = held.spare;
+        if wanted != 0 {
+            wanted += fair / AT_ONCE;
+            let given = self.shed(wanted, taker);
+            spare = spare.saturating_sub(given);
+            if given == 0 {
+                self.footprint.failed.store(now, Ordering::Relaxed);
+            }
+        }
+        if let Some(limit) = limit {
+            // What is spare now was resident a moment ago, and counts as such.
+            let others = resident.saturating_sub(held.spare);
+            let excess = spare.saturating_sub(limit.saturating_sub(others) / 2);
+            if excess != 0 {
+                self.shed_everywhere(excess + excess / 8);
+            }
+        }
+    }
+
+    /// Lets all but `taker` (or all but the huge objects) give back `bytes`; how many it were.
+    fn shed(&self, bytes: usize, taker: Option<&Pool<Host>>) -> usize {
+        let mut given = 0;
         for pool in self.used_pools() {
             if !taker.is_some_and(|taker| core::ptr::eq(taker, pool)) {
-                excess -= excess.min(pool.shed(excess));
+                given += pool.shed(bytes.saturating_sub(given));
             }
         }
         if taker.is_some() {
-            self.huge.shed(excess);
+            given += self.huge.shed(bytes.saturating_sub(given));
         }
-        if resident > allowed {
-            self.shed_everywhere(resident - allowed);
-        }
+        given
     }
 
-    /// Gives back `excess` bytes of what is spare, wherever it is.
-    fn shed_everywhere(&self, mut excess: usize) {
-        for pool in self.used_pools() {
-            excess -= excess.min(pool.shed(excess));
-        }
-        self.huge.shed(excess);
+    /// Lets everybody give back `bytes`.
+    fn shed_everywhere(&self, bytes: usize) {
+        let huge = self.huge.shed(bytes);
+        self.shed(bytes.saturating_sub(huge), None);
     }
 
     /// Looks at all that is held, if `pool` took much.
     #[inline]
     pub(super) fn level_after(&self, pool: &Pool<Host>) {
-        let fresh = pool.took(FRESH);
+        let fresh = pool.take_fresh(FRESH);
         if fresh != 0 {
             self.level(Some(pool), fresh);
         }
@@ -159,9 +218,36 @@ impl Global {
 
     /// Looks at all that is held, if the huge objects took much.
     pub(crate) fn level_huge(&self) {
-        let fresh = self.huge.took(FRESH);
+        let fresh = self.huge.take_fresh(FRESH);
         if fresh != 0 {
             self.level(None, fresh);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_counts_for_an_epoch_and_the_one_after() {
+        let footprint = Footprint::new();
+        assert_eq!(footprint.note(100, 1000), 100);
+        assert_eq!(footprint.note(40, 1100), 100);
+        assert_eq!(footprint.note(40, 1260), 100, "of the epoch before");
+        assert_eq!(footprint.note(30, 1300), 100);
+        assert_eq!(footprint.note(20, 1520), 40, "two epochs later");
+        assert_eq!(footprint.fair(40), 50);
+        footprint.configure(64);
+        assert_eq!((footprint.fair(40), footprint.fair(400)), (104, 500));
+    }
+
+    #[test]
+    fn after_a_look_in_vain_nobody_looks_for_an_epoch() {
+        let footprint = Footprint::new();
+        assert!(!footprint.is_in_vain(100));
+        footprint.failed.store(1000, Ordering::Relaxed);
+        assert!(footprint.is_in_vain(1249));
+        assert!(!footprint.is_in_vain(1250));
     }
 }

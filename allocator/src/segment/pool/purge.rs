@@ -11,20 +11,6 @@ use crate::units::{SLICE, SLICES};
 const RECORDS: usize = SLICES * size_of::<Span>();
 
 impl<K: Kernel> Pool<K> {
-    /// Purges `bytes` of what is free, or all if that is less, and begins with what was free for long; how
-    /// many it were.
-    pub(crate) fn shed(&self, bytes: usize) -> usize {
-        if bytes == 0 {
-            return 0;
-        }
-        let mut state = self.state.lock();
-        let before = state.dirty_slices;
-        let goal = before.saturating_sub(bytes.div_ceil(SLICE));
-        self.purge_down_to(&mut state, goal, true);
-        self.purge_down_to(&mut state, goal, false);
-        (before - state.dirty_slices) * SLICE
-    }
-
     /// Purges dirty slices, highest segment first, until `goal` are left; only those an epoch old
     /// if `old_only`.
     pub(super) fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) {
