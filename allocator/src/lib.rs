@@ -79,6 +79,12 @@ mod bitmap {
     pub(crate) mod protocol;
 }
 #[cfg(loom)]
+mod lock {
+    pub(crate) mod door {
+        pub(crate) mod protocol;
+    }
+}
+#[cfg(loom)]
 mod slab {
     pub(crate) mod protocol;
 }

@@ -175,10 +175,10 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Whether somebody holds the lock.
+    /// Whether somebody holds the lock. Who finds it free sees what its holders did.
     #[inline(always)]
     pub(crate) fn is_taken(&self) -> bool {
-        self.state.load(Ordering::Relaxed) != FREE
+        self.state.load(Ordering::Acquire) != FREE
     }
 
     /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.

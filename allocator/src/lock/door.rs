@@ -16,7 +16,7 @@
 //! Source: M. Desnoyers, membarrier(2); D. Dice, M. Moir and W. Scherer, "Quickly reacquirable locks" (2003),
 //! for the idea to let the rare side pay.
 
-use core::sync::atomic::compiler_fence;
+pub(crate) mod protocol;
 
 use super::{Guard, Lock};
 use crate::sync::{AtomicBool, Ordering};
@@ -33,10 +33,7 @@ impl Door {
     #[inline(always)]
     pub(crate) fn enter(&self) -> Inside<'_> {
         let before = self.inside.load(Ordering::Relaxed);
-        self.inside.store(true, Ordering::Relaxed);
-        // The processor's barrier is the visitor's (see the module).
-        compiler_fence(Ordering::SeqCst);
-        if self.visitor.is_taken() {
+        if protocol::come_in(&self.inside, || self.visitor.is_taken()) {
             self.wait();
         }
         Inside { door: self, before }
@@ -59,7 +56,7 @@ impl Door {
             return None;
         }
         let visit = Visit { _lock: self.visitor.try_lock()? };
-        (barrier() && !self.inside.load(Ordering::Acquire)).then_some(visit)
+        protocol::finds_nobody(&self.inside, barrier).then_some(visit)
     }
 
     /// In a child that was not told of its fork: `mend` makes whole what a visitor was changing.
@@ -78,7 +75,7 @@ pub(crate) struct Inside<'a> {
 impl Drop for Inside<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.door.inside.store(self.before, Ordering::Release);
+        protocol::leave(&self.door.inside, self.before);
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! A visitor takes a span only if none of its blocks is live. Whoever frees a block holds a live one, so the
 //! owner's fast paths, which know no visitors, cannot be at such a span; its slow paths wait (see
-//! `lock::door`). A span that is partly live stays its owner's; the pages of what others freed in it go back after
+//! `lock::door`). Where processors reorder stores a visitor takes no span of an owner who may be at work. A span that is partly live stays its owner's; the pages of what others freed in it go back after
 //! an idle second, for its thread takes those blocks over only from inside.
 //!
 //! # Cost
@@ -214,7 +214,11 @@ impl ThreadHeap {
             slabs.collect_queue(&(*heap).slab_queue, &mut supply);
             let Some(_visit) = (*heap).door.visit(os::barrier_everywhere) else { return };
             if !(*heap).slab_queue.is_parked() {
-                (*heap).reap_lists(true, reaped);
+                // Other processors may show a visitor that a block is free before they show what its thread
+                // wrote into it.
+                if cfg!(target_arch = "x86_64") {
+                    (*heap).reap_lists(true, reaped);
+                }
                 (*heap).let_go_of_empty();
                 if reach != Reach::Few {
                     let (_, bitmaps, _, _, supply) = (*heap).split();
