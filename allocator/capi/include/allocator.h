@@ -4,6 +4,9 @@
  * liballocator serves them, preloaded (LD_PRELOAD=liballocator.so) or linked (-lallocator, or liballocator.a).
  * The functions below exist only where the library is linked or preloaded.
  *
+ * Of glibc's functions for tuning, mallopt changes nothing here: it returns 1 for glibc's own parameters and 0 for any
+ * other. malloc_trim gives back what allocator_cleanup does, whatever its argument, and returns 1 when that was any.
+ *
  * All of them may be called from any thread at any time, but not from a signal handler.
  */
 #ifndef ALLOCATOR_H
