@@ -69,7 +69,7 @@ if [[ -n $locks ]]; then
     printf ' %q' "${command[@]}"
     printf '\n\n```text\n'
     "${measure[@]}" target/release/bench-cli "${command[@]}" --out "$folder/locks-$$"
-    printf '```\n'
+    printf '```\n\n`ours` was counted on the date above, in [locks.md](locks.md) on the one given there.\n'
   } >> "$page"
   rm -rf "$folder/locks-$$"
 fi
