@@ -45,9 +45,7 @@ extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
 /// Gives every free page back to the kernel; 1 when that was any. `pad`, the bytes glibc would keep, is ignored.
 #[unsafe(no_mangle)]
 extern "C" fn malloc_trim(_pad: usize) -> c_int {
-    let before = Picture::take().cached;
-    heap::trim();
-    c_int::from(Picture::take().cached < before)
+    c_int::from(heap::trim())
 }
 
 /// `struct mallinfo2` of `<malloc.h>`.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, holds, preloaded, run};
+use common::{compile, holds, holds_in_every_mode, preloaded, run};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -63,6 +63,33 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
     let said = &outcome.stderr;
     assert!(said.contains(&format!("{classic},coalesce=immediate\n")), "{said}");
     assert!(said.contains("locks taken "), "{said}");
+}
+
+#[test]
+fn malloc_trim_says_whether_anything_went_back_in_every_mode() {
+    holds_in_every_mode("given_back.c", &[], |_| None);
+}
+
+#[test]
+fn the_report_says_what_a_thread_holds_and_the_counters_what_is_cached_and_given_back() {
+    let library = common::shared_library().display().to_string();
+    let Some(program) = compile("statistics.c", &[&library]) else { return };
+    for library in [common::shared_library(), common::hardened_library()] {
+        let mut command = Command::new(&program);
+        let outcome = run(command.env("LD_PRELOAD", library).env_remove("ALLOCATOR_OPTIONS"));
+        outcome.expect_success(&library.display().to_string());
+        let said = &outcome.stdout;
+        let (classes, threads) = said.split_once("       thread ").expect("two tables");
+        let holder = said.lines().find_map(|line| line.strip_prefix("held by "));
+        let live = |table: &str, key: &str| -> Option<usize> {
+            let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            rows.filter(|row| row.first() == Some(&key)).find_map(|row| row.last()?.parse().ok())
+        };
+        for live in [live(classes, "5120"), live(threads, holder.expect("a thread"))] {
+            let live = live.unwrap_or_else(|| panic!("a row:\n{said}"));
+            assert!((1000 * 5120..2000 * 5120).contains(&live), "{live} bytes:\n{said}");
+        }
+    }
 }
 
 #[test]

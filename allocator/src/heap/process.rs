@@ -29,22 +29,23 @@ pub fn options() -> Options {
     GLOBAL.options()
 }
 
-/// Gives everything that is free back to the kernel.
-pub fn trim() {
-    unwatched(give_back);
+/// Gives everything that is free back to the kernel; whether that was anything.
+pub fn trim() -> bool {
+    unwatched(give_back)
 }
 
-fn give_back() {
+fn give_back() -> bool {
     if classic::is_configured() {
-        classic::trim(0);
-        return;
+        return classic::trim(0);
     }
+    let before = GLOBAL.purged();
     let heap = Tls::here().heap();
     if !heap.is_null() {
         // SAFETY: this thread's heap.
         unsafe { (*heap).rest_everywhere(Tls::here()) };
     }
     GLOBAL.purge_all();
+    GLOBAL.purged() != before
 }
 
 /// Walks everything that is shared and the calling thread's heap.

@@ -86,6 +86,7 @@ pub fn statistics() -> Stats {
     stats.committed += huge.live;
     stats.mapped += huge.mapped + huge.cached;
     stats.cached += huge.cached;
+    stats.purged += huge.purged;
     GLOBAL.registry().for_each(|_| stats.heaps += 1);
     stats
 }

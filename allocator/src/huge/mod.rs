@@ -53,6 +53,8 @@ pub(crate) struct Huge<K> {
     kernel: K,
     /// Bytes without pages that were handed out since [`Huge::take_fresh`] told so: an estimate.
     fresh: AtomicUsize,
+    /// Bytes unmapped so far.
+    purged: AtomicUsize,
     state: Lock<State>,
 }
 
@@ -83,6 +85,8 @@ pub(crate) struct HugeUsage {
     pub(crate) live: usize,
     pub(crate) mapped: usize,
     pub(crate) cached: usize,
+    /// Given back to the kernel so far.
+    pub(crate) purged: usize,
     pub(crate) lock: (usize, usize),
 }
 
@@ -92,6 +96,7 @@ impl<K: Kernel> Huge<K> {
         Huge {
             kernel,
             fresh: AtomicUsize::new(0),
+            purged: AtomicUsize::new(0),
             state: Lock::new(State {
                 free: Extents::EMPTY,
                 objects: 0,
@@ -214,7 +219,11 @@ impl<K: Kernel> Huge<K> {
     unsafe fn unmap(&self, base: usize, len: usize) -> bool {
         fire!("huge_unmap", base, len);
         // SAFETY: the caller's promise.
-        unsafe { self.kernel.unmap(base, len).is_ok() }
+        let gone = unsafe { self.kernel.unmap(base, len).is_ok() };
+        if gone {
+            self.purged.fetch_add(len, Ordering::Relaxed);
+        }
+        gone
     }
 
     /// Frees an object. `elsewhere` tells the bytes that are live outside this floor.
@@ -348,6 +357,7 @@ impl<K: Kernel> Huge<K> {
             state.count(used, mapped);
             drop(state);
             self.count_fresh(used.saturating_sub(old.used));
+            self.purged.fetch_add(old.mapped.saturating_sub(mapped), Ordering::Relaxed);
             Place { base, offset: HEAD, mapped, used, resident }.write()
         }
     }
@@ -395,6 +405,7 @@ impl<K: Kernel> Huge<K> {
             live: state.live,
             mapped: state.mapped,
             cached: state.free.bytes(),
+            purged: self.purged.load(Ordering::Relaxed),
             lock: self.state.contention(),
         }
     }

@@ -400,6 +400,13 @@ impl Global {
         }
     }
 
+    /// Bytes given back so far, in all.
+    #[cold]
+    pub(crate) fn purged(&self) -> usize {
+        let pools = self.used_pools().map(|pool| pool.usage().purged);
+        pools.sum::<usize>() + self.huge.usage().purged
+    }
+
     /// The pools of nodes that exist.
     pub(crate) fn used_pools(&self) -> impl Iterator<Item = &Pool<Host>> {
         let nodes = if self.many_nodes.load(Ordering::Relaxed) { MAX_NODES } else { 1 };

@@ -224,6 +224,36 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
+/// What a program may run on: the ordinary and the hardened library, each with thread heaps and in classic mode. A
+/// name, the library, and `ALLOCATOR_OPTIONS`.
+pub(crate) fn every_mode() -> [(&'static str, &'static Path, &'static str); 5] {
+    let (ordinary, hardened) = (shared_library(), hardened_library());
+    [
+        ("ordinary", ordinary, ""),
+        ("hardened", hardened, ""),
+        ("classic", ordinary, "mode=classic"),
+        ("classic", ordinary, "mode=classic,lock=arena,cache=on"),
+        ("classic", hardened, "mode=classic"),
+    ]
+}
+
+/// Compiles `tests/c/SOURCE` with compiler `arguments` and expects it to end with 0 in every mode. It is
+/// run with what `tell` makes of the mode's name.
+#[track_caller]
+pub(crate) fn holds_in_every_mode(
+    source: &str,
+    arguments: &[&str],
+    tell: impl Fn(&'static str) -> Option<&'static str>,
+) {
+    let Some(program) = compile(source, arguments) else { return };
+    for (name, library, options) in every_mode() {
+        let mut command = Command::new(&program);
+        command.args(tell(name)).env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", options);
+        let what = format!("{source}, {name}, {options}, {}", library.display());
+        run(&mut command).expect_success(&what);
+    }
+}
+
 /// Compiles `tests/c/SOURCE`, runs it preloaded, and expects it to end with 0.
 #[track_caller]
 pub(crate) fn holds(source: &str) {

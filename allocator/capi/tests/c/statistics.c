@@ -1,0 +1,78 @@
+/* A report on standard output, after a line with the number of a thread that holds 1,000 objects of 5,000 bytes; then
+ * what the counters say once it has freed them and many more. */
+#include "check.h"
+#include <allocator.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+
+#define HELD 1000
+#define BURST 10000
+#define SIZE 5000
+#define HUGE ((size_t)30 << 20)
+
+static pthread_barrier_t turn;
+
+static void *work(void *unused)
+{
+    static void *held[BURST];
+    (void)unused;
+    for (int i = 0; i < BURST; i++) {
+        if (i == HELD) {
+            dprintf(1, "held by %ld\n", (long)syscall(SYS_gettid));
+            pthread_barrier_wait(&turn);
+            pthread_barrier_wait(&turn); /* the report is written */
+        }
+        held[i] = malloc(opaque(SIZE));
+        CHECK(held[i] != NULL);
+        memset(held[i], 1, SIZE);
+    }
+    for (int i = 0; i < BURST; i++) {
+        free(held[i]);
+    }
+    pthread_barrier_wait(&turn);
+    pthread_barrier_wait(&turn); /* others looked at what is left, while this thread is there */
+    return NULL;
+}
+
+static struct allocator_statistics now(void)
+{
+    struct allocator_statistics now;
+    CHECK(allocator_get_stats(&now, sizeof now) == 0);
+    return now;
+}
+
+int main(void)
+{
+    pthread_t thread;
+    CHECK(pthread_barrier_init(&turn, NULL, 2) == 0);
+    CHECK(pthread_create(&thread, NULL, work, NULL) == 0);
+    pthread_barrier_wait(&turn);
+    CHECK(allocator_report(1) == 0);
+    struct allocator_statistics held = now();
+    CHECK(held.live_bytes >= HELD * 5120);
+    pthread_barrier_wait(&turn);
+
+    pthread_barrier_wait(&turn);
+    struct allocator_statistics freed = now();
+    CHECK(freed.live_bytes <= held.live_bytes - HELD * 5120 + (1 << 20));
+    CHECK(freed.cached_bytes > 0);
+    allocator_cleanup();
+    struct allocator_statistics clean = now();
+    CHECK(clean.cached_bytes < freed.cached_bytes);
+    CHECK(clean.purged_bytes > freed.purged_bytes);
+    pthread_barrier_wait(&turn);
+    CHECK(pthread_join(thread, NULL) == 0);
+
+    /* An object with a mapping of its own, kept for the next one or not. */
+    char *huge = malloc(opaque(HUGE));
+    CHECK(huge != NULL);
+    memset(huge, 1, HUGE);
+    clean = now();
+    huge = realloc(huge, opaque(HUGE / 3));
+    CHECK(huge != NULL && now().purged_bytes >= clean.purged_bytes + HUGE / 2);
+    free(huge);
+    allocator_cleanup();
+    CHECK(now().purged_bytes >= clean.purged_bytes + HUGE);
+    CHECK(now().mapped_bytes <= clean.mapped_bytes - HUGE);
+    return 0;
+}
