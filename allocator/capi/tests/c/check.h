@@ -46,4 +46,30 @@ static inline long status_kib(const char *field)
     CHECK(at != NULL);
     return atol(at + strlen(field) + 1);
 }
+
+/* Where the program break was when the process began: field 47 of /proc/self/stat. Reads without allocating. */
+static inline uintptr_t start_of_break(void)
+{
+    char text[2048];
+    int descriptor = open("/proc/self/stat", O_RDONLY);
+    CHECK(descriptor >= 0);
+    long length = read(descriptor, text, sizeof text - 1);
+    close(descriptor);
+    CHECK(length > 0);
+    text[length] = 0;
+    char *at = strrchr(text, ')'); /* ends field 2, which may hold anything */
+    for (int field = 2; at != NULL && field < 47; field++) {
+        at = strchr(at + 1, ' ');
+    }
+    CHECK(at != NULL);
+    uintptr_t start = strtoul(at + 1, NULL, 10);
+    CHECK(start != 0 && start <= (uintptr_t)sbrk(0));
+    return start;
+}
+
+/* Whether an object lies between `start`, from start_of_break, and the break as it is now. */
+static inline int is_in_break(const void *p, uintptr_t start)
+{
+    return (uintptr_t)p >= start && (uintptr_t)p < (uintptr_t)sbrk(0);
+}
 #endif

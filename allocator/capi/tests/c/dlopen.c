@@ -1,4 +1,5 @@
-/* dlopen of the library beside glibc's malloc, use in threads that outlive dlclose; argument: the library. */
+/* dlopen of the library beside glibc's malloc, which alone moves the break; use in threads that outlive dlclose.
+ * Argument: the library. */
 #include "churn.h"
 #include <dlfcn.h>
 #include <pthread.h>
@@ -7,23 +8,27 @@ static void *(*their_malloc)(size_t);
 static void *(*their_realloc)(void *, size_t);
 static void (*their_free)(void *);
 static pthread_barrier_t closed;
+static uintptr_t start;
 
 static void use(void)
 {
     void *held[200];
     for (int i = 0; i < 200; i++) {
         held[i] = their_malloc(opaque((size_t)i * 37));
-        CHECK(held[i] != NULL);
+        CHECK(held[i] != NULL && !is_in_break(held[i], start));
         memset(held[i], i, (size_t)i * 37);
     }
     for (int i = 0; i < 200; i++) {
         held[i] = their_realloc(held[i], opaque((size_t)i * 74 + 1));
-        CHECK(held[i] != NULL);
+        CHECK(held[i] != NULL && !is_in_break(held[i], start));
         CHECK(i == 0 || ((unsigned char *)held[i])[i * 37 - 1] == i);
     }
     for (int i = 0; i < 200; i++) {
         their_free(held[i]);
     }
+    void *larger = their_malloc(opaque(100000));
+    CHECK(larger != NULL && !is_in_break(larger, start));
+    their_free(larger);
 }
 
 static void *thread(void *unused)
@@ -40,7 +45,9 @@ static void *thread(void *unused)
 int main(int count, char **arguments)
 {
     CHECK(count == 2);
+    start = start_of_break();
     void *glibc = malloc(100);
+    CHECK(is_in_break(glibc, start));
     for (int round = 0; round < 3; round++) {
         void *library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
         if (library == NULL) {
