@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, holds, holds_in_every_mode, preloaded, run};
+use common::{compile, holds_in_every_mode, preloaded, run};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -12,8 +12,9 @@ use std::thread;
 
 #[test]
 fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
+    // Linked against a library, since the C library may lack `free_sized`.
     let library = common::shared_library().display().to_string();
-    common::holds_with("standard.c", &[&library], &[]);
+    holds_in_every_mode("standard.c", &[&library], |_| None);
 }
 
 #[test]
@@ -26,7 +27,7 @@ fn the_c_functions_keep_their_promises_when_linked_statically() {
 
 #[test]
 fn operators_new_and_delete_throw_return_null_and_call_the_new_handler_as_the_standard_says() {
-    holds("operators.cc");
+    holds_in_every_mode("operators.cc", &[], |_| None);
 }
 
 #[test]
@@ -63,6 +64,12 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
     let said = &outcome.stderr;
     assert!(said.contains(&format!("{classic},coalesce=immediate\n")), "{said}");
     assert!(said.contains("locks taken "), "{said}");
+}
+
+#[test]
+fn allocator_init_fails_with_enomem_where_there_is_no_memory_and_works_once_there_is() {
+    let library = common::shared_library().display().to_string();
+    holds_in_every_mode("no_memory.c", &[&library], |_| None);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t), *__libc_valloc(size_t), *__libc_pvalloc(size_t);
-extern void __libc_free(void *);
+extern void *__libc_reallocarray(void *, size_t, size_t);
+extern int __posix_memalign(void **, size_t, size_t);
+extern void __libc_free(void *), __libc_cfree(void *);
 
 int main(void)
 {
@@ -93,10 +95,36 @@ int main(void)
     __libc_free(p);
     p = __libc_realloc(malloc(10), 20);
     free(p);
-    free(__libc_calloc(3, 3));
-    free(__libc_memalign(64, 3));
-    free(__libc_valloc(3));
-    free(__libc_pvalloc(3));
+    unsigned char *zeros = __libc_calloc(3, 3);
+    CHECK(zeros != NULL);
+    for (int i = 0; i < 9; i++) {
+        CHECK(zeros[i] == 0);
+    }
+    free(zeros);
+    uintptr_t page = (uintptr_t)getpagesize();
+    p = __libc_memalign(64, 3);
+    CHECK(p != NULL && (uintptr_t)p % 64 == 0);
+    free(p);
+    p = __libc_valloc(3);
+    CHECK(p != NULL && (uintptr_t)p % page == 0);
+    free(p);
+    p = __libc_pvalloc(3);
+    CHECK(p != NULL && (uintptr_t)p % page == 0 && malloc_usable_size(p) >= page);
+    free(p);
+    p = __libc_reallocarray(NULL, opaque(10), opaque(30));
+    CHECK(p != NULL && malloc_usable_size(p) >= 300);
+    errno = 0;
+    CHECK(__libc_reallocarray(p, opaque(SIZE_MAX / 2), opaque(3)) == NULL && errno == ENOMEM);
+    free(p);
+    CHECK(__posix_memalign(&p, 256, opaque(100)) == 0 && (uintptr_t)p % 256 == 0);
+    free(p);
+    CHECK(__posix_memalign(&p, 24, opaque(100)) == EINVAL);
+    CHECK(__posix_memalign(&p, 64, opaque(SIZE_MAX / 2)) == ENOMEM);
+    p = __libc_malloc(opaque(9 << 20));
+    size_t mapped_objects = mallinfo2().hblks;
+    __libc_cfree(p);
+    CHECK(mallinfo2().hblks == mapped_objects - 1);
+    __libc_cfree(NULL);
 
     CHECK(allocator_init() == 0 && allocator_init() == 0);
     CHECK(allocator_check() == 0);
