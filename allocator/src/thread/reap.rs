@@ -270,11 +270,12 @@ impl ThreadHeap {
     /// # Safety
     /// The child has one thread.
     pub(super) unsafe fn mend(&mut self) {
-        let Self { door, slabs, bitmaps, .. } = self;
+        let Self { door, slabs, bitmaps, upkeep, .. } = self;
         // SAFETY: the caller's promise.
         door.mend(|| unsafe {
             slabs.mend();
             bitmaps.mend();
+            upkeep.spares.forget();
         });
     }
 }

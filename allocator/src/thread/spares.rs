@@ -67,6 +67,11 @@ impl Spares {
         unsafe { self.give_back(self.count) };
     }
 
+    /// In a child of a fork: keeps none of them, since a visitor may have been giving them back. They are lost.
+    pub(super) fn forget(&mut self) {
+        self.count = 0;
+    }
+
     /// Gives the `count` oldest back.
     ///
     /// # Safety
@@ -117,6 +122,13 @@ mod tests {
         }
         spares.clear();
         assert_eq!((spares.count, spares.overflowed), (0, false));
+        // SAFETY: as above.
+        unsafe { spares.keep(GLOBAL.slices(0, 1, 1, false).expect("memory").head) };
+        spares.forget();
+        assert!(
+            spares.take(0).is_null(),
+            "a visitor that a fork interrupted may have given it back"
+        );
         assert!(GLOBAL.used_pools().all(|pool| pool.check().is_ok()));
     }
 }
