@@ -132,6 +132,11 @@ impl SizeClass {
         SizeClass(index)
     }
 
+    /// The class with this number, if there is one.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        ((number as usize) < CLASSES).then_some(SizeClass(number))
+    }
+
     /// All classes, smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..CLASSES as u8).map(SizeClass)
@@ -191,6 +196,19 @@ impl SizeClass {
     pub(crate) const fn blocks(self, slices: usize) -> usize {
         let blocks = slices * SLICE / self.size();
         if blocks > MAX_BLOCKS { MAX_BLOCKS } else { blocks }
+    }
+
+    /// Whether a span of this class may have so many slices, those of its tail among them.
+    pub(crate) fn may_have(self, slices: usize) -> bool {
+        [self.span_slices(0), self.span_slices(SHORT_SPANS), self.least_slices()]
+            .contains(&slices.wrapping_sub(self.tail()))
+    }
+
+    /// The blocks of a span of so many slices that are handed out, a bit each.
+    #[inline(always)]
+    pub(crate) const fn mask(self, slices: usize) -> u64 {
+        let blocks = self.blocks(slices - self.tail());
+        (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED)
     }
 
     /// Slices at the end of a span in which nobody may write: hardened builds, large classes.

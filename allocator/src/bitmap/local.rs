@@ -26,7 +26,7 @@ use crate::segment::{
 };
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
-use crate::units::{SKIPPED, SLICE};
+use crate::units::SLICE;
 
 /// Slices of spans of which every class may keep an empty one.
 const SHORT: u32 = 2;
@@ -330,7 +330,7 @@ impl Bitmaps {
         unsafe {
             for_each_record(span, |record, _| {
                 (*record).owner.store(NOBODY, Ordering::Relaxed);
-                (*record).kind = Kind::Free;
+                Span::end_use(record);
             });
             let slices = (*span).live as usize;
             unguard(span, SizeClass::from_index((*span).class).tail() * slices);
@@ -406,26 +406,25 @@ impl Bitmaps {
             let run = supply.slices(most + tail, least + tail, class.is_large());
             let Some(run) = run else { return null_mut() };
             let (span, slices) = (run.head, run.len as usize);
-            let blocks = class.blocks(slices - class.tail());
-            let full = (u64::MAX >> (64 - blocks)) & (u64::MAX << SKIPPED);
+            let (blocks, full) = (class.blocks(slices - class.tail()), class.mask(slices));
             prepare_blocks(&run, class.size(), blocks, class.tail() * slices);
             (*span).free = full;
             (*span).full = full;
             (*span).class = class.index() as u8;
             (*span).listed = false;
+            (*span).live = slices as u32;
+            (*span).remote.store(0, Ordering::Relaxed);
             let owner = supply.identity() | OWNED;
             for_each_record(span, |record, back| {
-                (*record).kind = Kind::Bitmap;
                 (*record).class = class.index() as u8;
                 (*record).back = back;
                 (*record).inverse = class.inverse();
                 (*record).owner.store(owner, Ordering::Relaxed);
+                Span::begin_use(record, Kind::Bitmap);
             });
-            (*span).live = slices as u32;
             if class.knows_zero() {
                 *zero_mask(span) = if run.zeroed { full } else { 0 };
             }
-            (*span).remote.store(0, Ordering::Relaxed);
             *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
             self.used |= 1 << class.index();
             fire!("span_new", slice_of(span).addr(), slices * SLICE, class.size());

@@ -26,7 +26,7 @@ mod upkeep;
 pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
 pub(crate) use local::{BitmapSupply, Bitmaps};
 pub(crate) use remote::{MaskBatches, send};
-pub(crate) use span::{OWNED, locate};
+pub(crate) use span::{OWNED, is_whole, locate, may_say};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -9,8 +9,9 @@
 use core::ptr::null_mut;
 
 use super::SizeClass;
+use super::protocol::FULL;
 use crate::fatal;
-use crate::segment::{Kind, NOBODY, Span, slice_of};
+use crate::segment::{Kind, NOBODY, Reading, Span, slice_of};
 use crate::sync::{AtomicU64, AtomicUsize};
 use crate::units::{SLICE, SLICE_SHIFT};
 
@@ -123,19 +124,61 @@ pub(super) unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut
     }
 }
 
+/// Whether the first record of a span may say that at any moment, if `still` no other span can have begun there
+/// since its first word was read: then all words are of one span, whose owner and others set and clear bits of
+/// blocks, and marks.
+pub(crate) fn may_say(says: &Reading, still: bool) -> bool {
+    let Some(class) = SizeClass::from_number(says.class) else { return false };
+    let slices = says.live as usize;
+    if says.back != 0 || !class.may_have(slices) {
+        return false;
+    }
+    let full = class.mask(slices);
+    let bits = says.full == full && (says.free & !LISTED | says.remote & !FULL) & !full == 0;
+    !still || bits && says.inverse == class.inverse()
+}
+
+/// Whether all records of a span agree with its first one; else one that does not.
+///
 /// # Safety
-/// The caller owns the span.
+/// That one is as [`may_say`] has it, and nobody begins or ends the span meanwhile.
+pub(crate) unsafe fn is_whole(span: *mut Span) -> Result<(), *mut Span> {
+    let mut whole = Ok(());
+    // SAFETY: the caller's promise; the records are only read.
+    unsafe {
+        let first = Reading::of(span);
+        for_each_record(span, |record, back| {
+            let says = Reading::of(record);
+            let same = says.is(Kind::Bitmap)
+                && (says.class, says.back) == (first.class, back)
+                && (says.inverse, says.owner) == (first.inverse, first.owner);
+            if !same {
+                whole = Err(record);
+            }
+        });
+    }
+    whole
+}
+
+/// Tests a span of `class` that the heap `owner` holds.
+///
+/// # Safety
+/// As [`Bitmaps::check`](super::Bitmaps::check).
 pub(super) unsafe fn check_span(
     span: *mut Span,
     class: SizeClass,
     listed: u64,
+    owner: usize,
 ) -> Result<(), (&'static str, usize)> {
     // SAFETY: the caller's promise.
     unsafe {
-        let sound = (*span).kind == Kind::Bitmap
-            && (*span).class as usize == class.index()
-            && (*span).free & LISTED == listed
-            && (*span).free & !LISTED & !(*span).full == 0;
-        if sound { Ok(()) } else { Err(("a span record was overwritten", slice_of(span).addr())) }
+        let says = Reading::of(span);
+        let sound = says.is(Kind::Bitmap)
+            && says.class as usize == class.index()
+            && says.owner == owner | OWNED
+            && says.free & LISTED == listed
+            && may_say(&says, true);
+        let whole = if sound { is_whole(span) } else { Err(span) };
+        whole.map_err(|record| ("a span record was overwritten", slice_of(record).addr()))
     }
 }

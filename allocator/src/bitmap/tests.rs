@@ -10,7 +10,7 @@ use super::span::locate;
 use super::*;
 use crate::lock::{Door, Inside};
 use crate::os::Linux;
-use crate::segment::{Origin, Pool, Reaped, Run, Span, Supply, record_of};
+use crate::segment::{Depth, Origin, Pool, Reaped, Run, Span, Supply, record_of};
 use crate::slab::LimboQueue;
 
 /// Memory is short: of what is asked for there is never more than the least that does.
@@ -108,7 +108,7 @@ fn the_shortest_spans_leave_their_neighbours_alone() {
             heap.push(record_of(block), block, &mut supply);
         }
         heap.let_go(SizeClass::SMALLEST, &mut supply);
-        heap.check().expect("sound");
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
     }
     supply.pool.check().expect("sound");
     assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
@@ -146,7 +146,7 @@ fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
         assert!(reaped.taken == 1 && queue.is_empty());
         heap.push(record_of(last), last, &mut supply);
         heap.let_go(SizeClass::SMALLEST, &mut supply);
-        heap.check().expect("sound");
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
     }
     assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
 }

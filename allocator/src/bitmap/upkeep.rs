@@ -10,7 +10,7 @@ use super::local::Bitmaps;
 use super::protocol::FULL;
 use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span};
 use super::{SizeClass, protocol};
-use crate::segment::{Reaped, Span, Supply, record_of, slice_of};
+use crate::segment::{Depth, Reading, Reaped, Span, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 
@@ -215,42 +215,59 @@ impl Bitmaps {
         }
     }
 
-    /// Tests the invariants over every span of the heap; the first broken one is named.
+    /// Tests the invariants over the spans of the heap `owner`, but for those without a free block, which no
+    /// list names; the first broken one is named.
     ///
     /// # Safety
-    /// The caller owns this heap.
-    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+    /// The caller owns this heap, or tests its [`Depth::Records`] and is inside its door.
+    pub(crate) unsafe fn check(
+        &self,
+        owner: usize,
+        depth: Depth,
+    ) -> Result<(), (&'static str, usize)> {
         for span in self.retired.each() {
-            // SAFETY: retired spans are this heap's, so the class is in range.
+            // SAFETY: retired spans are this heap's.
             unsafe {
-                if !span.is_null() {
-                    check_span(span, SizeClass::from_index((*span).class), 0)?;
-                }
+                let class = SizeClass::from_number(Reading::of(span).class);
+                let class =
+                    class.ok_or(("a span record was overwritten", slice_of(span).addr()))?;
+                check_span(span, class, 0, owner)?;
             }
         }
         for class in SizeClass::all() {
             // SAFETY: the class is in range; listed and current spans are this heap's.
             unsafe {
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    check_span(span, class, LISTED)?;
-                    span = (*span).next;
-                }
+                let partial = self.partial.get_unchecked(class.index());
+                partial.check(|span| check_span(span, class, LISTED, owner))?;
                 let current = *self.current.get_unchecked(class.index());
                 if current != no_span() {
-                    check_span(current, class, 0)?;
+                    check_span(current, class, 0, owner)?;
                 }
-                let holds = !self.partial.get_unchecked(class.index()).first().is_null()
-                    || current != no_span()
-                    || !self.stash.is_empty(class);
-                if holds && self.used & (1 << class.index()) == 0 {
-                    return Err(("a class in use is marked as never used", class.size()));
+                if depth == Depth::Blocks {
+                    self.check_stash(class)?;
                 }
-                for stashed in self.stash.each(class) {
-                    let (span, bit) = locate(record_of(stashed), stashed);
-                    if (*span).free & bit != 0 {
-                        return Err(("a block is free twice", stashed.addr()));
-                    }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tests the stashed blocks of `class`, and whether the heap knows that it uses that.
+    ///
+    /// # Safety
+    /// The caller owns this heap, whose spans were tested.
+    unsafe fn check_stash(&self, class: SizeClass) -> Result<(), (&'static str, usize)> {
+        // SAFETY: the class is in range; a stashed block is of a span of this heap's.
+        unsafe {
+            let holds = !self.partial.get_unchecked(class.index()).first().is_null()
+                || *self.current.get_unchecked(class.index()) != no_span()
+                || !self.stash.is_empty(class);
+            if holds && self.used & (1 << class.index()) == 0 {
+                return Err(("a class in use is marked as never used", class.size()));
+            }
+            for stashed in self.stash.each(class) {
+                let (span, bit) = locate(record_of(stashed), stashed);
+                if (*span).free & bit != 0 {
+                    return Err(("a block is free twice", stashed.addr()));
                 }
             }
         }

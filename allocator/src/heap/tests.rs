@@ -1,5 +1,7 @@
 //! The heap against a shadow: every block filled with a pattern of its own, checked when freed.
 
+mod check;
+
 use std::collections::HashMap;
 use std::sync::mpsc;
 use std::thread;

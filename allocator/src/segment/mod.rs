@@ -14,6 +14,7 @@
 #[cfg(feature = "hardened")]
 mod hardened;
 mod pool;
+mod reading;
 mod span;
 
 #[cfg(feature = "hardened")]
@@ -22,7 +23,8 @@ pub(crate) use hardened::{
     prepare_blocks, segment_at, slab_at, unguard,
 };
 pub(crate) use pool::{Held, Origin, Pool, Run};
-pub(crate) use span::{Header, Kind, NOBODY, Reaped, Span, SpanList};
+pub(crate) use reading::Reading;
+pub(crate) use span::{Depth, Header, Kind, NOBODY, Reaped, Span, SpanList};
 
 use crate::lock::Inside;
 use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
@@ -109,6 +111,12 @@ pub(crate) fn slice_of(record: *mut Span) -> *mut u8 {
     record
         .cast::<u8>()
         .map_addr(|a| (a & !(SEGMENT - 1)) + ((a & (SEGMENT - 1)) << (SLICE_SHIFT - RECORD_SHIFT)))
+}
+
+/// Whether a record of a slice could lie there.
+pub(crate) fn may_be_record(record: *mut Span) -> bool {
+    let at = record.addr() & (SEGMENT - 1);
+    at.is_multiple_of(size_of::<Span>()) && (1..SLICES).contains(&(at >> RECORD_SHIFT))
 }
 
 /// The header of the segment that `address` lies in.

@@ -8,6 +8,7 @@
 
 use core::ptr::null_mut;
 
+use super::slice_of;
 use crate::sync::{AtomicU64, AtomicUsize};
 
 /// The owner of what belongs to no thread's heap.
@@ -92,6 +93,15 @@ pub(crate) struct Header {
     pub(crate) unused: u128,
 }
 
+/// How much of a heap is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// What its thread changes only inside the heap's door: lists and records.
+    Records,
+    /// The free blocks too. Nobody uses the heap meanwhile.
+    Blocks,
+}
+
 /// What looking for empty spans came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reaped {
@@ -162,6 +172,34 @@ impl SpanList {
             }
         }
         self.tail = last;
+    }
+
+    /// Tests the links, and each span by `test`; the first broken invariant is named.
+    ///
+    /// # Safety
+    /// Nobody changes the list meanwhile.
+    pub(crate) unsafe fn check(
+        &self,
+        mut test: impl FnMut(*mut Span) -> Result<(), (&'static str, usize)>,
+    ) -> Result<(), (&'static str, usize)> {
+        const BROKEN: &str = "a list of spans was overwritten";
+        let (mut last, mut span) = (null_mut::<Span>(), self.head);
+        while !span.is_null() {
+            // SAFETY: what looks like a record is taken to be one of a segment in use.
+            unsafe {
+                // A span whose link leads back into the list is not the one that stands before there.
+                if !super::may_be_record(span)
+                    || (*span).prev != last
+                    || (&raw const (*span).listed).cast::<u8>().read() != 1
+                {
+                    let at = if last.is_null() { span.addr() } else { slice_of(last).addr() };
+                    return Err((BROKEN, at));
+                }
+                test(span)?;
+                (last, span) = (span, (*span).next);
+            }
+        }
+        if self.tail == last { Ok(()) } else { Err((BROKEN, slice_of(self.tail).addr())) }
     }
 
     /// Takes `span` out.

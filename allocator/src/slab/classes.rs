@@ -70,6 +70,11 @@ impl SizeClass {
         SizeClass(index)
     }
 
+    /// The class with this number, if there is one.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        (1..CLASSES).contains(&(number as usize)).then_some(SizeClass(number))
+    }
+
     /// All classes, smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (1..CLASSES as u8).map(SizeClass)

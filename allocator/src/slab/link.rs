@@ -42,6 +42,15 @@ impl Block {
         unsafe { (*this).next }
     }
 
+    /// As [`Block::next`], wherever that leads.
+    ///
+    /// # Safety
+    /// As [`Block::next`].
+    pub(super) unsafe fn next_unjudged(this: *mut Block) -> *mut Block {
+        // SAFETY: the caller's promise.
+        unsafe { (*this).next }
+    }
+
     /// Lets `next` follow `this`.
     ///
     /// # Safety
@@ -137,7 +146,7 @@ impl Block {
     pub(crate) unsafe fn next(this: *mut Block) -> *mut Block {
         use crate::units::SLICE_SHIFT;
         // SAFETY: the caller's promise.
-        let next = unsafe { (*this).next }.map_addr(|stored| stored ^ mix(this.addr()));
+        let next = unsafe { Self::next_unjudged(this) };
         if !next.is_null() && (next.addr() ^ this.addr()) >> SLICE_SHIFT != 0 {
             crate::fatal::report(
                 "write into a freed object (check use-after-free)",
@@ -146,6 +155,16 @@ impl Block {
             );
         }
         next
+    }
+
+    /// As [`Block::next`], wherever that leads.
+    ///
+    /// # Safety
+    /// As [`Block::next`].
+    #[inline(always)]
+    pub(super) unsafe fn next_unjudged(this: *mut Block) -> *mut Block {
+        // SAFETY: the caller's promise.
+        unsafe { (*this).next }.map_addr(|stored| stored ^ mix(this.addr()))
     }
 
     /// Lets `next` follow `this`.

@@ -267,15 +267,14 @@ impl Slabs {
             (*span).free = 0;
             (*span).live = 0;
             (*span).class = class.index() as u8;
-            (*span).kind = Kind::Slab;
             (*span).back = 0;
             (*span).listed = false;
             (*span).remote.store(0, Ordering::Relaxed);
             (*span).next = null_mut();
             (*span).prev = null_mut();
-            (*span).carved = SKIPPED as u16;
-            (*span).capacity = class.capacity() as u16;
+            Span::set_room(span, SKIPPED as u16, class.capacity() as u16);
             super::span::describe_blocks(span, class);
+            Span::begin_use(span, Kind::Slab);
             (*span).owner.store(identity, Ordering::Release);
             fire!("span_new", slice_of(span).addr(), SLICE, class.size());
         }

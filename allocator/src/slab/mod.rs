@@ -25,9 +25,9 @@ pub(crate) use link::{FREED, FRESH, key};
 use link::{mark_fresh, order_of_blocks};
 pub(crate) use local::{SlabSupply, Slabs};
 pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};
-pub(crate) use span::put_back;
 #[cfg(feature = "hardened")]
 pub(crate) use span::{block_size, number_of};
+pub(crate) use span::{is_whole, may_say, put_back};
 
 /// A free block: a link to the next one (see `link`).
 #[derive(Debug)]

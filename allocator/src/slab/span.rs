@@ -8,38 +8,72 @@ use core::sync::atomic::Ordering;
 use core::sync::atomic::compiler_fence;
 
 use super::{Block, SizeClass};
-use crate::segment::{Kind, Span, slice_of};
+use crate::segment::{Depth, Kind, Reading, Span, slice_of};
 use crate::units::{PAGE, SKIPPED, round_up};
 
+/// Whether the record of a slab may say that at any moment. A current one counts a live block more than it has.
+pub(crate) fn may_say(says: &Reading) -> bool {
+    let class = SizeClass::from_number(says.class);
+    let counts = class.is_some_and(|class| says.live as usize <= class.capacity() + 1);
+    says.back == 0 && says.listed <= 1 && counts
+}
+
+/// Whether that is what the record of the slab at `start` says, whose owner is on none of its slow paths. The
+/// fast ones change how many blocks are live, and which is the first free one.
+pub(crate) fn is_whole(says: &Reading, start: usize) -> bool {
+    let Some(class) = SizeClass::from_number(says.class) else { return false };
+    let described = !cfg!(feature = "hardened") || says.full == class.size() as u64;
+    let free = says.free as usize;
+    may_say(says)
+        && described
+        && says.capacity as usize == class.capacity()
+        && (SKIPPED..=class.capacity()).contains(&(says.carved as usize))
+        && (free == 0 || is_block(free, start, class, says.carved))
+}
+
+/// Whether a block begins at `address`, in the slab at `start`.
+fn is_block(address: usize, start: usize, class: SizeClass, carved: u16) -> bool {
+    let offset = address.wrapping_sub(start);
+    let handed_out = SKIPPED * class.size()..carved as usize * class.size();
+    offset.is_multiple_of(class.size()) && handed_out.contains(&offset)
+}
+
+/// Tests a span of `class` that `owner` holds; `bias` is what its live blocks count too many.
+///
 /// # Safety
-/// The caller owns the span.
+/// As [`Slabs::check`](super::Slabs::check).
 pub(super) unsafe fn check_span(
     span: *mut Span,
     class: SizeClass,
     bias: u32,
+    owner: usize,
+    depth: Depth,
 ) -> Result<(), (&'static str, usize)> {
     let start = slice_of(span).addr();
     // SAFETY: the caller's promise; links are followed only inside the slice.
     unsafe {
-        if (*span).kind != Kind::Slab || (*span).class as usize != class.index() {
+        let says = Reading::of(span);
+        let ours = says.is(Kind::Slab) && says.class as usize == class.index();
+        if !ours || says.owner != owner || !is_whole(&says, start) {
             return Err(("a span record was overwritten", start));
+        }
+        if depth == Depth::Records {
+            return Ok(());
         }
         let mut block = (*span).free as usize as *mut Block;
         let mut free = 0;
         while !block.is_null() {
-            let offset = block.addr().wrapping_sub(start);
-            if !offset.is_multiple_of(class.size())
-                || offset >= (*span).carved as usize * class.size()
-            {
-                return Err(("a free block's link was overwritten", block.addr()));
-            }
             free += 1;
             if free > u32::from((*span).carved) {
                 return Err(("a block is free twice", block.addr()));
             }
-            block = Block::next(block);
+            let next = Block::next_unjudged(block);
+            if !next.is_null() && !is_block(next.addr(), start, class, (*span).carved) {
+                return Err(("a free block's link was overwritten", block.addr()));
+            }
+            block = next;
         }
-        if (*span).live != u32::from((*span).carved) - SKIPPED as u32 - free + bias {
+        if (*span).live + free != u32::from((*span).carved) - SKIPPED as u32 + bias {
             return Err(("a span's count of live blocks is wrong", start));
         }
     }

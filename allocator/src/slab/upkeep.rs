@@ -6,7 +6,7 @@ use super::SizeClass;
 use super::local::{SlabSupply, Slabs};
 use super::remote::{self, LimboQueue};
 use super::span::check_span;
-use crate::segment::{Reaped, Span, slice_of};
+use crate::segment::{Depth, Reaped, Span, slice_of};
 use crate::sync::Ordering;
 
 impl Slabs {
@@ -113,26 +113,28 @@ impl Slabs {
         }
     }
 
-    /// Tests the invariants over every span of the heap; the first broken one is named.
+    /// Tests the invariants over every span of the heap `owner`; the first broken one is named.
     ///
     /// # Safety
-    /// The caller's thread owns this heap.
-    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
+    /// The caller owns this heap, or tests its [`Depth::Records`] and is inside its door.
+    pub(crate) unsafe fn check(
+        &self,
+        owner: usize,
+        depth: Depth,
+    ) -> Result<(), (&'static str, usize)> {
         for class in SizeClass::all() {
-            // SAFETY: the class is in range; the spans are this heap's.
+            // SAFETY: the class is in range; the spans are this heap's, and change only as `depth` allows.
             unsafe {
                 let current = *self.current.get_unchecked(class.index());
                 if !current.is_null() {
-                    check_span(current, class, 1)?;
+                    check_span(current, class, 1, owner, depth)?;
                 }
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    if !(*span).listed || span == current {
+                self.partial.get_unchecked(class.index()).check(|span| {
+                    if span == current {
                         return Err(("a span is both current and listed", slice_of(span).addr()));
                     }
-                    check_span(span, class, 0)?;
-                    span = (*span).next;
-                }
+                    check_span(span, class, 0, owner, depth)
+                })?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
 use crate::lock::{Door, Inside};
 use crate::probe::fire;
 use crate::sampling;
-use crate::segment::{Kind, Run, Span, Supply, slice_of};
+use crate::segment::{Depth, Kind, Run, Span, Supply, slice_of};
 use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
 use crate::sync::{AtomicU32, Ordering};
 use crate::units::{SLICE, set_zero};
@@ -99,7 +99,7 @@ impl Supply for Supplies<'_> {
         // free cannot match this heap.
         unsafe {
             (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
-            (*span).kind = Kind::Free;
+            Span::end_use(span);
             if len == 1 {
                 self.upkeep.spares.keep(span);
             } else {
@@ -415,16 +415,16 @@ impl ThreadHeap {
         }
     }
 
-    /// Tests the invariants of every span of this heap; the first broken one is named.
+    /// Tests the invariants of the spans in this heap's lists; the first broken one is named.
     ///
     /// # Safety
-    /// The caller owns this heap.
-    pub(crate) unsafe fn check(&self) -> Result<(), (&'static str, usize)> {
-        let _inside = self.enter();
+    /// The caller owns this heap, or tests its [`Depth::Records`] and is visiting.
+    pub(super) unsafe fn check(&self, depth: Depth) -> Result<(), (&'static str, usize)> {
+        let identity = core::ptr::from_ref(self).addr();
         // SAFETY: the caller's promise.
         unsafe {
-            self.slabs.check()?;
-            self.bitmaps.check()
+            self.slabs.check(identity, depth)?;
+            self.bitmaps.check(identity, depth)
         }
     }
 }

@@ -12,6 +12,7 @@
 //!    A thread whose heap is visited is on no slow path until the visitor has gone.
 //! 2. The address of a heap is a multiple of 64: the low bits of a span's `owner` are tags.
 
+mod check;
 mod footprint;
 mod fork;
 mod global;

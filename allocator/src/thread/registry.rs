@@ -351,6 +351,23 @@ impl Registry {
         }
     }
 
+    /// The heap at `address`; `None` if none lies there.
+    pub(super) fn find(&self, address: usize) -> Option<*mut ThreadHeap> {
+        let mut found = None;
+        self.for_each(|heap| {
+            if heap.addr() == address {
+                found = Some(heap);
+            }
+        });
+        found
+    }
+
+    /// Calls `act` while no heap is created, parked, or taken by a thread, and nobody uses a parked one.
+    pub(super) fn hold<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _state = self.state.lock();
+        act()
+    }
+
     pub(crate) fn contention(&self) -> (usize, usize) {
         self.state.contention()
     }

@@ -17,6 +17,11 @@ impl<K: Kernel> Pool<K> {
         (index < state.directory.count()).then(|| look(state.directory.get(index)))
     }
 
+    /// How many segments there are.
+    pub(crate) fn segments(&self) -> u32 {
+        self.state.lock().directory.count()
+    }
+
     /// Calls `visit` with the first record of each span in use; the pool is locked meanwhile.
     pub(crate) fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
         let state = self.state.lock();
