@@ -31,7 +31,11 @@ void allocator_stats(void);
  * a program may go on allocating afterwards. */
 void allocator_cleanup(void);
 
-/* Walks the whole heap, looking for traces of overflows and double frees. Other threads may have to wait meanwhile.
+/* Walks the heap, looking for traces of overflows and double frees: the records of all that is shared out, of every
+ * thread; the lists that lead from there, also of threads that have ended, and of others while they are in the middle of
+ * no change; and the free blocks up to 960 bytes of the calling thread and of threads that have ended. Not looked at are
+ * objects above 1 MiB, what objects hold, free blocks of other running threads, and those that wait to be handed out
+ * again. In classic mode it walks every block. Other threads go on, but may have to wait now and then.
  * Returns 0 when the heap is sound; else reports the first fault on standard error and returns -1. */
 int allocator_check(void);
 

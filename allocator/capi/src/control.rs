@@ -111,7 +111,7 @@ unsafe extern "C" fn allocator_configure(setting: *const c_char) -> c_int {
     -1
 }
 
-/// Walks the heap; 0 when it is sound, else -1 with the first fault in one line on standard error.
+/// Walks the heap (`heap::check` says what of it); 0 when it is sound, else -1 with the first fault in one line on standard error.
 #[unsafe(no_mangle)]
 extern "C" fn allocator_check() -> c_int {
     let Err((fault, address)) = heap::check() else {

@@ -73,7 +73,7 @@ fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_
 }
 
 #[test]
-fn heaps_are_visited_while_their_threads_work_and_sleep_and_stay_sound() {
+fn heaps_are_visited_and_checked_while_their_threads_work_sleep_and_end_and_stay_sound() {
     let Some(program) = compile("trim_race.c", &[&shared_library().display().to_string()]) else {
         return;
     };

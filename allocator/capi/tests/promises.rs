@@ -100,6 +100,19 @@ fn the_report_says_what_a_thread_holds_and_the_counters_what_is_cached_and_given
 }
 
 #[test]
+fn a_check_names_the_free_block_that_an_overflow_ran_into_in_one_line() {
+    let library = common::shared_library().display().to_string();
+    let Some(program) = compile("damage.c", &[&library]) else { return };
+    let outcome = run(&mut preloaded(program));
+    outcome.expect_success("damage.c");
+    let block = outcome.stdout.trim();
+    assert_eq!(
+        outcome.stderr,
+        format!("allocator: the heap is damaged: a free block's link was overwritten at {block}\n")
+    );
+}
+
+#[test]
 fn a_c_program_answers_faults_itself_and_ends_by_abort_when_it_does_not() {
     let library = common::shared_library().display().to_string();
     for lock in ["global", "arena"] {

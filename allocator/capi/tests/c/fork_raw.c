@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+int allocator_check(void) __attribute__((weak));
+
 pid_t _Fork(void) __attribute__((weak));
 
 static atomic_int stop;
@@ -36,6 +38,7 @@ int main(void)
         if (child == 0) {
             churn_steps(&inherited, 300);
             churn((uint64_t)i, 500);
+            if (allocator_check != NULL) CHECK(allocator_check() == 0);
             churn_end(&inherited);
             _exit(0);
         }

@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 
+int allocator_check(void) __attribute__((weak));
+
 static atomic_int stop;
 static struct churn inherited;
 
@@ -53,6 +55,7 @@ int main(int count, char **arguments)
                 int status;
                 CHECK(waitpid(grandchild, &status, 0) == grandchild && status == 0);
             }
+            if (allocator_check != NULL) CHECK(allocator_check() == 0);
             churn_end(&inherited);
             _exit(0);
         }

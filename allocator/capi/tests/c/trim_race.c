@@ -1,12 +1,12 @@
-/* Threads free each other's objects, now and then asleep, while another one asks for a trim all the time, which visits
- * their heaps whether they sleep or not. Every byte that was written is checked, and the heap at the end. */
+/* Threads free each other's objects, now and then asleep, end and begin, while another one asks for a trim and a check
+ * all the time, which visit their heaps whether they sleep or not. Every byte that was written is checked, and the heap at the end. */
 #include "check.h"
 #include <allocator.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { SLOTS = 4096, THREADS = 4, STEPS = 300000 };
+enum { SLOTS = 4096, THREADS = 4, LIVES = 10, STEPS = 30000 };
 
 struct object {
     size_t size;
@@ -40,13 +40,23 @@ static void drop(struct object *one)
     free(one);
 }
 
-static void *work(void *seed)
+static void *live(void *seed)
 {
     size_t state = (uintptr_t)seed;
     for (int step = 0; step < STEPS; step++) {
         struct object *one = next(&state) % 3 ? make(&state) : NULL;
         drop(atomic_exchange(&slots[next(&state) % SLOTS], one));
         if (next(&state) % 4096 == 0) usleep(20000); /* others take it to sleep */
+    }
+    return NULL;
+}
+
+static void *work(void *seed)
+{
+    for (uintptr_t life = 0; life < LIVES; life++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, live, (void *)((uintptr_t)seed + life * 31)) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
     }
     at_work--;
     return NULL;
@@ -60,6 +70,7 @@ int main(void)
     }
     while (at_work > 0) {
         malloc_trim(0);
+        CHECK(allocator_check() == 0);
         usleep(500);
     }
     for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
