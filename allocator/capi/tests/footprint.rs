@@ -62,7 +62,8 @@ impl Group {
 
     /// Sets the limit; where there is swap, none of it counts beside.
     fn limit(&self, bytes: u64) {
-        for (file, value) in [("memory.swap.max", 0), ("memory.memsw.limit_in_bytes", u64::MAX >> 1)]
+        for (file, value) in
+            [("memory.swap.max", 0), ("memory.memsw.limit_in_bytes", u64::MAX >> 1)]
         {
             let _ = fs::write(self.folder.join(file), value.to_string());
         }
