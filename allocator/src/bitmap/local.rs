@@ -333,8 +333,9 @@ impl Bitmaps {
                 Span::end_use(record);
             });
             let slices = (*span).live as usize;
-            unguard(span, SizeClass::from_index((*span).class).tail() * slices);
-            supply.give_back(span, slices);
+            let tail = SizeClass::from_index((*span).class).tail();
+            let lost = !unguard(span, tail * slices);
+            supply.give_back(span, slices - usize::from(lost));
         }
     }
 

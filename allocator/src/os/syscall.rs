@@ -240,21 +240,31 @@ pub(crate) fn address_space_is_scarce() -> bool {
 }
 
 /// Makes every access to the range end the process, or (`!on`) allows it again; the contents go. By
-/// markers in the page tables where the kernel has them (6.13), else by protection, which costs a
-/// mapping of its own. False if neither can be had, or if the range is not of whole pages, for the kernel
-/// would guard the rest of the last one too: then nothing has changed.
+/// markers in the page tables where the kernel has them (6.13) and the pages are not locked, else by
+/// protection, which costs a mapping of its own. False if neither can be had, or if the range is not of whole
+/// pages, for the kernel would guard the rest of the last one too: then nothing has changed.
 ///
 /// # Safety
 /// The range is mapped, is the caller's, and nobody needs its contents.
 #[cfg(feature = "hardened")]
 pub(crate) unsafe fn guard(address: usize, len: usize, on: bool) -> bool {
-    let protection = if on { 0 } else { READ_WRITE };
-    let args = [address, len, protection, 0, 0, 0];
-    // SAFETY: the caller's promise.
-    unsafe {
-        (address | len) & (page_size() - 1) == 0
-            && (mark(address, len, on) || checked("mprotect", number::MPROTECT, args).is_ok())
+    use core::sync::atomic::{AtomicBool, Ordering};
+    /// Whether any range was protected: taking markers away succeeds there too, and changes nothing.
+    static PROTECTED: AtomicBool = AtomicBool::new(false);
+    if (address | len) & (page_size() - 1) != 0 {
+        return false;
     }
+    // SAFETY: the caller's promise.
+    let marked = unsafe { mark(address, len, on) };
+    if marked && (on || !PROTECTED.load(Ordering::Relaxed)) {
+        return true;
+    }
+    if on {
+        PROTECTED.store(true, Ordering::Relaxed);
+    }
+    let protection = if on { 0 } else { READ_WRITE };
+    // SAFETY: as above.
+    unsafe { checked("mprotect", number::MPROTECT, [address, len, protection, 0, 0, 0]).is_ok() }
 }
 
 /// As [`guard`], by markers only: those can always be taken away again.

@@ -198,15 +198,15 @@ pub(crate) unsafe fn prepare_blocks(run: &Run, size: usize, blocks: usize, guard
     }
 }
 
-/// Takes the guard of a span of `guarded` slices away, also where there is none.
+/// Takes the guard of a span of `guarded` slices away, also where there is none. False if the kernel keeps it:
+/// the last slice can never be used again.
 ///
 /// # Safety
 /// The span is the caller's and holds nothing that anybody needs.
-pub(crate) unsafe fn unguard(span: *mut Span, guarded: usize) {
-    if guarded > 0 {
-        // SAFETY: the caller's promise.
-        unsafe { os::guard(slice_of(span).addr() + (guarded - 1) * SLICE, SLICE, false) };
-    }
+pub(crate) unsafe fn unguard(span: *mut Span, guarded: usize) -> bool {
+    // SAFETY: the caller's promise.
+    guarded == 0
+        || unsafe { os::guard(slice_of(span).addr() + (guarded - 1) * SLICE, SLICE, false) }
 }
 
 #[cfg(test)]
@@ -241,6 +241,23 @@ mod tests {
         let head = pool.allocate(len).expect("memory").head;
         let slice = slice_of(head);
         kernel_marks().then_some((pool, head, slice.addr(), header_of(slice)))
+    }
+
+    #[test]
+    fn a_guard_on_locked_pages_which_no_kernel_marks_is_taken_away_as_any_other() {
+        let at = Linux.map(0, 2 * SLICE).expect("memory");
+        // SAFETY: mapped just now, and nobody else's.
+        unsafe {
+            if libc::mlock(at as *const libc::c_void, SLICE) != 0 {
+                std::println!("skipped: no right to lock {SLICE} bytes");
+                return;
+            }
+            for slice in [at, at + SLICE] {
+                assert!(os::guard(slice, SLICE, true) && !touchable(slice));
+                assert!(os::guard(slice, SLICE, false) && touchable(slice));
+            }
+            Linux.unmap(at, 2 * SLICE).expect("mapped just now");
+        }
     }
 
     #[test]

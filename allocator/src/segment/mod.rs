@@ -87,7 +87,9 @@ pub(crate) unsafe fn guard_lead(_segment: usize, _lead: usize) {}
 /// As in `hardened`.
 #[cfg(not(feature = "hardened"))]
 #[inline(always)]
-pub(crate) unsafe fn unguard(_span: *mut Span, _guarded: usize) {}
+pub(crate) unsafe fn unguard(_span: *mut Span, _guarded: usize) -> bool {
+    true
+}
 
 const RECORD_SHIFT: usize = 7;
 const _: () = assert!(size_of::<Span>() == 1 << RECORD_SHIFT, "one pair of cache lines a record");
