@@ -41,6 +41,13 @@ pub(crate) const fn round_up(n: usize, unit: usize) -> usize {
     n.wrapping_add(unit - 1) & !(unit - 1)
 }
 
+/// Start and length of the pages of `page` bytes that lie wholly in the `len` bytes from `from` on.
+#[inline(always)]
+pub(crate) fn pages_within(from: usize, len: usize, page: usize) -> Option<(usize, usize)> {
+    let (start, end) = (round_up(from, page), (from + len) & !(page - 1));
+    (start < end).then(|| (start, end - start))
+}
+
 /// Sets `bytes` bytes to zero.
 ///
 /// In hardened builds by the name that glibc's `_FORTIFY_SOURCE` uses: their preloaded library has a `memset` of
@@ -74,5 +81,19 @@ mod tests {
         assert_eq!(round_up(0, 16), 0);
         assert_eq!(round_up(1, 16), 16);
         assert_eq!(round_up(4096, 4096), 4096);
+    }
+
+    #[test]
+    fn the_pages_of_a_range_are_those_that_lie_wholly_in_it_on_pages_of_every_size() {
+        for page in [4 << 10, 16 << 10, 64 << 10] {
+            let base = 10 * page;
+            let edges = [0, 1, 4 << 10, page - 1, page, page + 1, 2 * page, 3 * page + (4 << 10)];
+            for (from, len) in edges.iter().flat_map(|from| edges.map(|len| (base + from, len))) {
+                let whole = |at: &usize| *at >= from && at + page <= from + len;
+                let pages = (base..base + 10 * page).step_by(page).filter(whole);
+                let expected = pages.clone().next().map(|start| (start, pages.count() * page));
+                assert_eq!(pages_within(from, len, page), expected, "{page}: {len} at {from}");
+            }
+        }
     }
 }

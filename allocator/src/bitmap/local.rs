@@ -22,7 +22,7 @@ use super::stash::{Offer, Stash};
 use super::{CLASSES, KNOWS_ZERO, SizeClass};
 use crate::probe::fire;
 use crate::segment::{
-    Kind, NOBODY, Span, SpanList, Supply, prepare_blocks, record_of, slice_of, unguard,
+    Kind, NOBODY, Run, Span, SpanList, Supply, prepare_blocks, record_of, slice_of, unguard,
 };
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
@@ -405,7 +405,10 @@ impl Bitmaps {
             let (most, least, tail) =
                 (class.span_slices(spans), class.least_slices(), class.tail());
             let run = supply.slices(most + tail, least + tail, class.is_large());
-            let Some(run) = run else { return null_mut() };
+            let Some(mut run) = run else { return null_mut() };
+            if (run.len as usize) < most + tail {
+                Self::shorten(&mut run, class, supply);
+            }
             let (span, slices) = (run.head, run.len as usize);
             let (blocks, full) = (class.blocks(slices - class.tail()), class.mask(slices));
             prepare_blocks(&run, class.size(), blocks, class.tail() * slices);
@@ -430,6 +433,23 @@ impl Bitmaps {
             self.used |= 1 << class.index();
             fire!("span_new", slice_of(span).addr(), slices * SLICE, class.size());
             span
+        }
+    }
+
+    /// Gives back the slices of a run that no block of `class` reaches into: of a run of any length, as there
+    /// are where memory is short, they may be many.
+    ///
+    /// # Safety
+    /// The run is the caller's, and long enough for a span of `class`.
+    #[cold]
+    unsafe fn shorten(run: &mut Run, class: SizeClass, supply: &mut impl Supply) {
+        let (slices, tail) = (run.len as usize, class.tail());
+        let used = (class.blocks(slices - tail) * class.size()).div_ceil(SLICE);
+        let kept = used.max(class.least_slices()) + tail;
+        if kept < slices {
+            run.len = kept as u32;
+            // SAFETY: the caller's promise; the rest is a run of its own from here on.
+            unsafe { supply.give_back(run.head.add(kept), slices - kept) };
         }
     }
 

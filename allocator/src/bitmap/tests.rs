@@ -1,5 +1,6 @@
 //! A heap's spans on slices of a supply that has only the shortest runs; what a visitor may do to them.
 
+use core::cell::RefCell;
 use core::mem::MaybeUninit;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 use std::boxed::Box;
@@ -12,16 +13,26 @@ use crate::lock::{Door, Inside};
 use crate::os::Linux;
 use crate::segment::{Depth, Origin, Pool, Reaped, Run, Span, Supply, record_of};
 use crate::slab::LimboQueue;
+use crate::units::SLICE;
 
-/// Memory is short: of what is asked for there is never more than the least that does.
+/// Memory is short: of what is asked for there are never more than `more` slices above the least that does.
 struct Scarce {
     pool: Pool<Linux>,
     door: &'static Door,
+    more: usize,
+    /// Address and length of all that was to be purged.
+    purged: RefCell<Vec<(usize, usize)>>,
+}
+
+fn scarce(more: usize) -> Scarce {
+    let pool = Pool::new(Linux);
+    pool.configure(1, Origin::Map, None);
+    Scarce { pool, door: Box::leak(zeroed()), more, purged: RefCell::default() }
 }
 
 impl Supply for Scarce {
-    fn slices(&mut self, _len: usize, least: usize, _large: bool) -> Option<Run> {
-        self.pool.allocate(least)
+    fn slices(&mut self, len: usize, least: usize, _large: bool) -> Option<Run> {
+        self.pool.allocate(len.min(least + self.more))
     }
 
     unsafe fn give_back(&mut self, span: *mut Span, len: usize) {
@@ -29,7 +40,9 @@ impl Supply for Scarce {
         unsafe { self.pool.release(span, len) };
     }
 
-    unsafe fn purge(&self, _from: *mut u8, _len: usize) {}
+    unsafe fn purge(&self, from: *mut u8, len: usize) {
+        self.purged.borrow_mut().push((from.addr(), len));
+    }
 
     fn identity(&self) -> usize {
         core::ptr::from_ref(self.door).addr() & !7
@@ -73,9 +86,7 @@ unsafe fn allocate(heap: &mut Bitmaps, class: SizeClass, supply: &mut Scarce) ->
 
 #[test]
 fn the_shortest_spans_leave_their_neighbours_alone() {
-    let pool = Pool::new(Linux);
-    pool.configure(1, Origin::Map, None);
-    let mut supply = Scarce { pool, door: Box::leak(zeroed()) };
+    let mut supply = scarce(0);
     let mut heap: Box<Bitmaps> = zeroed();
     heap.prepare();
     let classes: Vec<_> = SizeClass::all().filter(|class| class.size() <= 128 << 10).collect();
@@ -116,9 +127,7 @@ fn the_shortest_spans_leave_their_neighbours_alone() {
 
 #[test]
 fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
-    let pool = Pool::new(Linux);
-    pool.configure(1, Origin::Map, None);
-    let mut supply = Scarce { pool, door: Box::leak(zeroed()) };
+    let mut supply = scarce(0);
     let queue: Box<LimboQueue> = zeroed();
     let mut heap: Box<Bitmaps> = zeroed();
     heap.prepare();
@@ -145,6 +154,88 @@ fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
         heap.reap(&queue, true, &mut supply, &mut reaped);
         assert!(reaped.taken == 1 && queue.is_empty());
         heap.push(record_of(last), last, &mut supply);
+        heap.let_go(SizeClass::SMALLEST, &mut supply);
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
+    }
+    assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
+}
+
+#[test]
+fn a_span_keeps_no_slice_that_no_block_of_its_reaches_into() {
+    for class in SizeClass::all() {
+        for more in [1, 2, 3, 5, 9] {
+            let mut supply = scarce(more);
+            let mut heap: Box<Bitmaps> = zeroed();
+            heap.prepare();
+            // SAFETY: the heap is this thread's, and so is the block.
+            unsafe {
+                let block = allocate(&mut heap, class, &mut supply);
+                let (span, _) = locate(record_of(block), block);
+                let end = (64 - (*span).full.leading_zeros() as usize) * class.size();
+                let needed = end.div_ceil(SLICE).max(class.least_slices()) + class.tail();
+                let asked = class.span_slices(0) + class.tail();
+                let short = class.least_slices() + class.tail() + more < asked;
+                let kept = supply.pool.usage().used / SLICE;
+                assert_eq!(kept, if short { needed } else { asked }, "{} {more}", class.size());
+                assert_eq!((*span).live as usize, kept, "it knows how many they are");
+                heap.push(record_of(block), block, &mut supply);
+                heap.let_go(SizeClass::SMALLEST, &mut supply);
+                heap.check(supply.identity(), Depth::Blocks).expect("sound");
+            }
+            supply.pool.check().expect("sound");
+            supply.pool.release_free();
+            assert_eq!(supply.pool.usage().mapped, 0, "what nobody uses went back");
+        }
+    }
+}
+
+#[test]
+fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_piece() {
+    let mut supply = scarce(0);
+    let queue: Box<LimboQueue> = zeroed();
+    let mut heap: Box<Bitmaps> = zeroed();
+    heap.prepare();
+    let class = SizeClass::of(2 << 10);
+    // SAFETY: the heap is this thread's; each block is freed once, here or by others.
+    unsafe {
+        let mut span_of_blocks = || {
+            let mut blocks = Vec::from([allocate(&mut heap, class, &mut supply)]);
+            let span = record_of(blocks[0]);
+            for _ in 1..(*span).full.count_ones() {
+                blocks.push(allocate(&mut heap, class, &mut supply));
+            }
+            assert!(blocks.iter().all(|block| record_of(*block) == span), "all of one span");
+            blocks
+        };
+        let [listed, queued, current] = [(); 3].map(|()| span_of_blocks());
+        // The owner frees more blocks than the stash takes, so that the span is listed.
+        let [ours @ .., a, b, c, d, e] = &*listed else { panic!("blocks of 2 KiB are many") };
+        for block in ours {
+            heap.push(record_of(*block), *block, &mut supply);
+        }
+        let by_others = |block: *mut u8| {
+            let (span, bit) = locate(record_of(block), block);
+            send(span, bit)
+        };
+        assert!([*a, *b, *d].map(by_others).iter().all(|span| span.is_null()), "it is listed");
+        assert!(current[1..4].iter().all(|block| by_others(*block).is_null()), "it is current");
+        let in_queue = by_others(queued[2]);
+        assert!(!in_queue.is_null(), "it was full");
+        queue.push(in_queue);
+
+        heap.purge_freed_by_others(&supply);
+        let size = class.size();
+        let expected = [(current[1].addr(), 3 * size), (a.addr(), 2 * size), (d.addr(), size)];
+        // Hardened builds look at a freed block again when it is next handed out.
+        let expected = if cfg!(feature = "hardened") { &expected[..0] } else { &expected };
+        assert_eq!(*supply.purged.borrow(), expected);
+
+        let live = current.iter().enumerate().filter(|(at, _)| !(1..4).contains(at));
+        let live = live.chain(queued.iter().enumerate().filter(|(at, _)| *at != 2));
+        for block in live.map(|(_, block)| block).chain([c, e]) {
+            heap.push(record_of(*block), *block, &mut supply);
+        }
+        heap.sweep(&queue, &mut supply);
         heap.let_go(SizeClass::SMALLEST, &mut supply);
         heap.check(supply.identity(), Depth::Blocks).expect("sound");
     }

@@ -165,18 +165,6 @@ pub(crate) unsafe fn begin_to_use(segment: &mut Header, start: usize, len: usize
     }
 }
 
-/// Guards the whole pages among the `lead` bytes in front of `segment`.
-///
-/// # Safety
-/// They are mapped, the caller's, and of no use.
-pub(crate) unsafe fn guard_lead(segment: usize, lead: usize) {
-    let start = round_up(segment - lead, os::page_size());
-    if guards_all() && start < segment {
-        // SAFETY: the caller's promise.
-        unsafe { os::mark(start, segment - start, true) };
-    }
-}
-
 /// Makes the `blocks` of a run look as if no byte of it had ever been used, as far as checks look, and
 /// guards its last slice if it has `guarded` slices (0: no guard).
 ///
@@ -244,6 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn slices_may_be_touched_from_their_first_use_on_and_also_once_they_are_purged() {
+        let Some((pool, head, slice, segment)) = first_run(3) else { return };
+        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
+        let end = segment.addr() + SEGMENT;
+        assert!((slice + 3 * SLICE..end).step_by(SLICE).all(|unused| !touchable(unused)));
+        // SAFETY: the run came from this pool and is dropped here.
+        unsafe { pool.release(head, 3) };
+        pool.purge_all();
+        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
+        let all = pool.allocate(SLICES - 1).expect("memory");
+        assert_eq!(slice_of(all.head).addr(), slice);
+        assert!((slice..end).step_by(SLICE).all(touchable));
+    }
+
+    #[test]
     fn a_guard_on_locked_pages_which_no_kernel_marks_is_taken_away_as_any_other() {
         let at = Linux.map(0, 2 * SLICE).expect("memory");
         // SAFETY: mapped just now, and nobody else's.
@@ -258,21 +261,6 @@ mod tests {
             }
             Linux.unmap(at, 2 * SLICE).expect("mapped just now");
         }
-    }
-
-    #[test]
-    fn slices_may_be_touched_from_their_first_use_on_and_also_once_they_are_purged() {
-        let Some((pool, head, slice, segment)) = first_run(3) else { return };
-        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
-        let end = segment.addr() + SEGMENT;
-        assert!((slice + 3 * SLICE..end).step_by(SLICE).all(|unused| !touchable(unused)));
-        // SAFETY: the run came from this pool and is dropped here.
-        unsafe { pool.release(head, 3) };
-        pool.purge_all();
-        assert!((0..3).all(|number| touchable(slice + number * SLICE)));
-        let all = pool.allocate(SLICES - 1).expect("memory");
-        assert_eq!(slice_of(all.head).addr(), slice);
-        assert!((slice..end).step_by(SLICE).all(touchable));
     }
 
     #[test]

@@ -19,8 +19,8 @@ mod span;
 
 #[cfg(feature = "hardened")]
 pub(crate) use hardened::{
-    Segment, begin_to_use, forget, forget_slab, guard_lead, guard_slices, know_slab, note,
-    prepare_blocks, segment_at, slab_at, unguard,
+    Segment, begin_to_use, forget, forget_slab, guard_slices, know_slab, note, prepare_blocks,
+    segment_at, slab_at, unguard,
 };
 pub(crate) use pool::{Held, Origin, Pool, Run};
 pub(crate) use reading::Reading;
@@ -31,8 +31,8 @@ use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
 
 /// Where a heap gets slices from, and what else it is told about itself.
 pub(crate) trait Supply {
-    /// A run of `len` slices or, when memory is short, of `least`; `large` if its blocks are at or above
-    /// the mmap threshold.
+    /// A run of `len` slices or, when memory is short, of fewer, but at least `least`; `large` if its blocks
+    /// are at or above the mmap threshold.
     fn slices(&mut self, len: usize, least: usize, large: bool) -> Option<Run>;
 
     /// Takes the `len` slices of an empty span back.
@@ -72,14 +72,6 @@ pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _g
 #[cfg(not(feature = "hardened"))]
 #[inline(always)]
 pub(crate) unsafe fn begin_to_use(_segment: &mut Header, _start: usize, _len: usize) {}
-
-/// What hardened builds do to the bytes in front of a segment; nothing here.
-///
-/// # Safety
-/// As in `hardened`.
-#[cfg(not(feature = "hardened"))]
-#[inline(always)]
-pub(crate) unsafe fn guard_lead(_segment: usize, _lead: usize) {}
 
 /// What hardened builds do to a span that is given back; nothing here.
 ///

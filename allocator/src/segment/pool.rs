@@ -322,7 +322,7 @@ impl<K: Kernel> Pool<K> {
         if state.origin == Origin::Break {
             if let Ok((address, lead)) = os::extend_break(len, SEGMENT) {
                 // SAFETY: what lies between the break as it was and the segment is of no use.
-                unsafe { super::guard_lead(address, lead) };
+                unsafe { self.unmap_lead(address, lead) };
                 return Ok(address);
             }
             if len == SEGMENT {

@@ -13,7 +13,7 @@ use crate::os::{self, Kernel, Linux, MAX_NODES, Topology};
 use crate::sampling;
 use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::units::{SEGMENT, round_up};
+use crate::units::{SEGMENT, pages_within};
 
 /// The kernel as this build sees it; tests can make it fail.
 #[cfg(not(test))]
@@ -279,16 +279,23 @@ impl Global {
         self.apply(&self.options());
     }
 
-    /// A run of `len` slices for a thread on `node`; when the kernel has no more memory one of `least`, from
-    /// the gaps between others first.
+    /// A run of `len` slices for a thread on `node`; when the kernel has no more memory the longest one of
+    /// `least` or more, from the gaps between others first.
     pub(super) fn slices(&self, node: u32, len: usize, least: usize, large: bool) -> Option<Run> {
         let pool = self.pools.get(node as usize * 2 + usize::from(large))?;
-        let run = pool.allocate(len).or_else(|| pool.allocate(least)).or_else(|| {
-            self.relieve();
-            pool.allocate(least)
-        });
+        let run = pool.allocate(len).or_else(|| self.longest(pool, least, len));
         self.level_after(pool);
         run
+    }
+
+    /// Memory is short: the longest run there is, or, once all that is free went back, a new one.
+    #[cold]
+    #[inline(never)]
+    fn longest(&self, pool: &Pool<Host>, least: usize, most: usize) -> Option<Run> {
+        pool.allocate_longest(least, most).or_else(|| {
+            self.relieve();
+            pool.allocate_longest(least, most)
+        })
     }
 
     /// Out of memory: gives back all that is free, with its addresses.
@@ -384,11 +391,9 @@ impl Global {
     /// # Safety
     /// The range is mapped, and nobody needs what it holds.
     pub(super) unsafe fn purge_within(&self, from: usize, len: usize) {
-        let page = os::page_size();
-        let (start, end) = (round_up(from, page), (from + len) & !(page - 1));
-        if start < end {
+        if let Some((start, len)) = pages_within(from, len, os::page_size()) {
             // SAFETY: the caller's promise. What the kernel does not take stays resident.
-            let _ = unsafe { host().purge(start, end - start) };
+            let _ = unsafe { host().purge(start, len) };
         }
     }
 

@@ -1,11 +1,11 @@
 //! What can be given up in whole pages; when memory is short, what is free goes back to the kernel, address
-//! and all; and what a fork does to a pool.
+//! and all, and runs are as long as there are any; and what a fork does to a pool.
 
-use super::{Pool, State, low_bits};
+use super::{Pool, Run, State, low_bits};
 use crate::os::Kernel;
 use crate::segment::{Header, NOBODY};
 use crate::sync::Ordering;
-use crate::units::{SLICE, SLICES, round_up};
+use crate::units::{SLICE, SLICES, pages_within, round_up};
 
 /// The slices of `due` that can be given up alone: all where a page is no larger than a slice, else whole
 /// pages of slices that are free.
@@ -26,6 +26,32 @@ pub(super) fn whole_pages(due: u128, free: u128, page: usize) -> u128 {
 }
 
 impl<K: Kernel> Pool<K> {
+    /// When memory is short: the longest run of `least` to `most` slices, of a new segment only if the others
+    /// have none.
+    #[cold]
+    pub(crate) fn allocate_longest(&self, least: usize, most: usize) -> Option<Run> {
+        let longest = |state: &mut State| (least..=most).rev().find_map(|len| state.find(len));
+        let mut state = self.state.lock();
+        let dirty = state.dirty_slices;
+        let run = longest(&mut state).or_else(|| {
+            self.grow(&mut state, least)?;
+            longest(&mut state)
+        })?;
+        self.count_fresh(run.len as usize + state.dirty_slices - dirty);
+        Some(run)
+    }
+
+    /// Unmaps the whole pages of the `lead` bytes in front of a segment from the break: limits count them.
+    ///
+    /// # Safety
+    /// They are mapped, the caller's, and of no use.
+    pub(super) unsafe fn unmap_lead(&self, segment: usize, lead: usize) {
+        if let Some((start, len)) = pages_within(segment - lead, lead, self.kernel.page_size()) {
+            // SAFETY: the caller's promise. What the kernel keeps costs nothing but address space.
+            let _ = unsafe { self.kernel.unmap(start, len) };
+        }
+    }
+
     /// Unmaps segments that are wholly free and the free end of the others.
     ///
     /// An address limit counts what is mapped, used or not, and so does a kernel that promises no
