@@ -289,7 +289,8 @@ impl<K: Kernel> Huge<K> {
         if now != state.looked_at {
             state.looked_at = now;
             let fair = state.live + elsewhere() + cap;
-            state.resident_is_fine = os::resident_bytes().is_some_and(|bytes| bytes <= fair);
+            state.resident_is_fine =
+                self.kernel.resident_bytes().is_some_and(|bytes| bytes <= fair);
         }
         if !state.resident_is_fine {
             state.free.drop_above(cap, |base, len| {

@@ -86,6 +86,30 @@ fn an_object_is_resized_on_pages_of_every_size() {
 }
 
 #[test]
+fn a_freed_mapping_goes_in_the_second_epoch_after_it_was_freed() {
+    let huge = huge(4 << 10);
+    let mut objects = [(); 4].map(|()| huge.allocate(6 << 20, 16, false));
+    objects.sort_unstable();
+    let [first, between, second, behind] = objects;
+    let epoch = || {
+        huge.kernel.pass(EPOCH_MS + 1);
+        huge.tick();
+        huge.usage().cached / (8 << 20)
+    };
+    assert_eq!(epoch(), 0);
+    // SAFETY: live objects, each freed once. Those in between keep the mappings apart.
+    unsafe {
+        huge.free(huge_record(first), || 0);
+        assert_eq!(epoch(), usize::from(!HARDENED), "kept for the next");
+        huge.free(huge_record(second), || 0);
+        assert_eq!(epoch(), usize::from(!HARDENED), "the first is gone, the second is not");
+        assert_eq!(epoch(), 0);
+        huge.free(huge_record(between), || 0);
+        huge.free(huge_record(behind), || 0);
+    }
+}
+
+#[test]
 fn after_an_idle_second_the_first_look_gives_back_all_that_is_cached() {
     let huge = huge(4 << 10);
     let objects: Vec<_> = (0..8).map(|_| huge.allocate(6 << 20, 16, false)).collect();
@@ -97,6 +121,58 @@ fn after_an_idle_second_the_first_look_gives_back_all_that_is_cached() {
     huge.kernel.pass(1001);
     huge.tick();
     assert_eq!(huge.usage().cached, 0);
+}
+
+/// Frees all but the first of `count` objects of 6 MiB while so many bytes of the process are resident and
+/// 1 MiB is live elsewhere; the live bytes, and those that are still spare.
+fn spare_of_freed(huge: &Huge<Paged>, count: usize, resident: Option<usize>) -> (usize, usize) {
+    huge.configure(8 << 20, false);
+    huge.kernel.set_resident(resident);
+    // Before the first epoch everything counts as old.
+    huge.tick();
+    let objects: Vec<_> = (0..count).map(|_| huge.allocate(6 << 20, 16, false)).collect();
+    for object in objects.iter().skip(1) {
+        huge.kernel.pass(1);
+        // SAFETY: live, and used no more.
+        unsafe { huge.free(huge_record(*object), || 1 << 20) };
+    }
+    huge.check().expect("sound");
+    let held = huge.held_now().expect("nobody changes it");
+    (held.used, held.spare)
+}
+
+#[test]
+fn freed_mappings_drop_to_their_cap_only_when_more_is_resident_than_is_fair() {
+    const COUNT: usize = 10;
+    let (live, all) = spare_of_freed(&huge(4 << 10), COUNT, Some(0));
+    if HARDENED {
+        return assert_eq!(all, 0, "hardened builds keep nothing that was freed");
+    }
+    assert_eq!(all, (COUNT - 1) * live, "what is mapped and not resident costs nothing");
+    // What is live here and elsewhere, and the cap: as much as is live here and 8 MiB.
+    let cap = live + (8 << 20);
+    let fair = live + (1 << 20) + cap;
+    assert_eq!(spare_of_freed(&huge(4 << 10), COUNT, Some(fair)), (live, all));
+    for resident in [Some(fair + 1), Some(1 << 40), None] {
+        let (_, spare) = spare_of_freed(&huge(4 << 10), COUNT, resident);
+        assert!(spare <= cap && spare + live > cap, "{resident:?}: {spare} bytes, {cap} may stay");
+    }
+}
+
+#[test]
+fn what_is_resident_is_asked_for_once_a_tick_of_the_clock() {
+    let huge = huge(4 << 10);
+    let (live, all) = spare_of_freed(&huge, 10, Some(0));
+    huge.kernel.set_resident(None);
+    let free_one = || {
+        let object = huge.allocate(6 << 20, 16, false);
+        // SAFETY: live, and used no more.
+        unsafe { huge.free(huge_record(object), || 0) };
+        huge.held_now().expect("nobody changes it").spare
+    };
+    assert_eq!(free_one(), all, "the answer of this tick stands");
+    huge.kernel.pass(1);
+    assert!(free_one() <= live + (8 << 20), "at the next it is asked for again");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod loader;
 mod numa;
 #[cfg(test)]
 mod paged;
+mod scarcity;
 mod syscall;
 mod valgrind;
 
@@ -32,10 +33,11 @@ pub(crate) use loader::{Object, is_readable, object_at};
 pub(crate) use numa::{MAX_NODES, Topology};
 #[cfg(test)]
 pub(crate) use paged::Paged;
+pub(crate) use scarcity::address_space_is_scarce;
 pub(crate) use syscall::{
-    address_bits, address_space_is_scarce, allow_barriers, barrier_everywhere, futex_wait,
-    futex_wake, map_wiped_in_children, page_size, process_id, processors, random_word,
-    resident_bytes, single_threaded_flag, thread_alive, thread_id, thread_pointer, write_stderr,
+    address_bits, allow_barriers, barrier_everywhere, futex_wait, futex_wake,
+    map_wiped_in_children, page_size, process_id, processors, random_word, single_threaded_flag,
+    thread_alive, thread_id, thread_pointer, write_stderr,
 };
 
 pub(crate) use valgrind::unwatched;
@@ -108,6 +110,9 @@ pub(crate) unsafe trait Kernel {
 
     /// Milliseconds of a coarse clock that never goes back.
     fn now_ms(&self) -> u64;
+
+    /// Resident bytes of this process that are no file's; `None` where that cannot be known.
+    fn resident_bytes(&self) -> Option<usize>;
 
     /// Where the next mapping is asked for, so that mappings come aligned without cutting.
     fn next_hint(&self) -> &AtomicUsize;
@@ -243,6 +248,10 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
 
     fn now_ms(&self) -> u64 {
         self.kernel.now_ms()
+    }
+
+    fn resident_bytes(&self) -> Option<usize> {
+        self.kernel.resident_bytes()
     }
 
     fn next_hint(&self) -> &AtomicUsize {

@@ -1,4 +1,4 @@
-//! A kernel with pages of 4, 16 or 64 KiB and a clock that a test sets, over the real one.
+//! A kernel with pages of 4, 16 or 64 KiB, and a clock and resident bytes that a test sets, over the real one.
 //!
 //! It does with its pages what Linux does: an address inside of one is refused, and a length is rounded up
 //! to whole ones. Whoever counts on less loses what lies behind.
@@ -17,7 +17,11 @@ pub(crate) struct Paged {
     huge_bytes: AtomicUsize,
     /// Bytes that were named.
     labelled: AtomicUsize,
+    /// What it says is resident; [`UNKNOWN`] if it does not say.
+    resident: AtomicUsize,
 }
+
+const UNKNOWN: usize = usize::MAX;
 
 impl Paged {
     pub(crate) const fn new(page: usize) -> Self {
@@ -27,6 +31,7 @@ impl Paged {
             hint: AtomicUsize::new(0),
             huge_bytes: AtomicUsize::new(0),
             labelled: AtomicUsize::new(0),
+            resident: AtomicUsize::new(0),
         }
     }
 
@@ -43,6 +48,11 @@ impl Paged {
     /// Lets time pass.
     pub(crate) fn pass(&self, milliseconds: u64) {
         self.now_ms.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Lets so many bytes be resident, or nobody know how many.
+    pub(crate) fn set_resident(&self, bytes: Option<usize>) {
+        self.resident.store(bytes.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     /// A length in whole pages, or what Linux says of an address that is inside of one.
@@ -103,6 +113,11 @@ unsafe impl Kernel for Paged {
 
     fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn resident_bytes(&self) -> Option<usize> {
+        let bytes = self.resident.load(Ordering::Relaxed);
+        (bytes != UNKNOWN).then_some(bytes)
     }
 
     fn next_hint(&self) -> &AtomicUsize {

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use super::{Kernel, Linux, OsError};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicU32, AtomicUsize};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod number {
@@ -191,6 +191,10 @@ unsafe impl Kernel for Linux {
         time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
     }
 
+    fn resident_bytes(&self) -> Option<usize> {
+        resident_bytes()
+    }
+
     fn next_hint(&self) -> &AtomicUsize {
         &super::NEXT_HINT
     }
@@ -210,33 +214,6 @@ pub(crate) fn map_wiped_in_children() -> *mut AtomicU32 {
     }
     Linux.label(page, len);
     core::ptr::with_exposed_provenance_mut(page)
-}
-
-/// Whether this process can have so little memory that address space which is only reserved would
-/// be missed: below a limit on it, or where the kernel promises no more than it has.
-pub(crate) fn address_space_is_scarce() -> bool {
-    /// Limits from here on leave room enough.
-    const AMPLE: u64 = 4 << 30;
-    /// 0 not asked, 1 the kernel promises freely, 2 it does not.
-    static PROMISES: AtomicU32 = AtomicU32::new(0);
-    for what in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
-        let mut limit = [u64::MAX; 2];
-        let args = [0, what as usize, 0, (&raw mut limit) as usize, 0, 0];
-        // SAFETY: the kernel writes two words into the local.
-        if unsafe { raw(number::PRLIMIT64, args) } == 0 && limit.iter().any(|&limit| limit < AMPLE)
-        {
-            return true;
-        }
-    }
-    let mut promises = PROMISES.load(Ordering::Relaxed);
-    if promises == 0 {
-        let mut buffer = [0u8; 4];
-        let strict = read_file(c"/proc/sys/vm/overcommit_memory", &mut buffer)
-            .is_some_and(|text| text.starts_with(b"2"));
-        promises = if strict { 2 } else { 1 };
-        PROMISES.store(promises, Ordering::Relaxed);
-    }
-    promises == 2
 }
 
 /// Makes every access to the range end the process, or (`!on`) allows it again; the contents go. By
@@ -346,7 +323,7 @@ pub(super) fn read_file<'a>(path: &core::ffi::CStr, buffer: &'a mut [u8]) -> Opt
 
 /// Resident bytes of this process that are no file's, from /proc/self/statm; `None` where that cannot be
 /// read.
-pub(crate) fn resident_bytes() -> Option<usize> {
+fn resident_bytes() -> Option<usize> {
     let mut buffer = [0u8; 64];
     let text = read_file(c"/proc/self/statm", &mut buffer)?;
     let mut fields = text.split(|&byte| byte == b' ').skip(1).map(|field| {
@@ -378,6 +355,7 @@ pub(crate) fn page_size() -> usize {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(crate) fn page_size() -> usize {
+    use crate::sync::Ordering;
     /// 0 until asked for.
     static SIZE: AtomicUsize = AtomicUsize::new(0);
     match SIZE.load(Ordering::Relaxed) {

@@ -13,8 +13,8 @@
 //! Cost: beside the page faults of that MiB a lock for each pool and the clock; with such a MiB the files of the
 //! control group once a second, and /proc/self/statm where there is a limit or too much is spare.
 
-use super::global::{Global, Host};
-use crate::os;
+use super::global::{Global, Host, host};
+use crate::os::{self, Kernel};
 use crate::segment::{Held, Pool};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
@@ -157,7 +157,7 @@ impl Global {
         if unfair == 0 && limit.is_none() {
             return;
         }
-        let Some(resident) = os::resident_bytes() else { return };
+        let Some(resident) = host().resident_bytes() else { return };
         // The fresh bytes hold no pages yet; and not all that is spare does.
         let resident = resident.saturating_add(fresh);
         let mut wanted = unfair.min(resident.saturating_sub(fair));

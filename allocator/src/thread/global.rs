@@ -23,11 +23,11 @@ pub(crate) type Host = Linux;
 pub(crate) type Host = Failing<Linux>;
 
 #[cfg(not(test))]
-const fn host() -> Host {
+pub(super) const fn host() -> Host {
     Linux
 }
 #[cfg(test)]
-const fn host() -> Host {
+pub(super) const fn host() -> Host {
     Failing::new(Linux)
 }
 

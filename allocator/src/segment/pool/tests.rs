@@ -201,6 +201,78 @@ fn after_an_idle_second_the_first_look_gives_back_all_that_is_free() {
     assert_eq!((pool.usage().dirty, pool.usage().used), (0, 8 * 16 * SLICE));
 }
 
+/// Lets an epoch end; the dirty slices afterwards.
+fn dirty_after_epoch(pool: &Pool<Paged>) -> usize {
+    pool.kernel.pass(EPOCH_MS + 1);
+    pool.tick();
+    pool.usage().dirty / SLICE
+}
+
+#[test]
+fn a_run_goes_back_in_the_second_epoch_after_it_was_freed() {
+    let pool = Pool::new(Paged::new(4 << 10));
+    pool.configure(1, Origin::Map, None);
+    pool.configure_purge(4 << 20, 20);
+    let [(first, ..), (second, ..), live] = [1, 2, 3].map(|with| filled(&pool, 8, with));
+    assert_eq!(dirty_after_epoch(&pool), 0);
+    // SAFETY: the runs came from this pool, and nobody uses them any more.
+    unsafe {
+        pool.release(first.head, 8);
+        assert_eq!(dirty_after_epoch(&pool), 8, "kept for the next");
+        pool.release(second.head, 8);
+    }
+    assert_eq!(dirty_after_epoch(&pool), 8, "the first is gone, the second was freed in between");
+    let (kept, gone) = (pool.allocate(8).expect("memory"), pool.allocate(8).expect("memory"));
+    assert!(kept.head == second.head && !kept.zeroed, "the second holds its pages");
+    assert!(gone.head == first.head && gone.zeroed, "the first does not");
+    assert!(is_whole(&live));
+    pool.check().expect("sound");
+}
+
+#[test]
+fn a_run_that_was_used_again_counts_from_when_it_was_freed_last() {
+    let pool = Pool::new(Paged::new(4 << 10));
+    pool.configure(1, Origin::Map, None);
+    pool.configure_purge(4 << 20, 20);
+    let (run, ..) = filled(&pool, 8, 1);
+    assert_eq!(dirty_after_epoch(&pool), 0);
+    // SAFETY: the run came from this pool, and is released once each time it was handed out.
+    unsafe {
+        pool.release(run.head, 8);
+        assert_eq!(dirty_after_epoch(&pool), 8);
+        assert_eq!(pool.allocate(8).expect("memory").head, run.head);
+        pool.release(run.head, 8);
+    }
+    assert_eq!(dirty_after_epoch(&pool), 8, "freed in the epoch that ended");
+    pool.kernel.pass(EPOCH_MS - 1);
+    pool.tick();
+    assert_eq!(pool.usage().dirty, 8 * SLICE, "this epoch goes on");
+    assert_eq!(dirty_after_epoch(&pool), 0);
+}
+
+#[test]
+fn when_memory_is_short_a_run_is_as_long_as_the_longest_gap() {
+    let pool = pool();
+    let whole = pool.allocate(SLICES - 1).expect("memory");
+    // SAFETY: of the run nobody uses slices 0 to 2 and 10 to 16 from here on.
+    let (short, long) = unsafe { (whole.head, whole.head.add(10)) };
+    // SAFETY: as above.
+    unsafe {
+        pool.release(short, 3);
+        pool.release(long, 7);
+    }
+    pool.kernel.fail_after(0);
+    assert!(pool.allocate(30).is_none());
+    let run = pool.allocate_longest(2, 30).expect("a gap");
+    assert!(run.head == long && run.len == 7, "{} slices", run.len);
+    assert!(pool.allocate_longest(4, 30).is_none(), "no gap has four slices");
+    assert_eq!(pool.allocate_longest(2, 30).map(|run| (run.head, run.len)), Some((short, 3)));
+    pool.kernel.fail_after(u32::MAX);
+    let new = pool.allocate_longest(2, 30).expect("memory");
+    assert!(new.len == 30 && new.zeroed, "of a new segment");
+    pool.check().expect("sound");
+}
+
 #[test]
 fn segments_ask_for_huge_pages_from_when_on_they_are_wanted() {
     let pool = Pool::new(Paged::new(4 << 10));
