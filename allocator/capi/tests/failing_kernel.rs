@@ -1,4 +1,5 @@
-//! A kernel that refuses: the N-th call, or every call from the N-th on, for every N of a fixed workload.
+//! A kernel that refuses: the N-th call, or every call from the N-th on, for every N of a fixed workload, or as
+//! many as there is time for; with the ordinary library, the hardened one, and in classic mode.
 //!
 //! strace makes the calls fail, so it is the library as shipped that is tested, raw system calls included.
 
@@ -6,26 +7,71 @@
 
 mod common;
 
-use common::{available, compile, run, scratch, shared_library};
+use common::{available, compile, hardened_library, run, scratch, shared_library};
 use std::path::Path;
 use std::process::Command;
 
 /// The calls by which memory comes and goes, and the one that marks the start of the workload.
 const CALLS: &[&str] = &["mmap", "brk", "munmap", "madvise", "mremap", "mprotect"];
 const MARK: &str = "getpriority";
+/// A library as a program may find it.
+struct Variant {
+    name: &'static str,
+    library: &'static Path,
+    options: &'static str,
+    /// The calls that are refused.
+    calls: &'static [&'static str],
+    /// Of how many calls of a kind each is refused; of more, as many are, spread evenly.
+    points: usize,
+    /// The kernel marks no pages (before 6.13), so that the library asks it to protect them.
+    unmarked: bool,
+}
 
-/// `program` under strace, with `options`; what strace writes goes to `log`.
-fn traced(program: &Path, log: &Path, options: &[String]) -> Command {
+impl Variant {
+    fn new(name: &'static str, library: &'static Path) -> Self {
+        Variant { name, library, options: "", calls: CALLS, points: 24, unmarked: false }
+    }
+}
+
+/// `program` under strace, with `library` and the arguments `options`; what strace writes goes to `log`.
+fn traced(program: &Path, library: &Path, log: &Path, options: &[String]) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(log).args(options);
-    command.arg("-E").arg(format!("LD_PRELOAD={}", shared_library().display())).arg(program);
+    command.arg("-E").arg(format!("LD_PRELOAD={}", library.display())).arg(program);
     command
 }
 
-/// How often the workload makes each call: before the mark (the loader), and in all.
-fn count(program: &Path, log: &Path) -> Option<Vec<(&'static str, usize, usize)>> {
-    let all = format!("trace={},{MARK}", CALLS.join(","));
-    let outcome = run(&mut traced(program, log, &["-e".into(), all]));
+/// As [`traced`], with the calls of `names` in the log and those that `refused` says refused.
+fn variant_traced(
+    variant: &Variant,
+    program: &Path,
+    log: &Path,
+    names: &str,
+    refused: Option<String>,
+) -> Command {
+    let unmarked = variant.unmarked.then(|| "inject=madvise:error=EINVAL".to_owned());
+    let trace = format!("trace={names}{}", if variant.unmarked { ",madvise" } else { "" });
+    let options = [Some(trace), unmarked, refused].into_iter().flatten();
+    let mut options: Vec<String> = options.flat_map(|option| ["-e".to_owned(), option]).collect();
+    options.extend(["-E".to_owned(), format!("ALLOCATOR_OPTIONS={}", variant.options)]);
+    traced(program, variant.library, log, &options)
+}
+
+/// Whether strace's line is of a call that takes marks off pages. No kernel refuses it: it needs no memory,
+/// and what was marked can be unmarked.
+fn takes_marks_off(line: &str) -> bool {
+    line.contains("MADV_GUARD_REMOVE") || line.contains("0x67 /* MADV_")
+}
+
+/// Which calls of each kind the workload makes, by their numbers in the whole process: before them come
+/// the loader's. None where strace may not trace.
+fn numbered(
+    variant: &Variant,
+    program: &Path,
+    log: &Path,
+) -> Option<Vec<(&'static str, Vec<usize>)>> {
+    let all = format!("{},{MARK}", CALLS.join(","));
+    let outcome = run(&mut variant_traced(variant, program, log, &all, None));
     if !outcome.status.success() && outcome.stderr.contains("ptrace") {
         println!("skipped: strace may not trace here");
         return None;
@@ -35,45 +81,76 @@ fn count(program: &Path, log: &Path) -> Option<Vec<(&'static str, usize, usize)>
     let lines: Vec<&str> = text.lines().collect();
     let mark =
         lines.iter().position(|line| line.contains(MARK)).expect("the workload marks its start");
-    let calls = |lines: &[&str], call: &str| {
-        lines.iter().filter(|line| line.contains(&format!(" {call}("))).count()
+    let of_kind = |call: &str| {
+        let made = lines.iter().enumerate().filter(|(_, l)| l.contains(&format!(" {call}(")));
+        let numbers = made.enumerate().filter(|(_, (at, l))| *at > mark && !takes_marks_off(l));
+        numbers.map(|(before, _)| before + 1).collect()
     };
-    Some(
-        CALLS
-            .iter()
-            .map(|&call| (call, calls(&lines[..mark], call), calls(&lines, call)))
-            .collect(),
-    )
+    Some(variant.calls.iter().map(|&call| (call, of_kind(call))).collect())
 }
 
-#[test]
-fn no_refusal_of_any_system_call_at_any_point_crashes_hangs_or_damages_the_heap() {
+/// Refuses each of the workload's calls alone, and each with all that follow.
+fn survives_every_refusal(variant: &Variant) {
     if !available("strace") {
         return;
     }
     let Some(program) = compile("failing_kernel.c", &[]) else { return };
-    let folder = scratch("failing-kernel");
-    let log = folder.join("log");
-    let Some(counts) = count(&program, &log) else { return };
-    let mut runs = 0;
-    for (call, before, all) in counts {
-        for nth in before + 1..=all {
-            for when in [format!("{nth}"), format!("{nth}+")] {
+    let log = scratch("failing-kernel").join("log");
+    let Some(calls) = numbered(variant, &program, &log) else { return };
+    let (name, mut runs) = (variant.name, 0);
+    for (call, numbers) in calls {
+        assert!(!numbers.is_empty(), "{name}: the workload calls {call}");
+        // What was marked before could not be unmarked any more.
+        let marks = call == "madvise" && variant.library == hardened_library();
+        for nth in numbers.iter().step_by(numbers.len().div_ceil(variant.points)) {
+            let from_on = (!marks).then(|| format!("{nth}+"));
+            for when in [Some(nth.to_string()), from_on].into_iter().flatten() {
                 // A refused brk returns the old break, never an error. glibc takes 0 for a break not yet
                 // known, and asks again.
                 let answer = if call == "brk" { "retval=0" } else { "error=ENOMEM" };
                 let inject = format!("inject={call}:{answer}:when={when}");
-                let options = ["-e".into(), format!("trace={call}"), "-e".into(), inject];
-                let outcome = run(&mut traced(&program, &log, &options));
+                let outcome = run(&mut variant_traced(variant, &program, &log, call, Some(inject)));
+                let text = std::fs::read_to_string(&log).expect("strace's log");
+                // Where the order of calls differs from run to run.
+                let unheard_of = |l: &str| l.contains("INJECTED") && takes_marks_off(l);
+                if !variant.unmarked && text.lines().any(unheard_of) {
+                    continue;
+                }
                 outcome.expect_success(&format!(
-                    "{call} fails from call {when} on (the workload's calls: {before}..{all})"
+                    "{name}: {call} fails from call {when} on (the workload's calls: {numbers:?})"
                 ));
                 runs += 1;
             }
         }
     }
-    println!("{runs} runs, each with another system call refused");
-    assert!(runs > 0, "the workload asks the kernel for memory");
+    println!("{name}: {runs} runs, each with another system call refused");
+    assert!(runs > 0, "{name}: the workload asks the kernel for memory");
+}
+
+// In ordinary builds, in classic mode, and in hardened builds where the kernel marks pages the one `mprotect`
+// is the C library's, for a thread's stack.
+
+#[test]
+fn no_refusal_of_any_system_call_at_any_point_crashes_hangs_or_damages_the_heap() {
+    let ordinary = Variant::new("ordinary", shared_library());
+    survives_every_refusal(&Variant { points: usize::MAX, ..ordinary });
+}
+
+#[test]
+fn no_refusal_of_any_system_call_harms_the_classic_heap() {
+    let classic = Variant::new("classic", shared_library());
+    survives_every_refusal(&Variant { options: "mode=classic", ..classic });
+}
+
+#[test]
+fn no_refusal_of_any_system_call_harms_the_hardened_heap() {
+    survives_every_refusal(&Variant::new("hardened", hardened_library()));
+}
+
+#[test]
+fn no_refusal_of_a_protection_harms_the_hardened_heap_where_the_kernel_marks_no_pages() {
+    let hardened = Variant::new("hardened without marks", hardened_library());
+    survives_every_refusal(&Variant { calls: &["mprotect"], unmarked: true, ..hardened });
 }
 
 /// Runs a test program with every `madvise` refused as by a kernel that does not know the advice, and sees
@@ -86,7 +163,7 @@ fn holds_without_wiped_pages(source: &str, arguments: &[&str]) {
     let log = scratch(&format!("unwiped-{source}")).join("log");
     let inject = "inject=madvise:error=EINVAL".to_owned();
     let options = ["-e".into(), "trace=madvise".into(), "-e".into(), inject];
-    let outcome = run(traced(&program, &log, &options).args(arguments));
+    let outcome = run(traced(&program, shared_library(), &log, &options).args(arguments));
     if !outcome.status.success() && outcome.stderr.contains("ptrace") {
         println!("skipped: strace may not trace here");
         return;

@@ -46,6 +46,30 @@ static size_t size_of(int i)
     return kind > 700000 && i > 100 ? kind / 64 : kind;
 }
 
+/* An object with a mapping of its own grows and shrinks: its pages move, or are copied. */
+static void resize_huge(void)
+{
+    static const size_t steps[] = {5 << 20, 21 << 20, 3 << 20, 40 << 20, 2 << 20};
+    size_t size = 2 << 20;
+    unsigned char *object = checked(malloc(opaque(size)));
+    if (object == NULL) {
+        return;
+    }
+    memset(object, 0x5a, size);
+    for (size_t step = 0; step < sizeof steps / sizeof *steps; step++) {
+        unsigned char *resized = checked(realloc(object, opaque(steps[step])));
+        if (resized != NULL) {
+            object = resized;
+            size = steps[step];
+        }
+        for (size_t at = 0; at < (2 << 20); at += 997) {
+            CHECK(object[at] == 0x5a);
+        }
+        object[size - 1] = 0x5a;
+    }
+    free(object);
+}
+
 static void *in_thread(void *unused)
 {
     (void)unused;
@@ -77,6 +101,7 @@ int main(void)
         }
         verify(i);
     }
+    resize_huge();
     pthread_t thread;
     if (pthread_create(&thread, NULL, in_thread, NULL) == 0) {
         CHECK(pthread_join(thread, NULL) == 0);
