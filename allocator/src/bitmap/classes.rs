@@ -13,8 +13,11 @@ use crate::units::{MMAP_THRESHOLD, SKIPPED, SLICE};
 pub(crate) const MAX_BITMAP: usize = 1 << 20;
 /// From this size on a span knows which of its blocks are still zero.
 pub(crate) const KNOWS_ZERO: usize = 32 << 10;
-/// Number of classes: the smallest, and eight for each of the ten doublings.
-pub(crate) const CLASSES: usize = 81;
+/// Number of classes: the smallest, eight for each of the ten doublings, and [`AT_THRESHOLD`].
+pub(crate) const CLASSES: usize = 82;
+/// Blocks as large as those of the class before it, for requests of [`MMAP_THRESHOLD`] alone: smaller ones
+/// may come from the break.
+const AT_THRESHOLD: usize = class_number(MMAP_THRESHOLD) - FIRST + 1;
 /// Blocks of a span at most; one bit of the word is taken.
 const MAX_BLOCKS: usize = 63;
 /// How many spans of a class a heap holds before they get longer.
@@ -40,7 +43,7 @@ const SIZES: [u32; CLASSES] = {
     let mut class = 0;
     while class < CLASSES {
         // The inverse of `class_number`.
-        let number = FIRST + class;
+        let number = FIRST + class - (class >= AT_THRESHOLD) as usize;
         let log = number / 8 - 1;
         sizes[class] = ((number - 8 * log + 1) as u32) << (log - 3);
         class += 1;
@@ -55,7 +58,8 @@ const _: () = {
     }
 };
 const _: () = assert!(SIZES[CLASSES - 1] as usize == MAX_BITMAP, "the classes end at the limit");
-const _: () = assert!(class_number(MAX_BITMAP) - FIRST == CLASSES - 1, "sizes and numbers agree");
+const _: () = assert!(class_number(MAX_BITMAP) - FIRST == CLASSES - 2, "sizes and numbers agree");
+const _: () = assert!(SIZES[AT_THRESHOLD] as usize == MMAP_THRESHOLD, "it holds what it is for");
 
 /// Slices of a span that wastes least, between `least` and a half more; none that no block reaches into.
 const fn best_length(size: usize, least: usize) -> u8 {
@@ -114,15 +118,15 @@ const INVERSES: [u32; CLASSES] = {
 impl SizeClass {
     pub(crate) const SMALLEST: Self = SizeClass(0);
 
-    /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`]: the smallest that
-    /// holds them, but for [`MMAP_THRESHOLD`] the next, since smaller requests share that one.
+    /// The class that serves `size` bytes, above [`MAX_SLAB`] and at most [`MAX_BITMAP`].
     #[inline(always)]
     pub(crate) const fn of(size: usize) -> Self {
         debug_assert!(size > MAX_SLAB && size <= MAX_BITMAP);
-        let last = size - (size != MMAP_THRESHOLD) as usize;
+        let last = size - 1;
         // `^ 63` of the leading zeros is what `bsr` computes; the mask spares a check.
         let log = (last.leading_zeros() ^ 63) as usize;
-        SizeClass(((log << 3) + (last >> (log.wrapping_sub(3) & 63))).wrapping_sub(FIRST) as u8)
+        let number = (log << 3) + (last >> (log.wrapping_sub(3) & 63));
+        SizeClass((number.wrapping_sub(FIRST) + (size >= MMAP_THRESHOLD) as usize) as u8)
     }
 
     /// The class with this number; it came from [`SizeClass::index`].
@@ -218,7 +222,7 @@ impl SizeClass {
 
     /// Whether requests of this class belong to `mmap` rather than `sbrk`.
     pub(crate) const fn is_large(self) -> bool {
-        self.size() > MMAP_THRESHOLD
+        self.0 as usize >= AT_THRESHOLD
     }
 }
 
@@ -232,7 +236,8 @@ mod tests {
             let class = SizeClass::of(size);
             assert!(class.size() >= size);
             assert_eq!(class.is_large(), size >= MMAP_THRESHOLD);
-            assert!(size == MMAP_THRESHOLD || class.0 == 0 || SizeClass(class.0 - 1).size() < size);
+            let smaller = SizeClass(class.0.saturating_sub(1));
+            assert!(class.0 == 0 || smaller.size() < size || !smaller.is_large());
         }
     }
 

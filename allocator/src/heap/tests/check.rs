@@ -133,7 +133,7 @@ fn a_damaged_record_of_a_bitmap_span_is_found_whoever_has_it() {
                 finds((&raw mut (*first).kind).cast::<u8>(), 77, overwritten);
                 finds(&raw mut (*first).kind, Kind::Huge, overwritten);
                 finds(&raw mut (*first).kind, Kind::Slab, overwritten);
-                for class in [(*first).class ^ 1, 81, 255] {
+                for class in [(*first).class ^ 1, 82, 255] {
                     finds(&raw mut (*first).class, class, overwritten);
                 }
                 for length in [0, slices + 1, 127, u32::MAX] {
