@@ -35,7 +35,8 @@ const NO_RACES: &str = "ci/helgrind.supp";
 const EXAMPLE: &str = "allocator/capi/examples/quick_start.c";
 const THREADS: &str = "ci/probes/threads.c";
 const RACE: &str = "ci/probes/race.c";
-const RACE_FAULTS: &[&str] = &["Possible data race during write of size 4"];
+/// Which of both accesses comes second, and whether helgrind knows the object as one of four bytes, is chance.
+const RACE_FAULTS: &[&str] = &["Possible data race during", "count (race.c:7)"];
 
 const CASES: [Case; 9] = [
     Case { source: EXAMPLE, told: false, tool: MEMCHECK, faults: &[] },
