@@ -42,7 +42,7 @@ pub struct RunArgs {
     /// When operations begin: asap, or paced:K for K times as fast as recorded (default: asap)
     #[arg(long, value_name = "PACE")]
     pub pace: Option<Pace>,
-    /// Which bytes of new objects are written: none, pages, header, all, recorded (default: pages)
+    /// Which bytes of new objects are written: none, pages, header, all, recorded (default: the workload's own; for traces pages)
     #[arg(long, value_name = "BYTES")]
     pub touch: Option<Touch>,
     /// So many times the work of a workload; 0.1 is a tenth (default: 1; the standard suite runs
