@@ -25,8 +25,8 @@ const MUCH: usize = 16 << 20;
 /// What is given back at once beyond what is too much, as a part of what may be held: each look goes through
 /// the segments of a pool.
 const AT_ONCE: usize = 32;
-/// For how long a peak counts, at least, and for how long the others are left alone after a look that did not help. In
-/// milliseconds.
+/// For how long a peak counts, at least, and for how long the others are left alone after a look that did not
+/// help. In milliseconds.
 const EPOCH_MS: u64 = 250;
 /// For how long the limit of the control group is taken to stay as it was, in milliseconds.
 const LIMIT_MS: u64 = 1000;

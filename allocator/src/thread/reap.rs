@@ -10,7 +10,8 @@
 //!
 //! A visitor takes a span only if none of its blocks is live. Whoever frees a block holds a live one, so the
 //! owner's fast paths, which know no visitors, cannot be at such a span; its slow paths wait (see
-//! `lock::door`). Where processors reorder stores a visitor takes no span of an owner who may be at work. A span that is partly live stays its owner's; the pages of what others freed in it go back after
+//! `lock::door`). Where processors reorder stores a visitor takes no span of an owner who may be at work.
+//! A span that is partly live stays its owner's; the pages of what others freed in it go back after
 //! an idle second, for its thread takes those blocks over only from inside.
 //!
 //! # Cost
