@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use super::arena::{Arena, Heap};
 use super::cache::{self, ThreadCache};
 use super::kernel;
-use super::lock::{Contention, FutexLock, Lock};
+use super::lock::{Contention, FutexLock, Lock, are_forking};
 use super::mapped::Mapped;
 use super::registry::Registry;
 use super::settings::{LockChoice, Settings};
@@ -107,6 +107,10 @@ impl<P: Strategy> Arenas<P> {
                 let heap = Heap::with_secret(source, policy, self.secret, number as u8);
                 heap.set_deferred(self.settings.deferred);
                 heap.lock().off.store(self.settings.lock == LockChoice::None, Ordering::Relaxed);
+                if are_forking() {
+                    // With all others: a thread that held this one would wait for theirs, and we for it.
+                    heap.lock().acquire();
+                }
                 found = core::ptr::with_exposed_provenance_mut(at);
                 // SAFETY: a fresh mapping, page-aligned and large enough.
                 unsafe { found.write(Arena::new(heap)) };

@@ -67,7 +67,7 @@ pub unsafe trait Lock: Debug {
 pub struct FutexLock {
     state: AtomicU32,
     /// How often its holder took it again, which only the one who forks does; see [`FORKER`].
-    again: AtomicU32,
+    again: AtomicU64,
     acquisitions: AtomicU64,
     waits: AtomicU64,
     wait_ns: AtomicU64,
@@ -78,11 +78,25 @@ pub struct FutexLock {
 /// so that thread may take each lock again.
 pub(super) static FORKER: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether the calling thread holds every lock because it forks.
+pub(super) fn are_forking() -> bool {
+    FORKER.load(Ordering::Relaxed) == kernel::thread_word()
+}
+
 impl FutexLock {
+    /// Takes the lock once more, if that is ours because we fork.
+    #[cold]
+    fn take_again(&self) -> bool {
+        let ours = self.is_held_by_us() && are_forking();
+        if ours {
+            bump(&self.again, 1);
+        }
+        ours
+    }
+
     #[cold]
     fn wait(&self) {
-        if self.is_held_by_us() && FORKER.load(Ordering::Relaxed) == kernel::thread_word() {
-            self.again.store(self.again.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if self.take_again() {
             return;
         }
         let start = kernel::now_ns();
@@ -158,7 +172,7 @@ fn bump(counter: &AtomicU64, by: u64) {
 unsafe impl Lock for FutexLock {
     const FREE: Self = Self {
         state: AtomicU32::new(FREE),
-        again: AtomicU32::new(0),
+        again: AtomicU64::new(0),
         acquisitions: AtomicU64::new(0),
         waits: AtomicU64::new(0),
         wait_ns: AtomicU64::new(0),
@@ -174,7 +188,7 @@ unsafe impl Lock for FutexLock {
 
     #[inline(always)]
     fn try_acquire(&self) -> bool {
-        let taken = self.grab();
+        let taken = self.grab() || self.take_again();
         if taken {
             bump(&self.acquisitions, 1);
         }

@@ -96,8 +96,14 @@ impl<P: Strategy> Arenas<P> {
         self.shared.registry.lock.acquire();
     }
 
-    /// Gives the locks back: in the child, whose waiters do not exist, by making them free. A handler of
-    /// the program's own may have made a heap meanwhile, which other threads of the parent use.
+    /// Whether the calling thread holds the locks of all heaps.
+    #[cfg(test)]
+    pub(super) fn holds_every_heap(&self) -> bool {
+        self.made().all(|arena| arena.heap.lock().futex.is_held_by_us())
+    }
+
+    /// Gives the locks back, those of heaps that a handler of the program's own made meanwhile too: in the
+    /// child, whose waiters do not exist, by making them free.
     pub(super) fn after_fork(&self, child: bool) {
         let give = |lock: &FutexLock| {
             if child {

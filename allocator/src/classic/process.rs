@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use super::arenas::{Arenas, Shared};
 use super::cache::{self, ThreadCache};
 use super::kernel;
-use super::lock::{Contention, FORKER};
+use super::lock::{Contention, FORKER, are_forking};
 use super::mapped::Mapped;
 use super::registry::Registry;
 use super::settings::{PlacementChoice, Settings};
@@ -205,6 +205,16 @@ impl Process {
 
     pub(super) fn mend(&self) {
         each!(self, arenas => arenas.mend());
+    }
+
+    #[cfg(test)]
+    pub(super) fn heaps_made(&self) -> usize {
+        each!(self, arenas => arenas.made().count())
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_every_heap(&self) -> bool {
+        each!(self, arenas => arenas.holds_every_heap())
     }
 
     pub(super) fn before_fork(&self) {
@@ -416,7 +426,7 @@ pub fn before_fork() {
 /// Gives them back, in the parent and in the child.
 pub fn after_fork(child: bool) {
     if let Some(process) = process()
-        && FORKER.load(Ordering::Relaxed) == kernel::thread_word()
+        && are_forking()
     {
         FORKER.store(0, Ordering::Relaxed);
         process.after_fork(child);

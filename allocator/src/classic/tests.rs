@@ -1,5 +1,9 @@
 //! The promises of the process heap: every strategy behind every lock, from one thread and from many.
 
+use core::sync::atomic::Ordering;
+
+use super::kernel;
+use super::lock::FORKER;
 use super::process::Process;
 use super::settings::{LockChoice, PlacementChoice, Settings};
 use crate::block::FaultKind;
@@ -202,6 +206,28 @@ fn a_fork_gives_the_locks_back_on_both_sides() {
         process.free(object).unwrap();
         assert_eq!(process.check().unwrap().live_blocks, 0);
     }
+}
+
+#[test]
+fn who_forks_holds_the_heaps_that_it_makes_meanwhile() {
+    let process = process(Settings { lock: LockChoice::Arena, ..Settings::DEFAULT });
+    process.before_fork();
+    FORKER.store(kernel::thread_word(), Ordering::Relaxed);
+    // As a handler of the program's own may.
+    let object = process.allocate(100, 16, false).unwrap().unwrap();
+    assert_eq!(process.heaps_made(), 1);
+    assert!(process.holds_every_heap(), "who held this one would wait for the registry");
+    let others = [1, 2, 3].map(|seed| thread::spawn(move || churn(process, seed, 100)));
+    let object = process.reallocate(object, 5_000).unwrap().unwrap();
+    process.free(object).unwrap();
+    assert_eq!(process.heaps_made(), 1, "a heap whose lock is held once may be used again");
+    FORKER.store(0, Ordering::Relaxed);
+    process.after_fork(false);
+    assert!(!process.holds_every_heap());
+    for other in others {
+        other.join().unwrap();
+    }
+    assert_eq!(process.check().unwrap().live_blocks, 0);
 }
 
 fn cached(placement: PlacementChoice, lock: LockChoice) -> &'static Process {
