@@ -12,8 +12,8 @@ use std::process::Command;
 #[test]
 fn phases_of_other_sizes_do_not_add_up() {
     let Some(program) = compile("phases.c", &[]) else { return };
-    // 80 MiB live in 90 MiB of spans, 64 MiB to spare, and 11 MiB of pointers.
-    run(preloaded(&program).arg("176")).expect_success("ordinary");
+    // 80 MiB live in 90 MiB of spans, 64 MiB to spare, 11 MiB of pointers, and as much as looks may come late.
+    run(preloaded(&program).arg("192")).expect_success("ordinary");
     let mut hardened = preloaded(&program);
     // Its blocks are larger and lie in spans with room to spare: up to 173 MiB.
     hardened.env("LD_PRELOAD", hardened_library()).arg("256");
