@@ -201,6 +201,15 @@ impl<T> Lock<T> {
         self.state.store(FREE, Ordering::Release);
     }
 
+    /// The value, without the lock.
+    ///
+    /// # Safety
+    /// Nobody holds the lock or takes it while the result lives: to be called where [`Lock::mend`] is.
+    pub(crate) unsafe fn value_unlocked(&self) -> &T {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.value.get() }
+    }
+
     /// Times taken and times waited for since the process began.
     pub(crate) fn contention(&self) -> (usize, usize) {
         (self.taken.load(Ordering::Relaxed), self.waited.load(Ordering::Relaxed))

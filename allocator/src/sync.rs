@@ -6,7 +6,7 @@ pub(crate) use core::sync::atomic::{
 };
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 /// The ordering of one step of a protocol; `step` names it, so that models can weaken it and show

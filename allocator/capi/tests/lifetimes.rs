@@ -108,10 +108,12 @@ fn a_few_slow_calls_an_idle_second_after_a_burst_at_most_8_mib_or_an_eighth_of_w
     // -rdynamic: the program is the library's clock.
     let Some(program) = compile("idle_clock.c", &["-rdynamic"]) else { return };
     for most in ["900", "20000", "200000", "3000000"] {
-        for (live, by) in [("0", "main"), ("134217728", "main"), ("0", "asleep"), ("0", "ended")] {
-            run(preloaded(&program).args([most, live, by]))
-                .expect_success(&format!("objects of up to {most} bytes, {live} live, by {by}"));
+        for by in ["main", "asleep", "ended", "own"] {
+            run(preloaded(&program).args([most, "0", by]))
+                .expect_success(&format!("objects of up to {most} bytes, by {by}"));
         }
+        run(preloaded(&program).args([most, "134217728", "main"]))
+            .expect_success(&format!("objects of up to {most} bytes, 128 MiB live"));
     }
 }
 

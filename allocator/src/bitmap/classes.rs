@@ -27,7 +27,7 @@ pub(super) const BLOCK_ALIGN: usize = 128;
 
 /// A row of the class table. Invariant: below [`CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SizeClass(u8);
+pub(crate) struct SizeClass(usize);
 
 /// Number that makes the class of the smallest size 0.
 const FIRST: usize = class_number(MAX_SLAB + 1);
@@ -126,24 +126,24 @@ impl SizeClass {
         // `^ 63` of the leading zeros is what `bsr` computes; the mask spares a check.
         let log = (last.leading_zeros() ^ 63) as usize;
         let number = (log << 3) + (last >> (log.wrapping_sub(3) & 63));
-        SizeClass((number.wrapping_sub(FIRST) + (size >= MMAP_THRESHOLD) as usize) as u8)
+        SizeClass(number.wrapping_sub(FIRST) + (size >= MMAP_THRESHOLD) as usize)
     }
 
     /// The class with this number; it came from [`SizeClass::index`].
     #[inline(always)]
     pub(crate) const fn from_index(index: u8) -> Self {
         debug_assert!((index as usize) < CLASSES);
-        SizeClass(index)
+        SizeClass(index as usize)
     }
 
     /// The class with this number, if there is one.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        ((number as usize) < CLASSES).then_some(SizeClass(number))
+        ((number as usize) < CLASSES).then_some(SizeClass(number as usize))
     }
 
     /// All classes, smallest first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (0..CLASSES as u8).map(SizeClass)
+        (0..CLASSES).map(SizeClass)
     }
 
     /// The smallest class that serves `size` bytes at a multiple of `align`, if there is one:
@@ -153,20 +153,20 @@ impl SizeClass {
             return None;
         }
         let first = if size > MAX_SLAB { SizeClass::of(size).0 } else { 0 };
-        (first..CLASSES as u8).map(SizeClass).find(|class| class.size() & (align - 1) == 0)
+        (first..CLASSES).map(SizeClass).find(|class| class.size() & (align - 1) == 0)
     }
 
     /// Position in tables of [`CLASSES`] entries.
     #[inline(always)]
     pub(crate) const fn index(self) -> usize {
-        self.0 as usize
+        self.0
     }
 
     /// Bytes of one block.
     #[inline(always)]
     pub(crate) const fn size(self) -> usize {
         // SAFETY: below CLASSES by the type's invariant.
-        unsafe { *SIZES.as_ptr().add(self.0 as usize) as usize }
+        unsafe { *SIZES.as_ptr().add(self.0) as usize }
     }
 
     /// Whether spans of this class know which of their blocks are still zero.
@@ -179,14 +179,14 @@ impl SizeClass {
     /// 2^32 / size, rounded up.
     pub(crate) const fn inverse(self) -> u32 {
         // SAFETY: as above.
-        unsafe { *INVERSES.as_ptr().add(self.0 as usize) }
+        unsafe { *INVERSES.as_ptr().add(self.0) }
     }
 
     /// Slices of the next span when a heap holds `spans` of this class.
     pub(crate) const fn span_slices(self, spans: u16) -> usize {
         let table = if spans < SHORT_SPANS { &SHORT } else { &LONG };
         // SAFETY: as above.
-        unsafe { *table.as_ptr().add(self.0 as usize) as usize }
+        unsafe { *table.as_ptr().add(self.0) as usize }
     }
 
     /// Slices of the shortest span, for when memory is short: one block. Spans that know what is zero note
@@ -222,7 +222,7 @@ impl SizeClass {
 
     /// Whether requests of this class belong to `mmap` rather than `sbrk`.
     pub(crate) const fn is_large(self) -> bool {
-        self.0 as usize >= AT_THRESHOLD
+        self.0 >= AT_THRESHOLD
     }
 }
 

@@ -1,41 +1,41 @@
 //! The bitmap spans of one heap.
 //!
+//! Whoever touches any of this is inside the heap's door (see `lock::door`): its thread, or a visitor.
+//!
 //! # Invariants
 //! 1. A span of this heap is current, listed as partly free, or has no free block as far as this
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
 //! 2. Of a class at most one listed span holds no live block, and then no other span is listed: it
 //!    is what the next refill takes. Of all spans above [`SHORT`] slices, current or listed, at most
-//!    one holds no live block, and `idle` names it: a thread that sleeps can let go of nothing.
+//!    one holds no live block, and `idle` names it: a thread that sleeps lets go of nothing by itself.
 //! 3. A retired span holds no live block and counts as none of `spans`.
 //! 4. `current` is never null: `no_span`, which has no free block, stands for none.
 //! 5. Of a class whose bit in `used` is 0 this heap never had a span, so it holds nothing of it.
 
 use core::ptr::null_mut;
 
-use super::protocol::{self, FULL};
+use super::protocol;
 use super::retired::Retired;
-use super::span::{
-    LISTED, OWNED, for_each_record, freed_twice, locate, no_span, not_a_block, take_lowest,
-    zero_mask,
-};
+use super::span::{LISTED, freed_twice, locate, no_span, not_a_block, take_lowest, zero_mask};
 use super::stash::{Offer, Stash};
-use super::{CLASSES, KNOWS_ZERO, SizeClass};
-use crate::probe::fire;
-use crate::segment::{
-    Kind, NOBODY, Run, Span, SpanList, Supply, prepare_blocks, record_of, slice_of, unguard,
-};
-use crate::slab::LimboQueue;
-use crate::sync::Ordering;
-use crate::units::SLICE;
+use super::{CLASSES, SizeClass};
+use crate::segment::{Span, SpanList, Supply, record_of};
 
 /// Slices of spans of which every class may keep an empty one.
 const SHORT: u32 = 2;
 
-/// What bitmap spans need from the floors above.
-pub(crate) trait BitmapSupply: Supply {
-    /// A span of `class` with free blocks from a heap whose thread has ended; its `owner` is already
-    /// this heap. Null if there is none.
-    fn foreign_bitmap(&mut self, class: SizeClass) -> *mut Span;
+/// What is left to do of a free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// The block goes back to its span, whose place in the heap changes.
+    Span,
+    /// The block takes another class's place in the stash.
+    Stash,
+    /// To say that it was freed before.
+    Twice,
+    /// To say that no block begins there.
+    NotABlock,
 }
 
 /// The bitmap spans of one heap.
@@ -95,25 +95,69 @@ impl Bitmaps {
         }
     }
 
+    /// Frees a block of one of this heap's spans, as far as that takes few instructions; what is left to do.
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap and `record`'s span, is inside, and has just freed `block`.
+    #[inline(always)]
+    pub(crate) unsafe fn push_at_hand(&mut self, record: *mut Span, block: *mut u8) -> Left {
+        // SAFETY: the record is of a span of this heap; a stashed block is this heap's.
+        unsafe {
+            match self.stash.push((*record).class, block) {
+                Offer::Kept => return Left::Nothing,
+                Offer::Full => {}
+                Offer::Claims => return Left::Stash,
+                Offer::Twice => return Left::Twice,
+                Offer::Inside => return Left::NotABlock,
+            }
+            let (span, bit) = locate(record, block);
+            let free = (*span).free;
+            // The first and the last one to be freed, and one that is free.
+            if free == 0 || free & bit != 0 || free | bit | LISTED == (*span).full | LISTED {
+                return Left::Span;
+            }
+            (*span).free = free | bit;
+        }
+        Left::Nothing
+    }
+
     /// Frees a block of one of this heap's spans.
     ///
     /// # Safety
-    /// The caller's thread owns this heap and `record`'s span, and has just freed `block`.
-    #[inline(always)]
-    pub(crate) unsafe fn push(
+    /// As [`Bitmaps::push_at_hand`].
+    #[cfg(test)]
+    pub(super) unsafe fn push(
         &mut self,
         record: *mut Span,
         block: *mut u8,
         supply: &mut impl Supply,
     ) {
-        // SAFETY: the record is of a span of this heap; a stashed block is this heap's.
+        // SAFETY: the caller's promise.
         unsafe {
-            match self.stash.push((*record).class, block) {
-                Offer::Kept => {}
-                Offer::Full => self.put_back(record, block, supply),
-                Offer::Claims => self.evict(record, block, supply),
-                Offer::Twice => freed_twice(block),
-                Offer::Inside => not_a_block(block),
+            let left = self.push_at_hand(record, block);
+            self.finish_push(left, record, block, supply);
+        }
+    }
+
+    /// Does what is left to do.
+    ///
+    /// # Safety
+    /// As [`Bitmaps::push_at_hand`], which left that.
+    pub(crate) unsafe fn finish_push(
+        &mut self,
+        left: Left,
+        record: *mut Span,
+        block: *mut u8,
+        supply: &mut impl Supply,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match left {
+                Left::Nothing => {}
+                Left::Span => self.put_back(record, block, supply),
+                Left::Stash => self.evict(record, block, supply),
+                Left::Twice => freed_twice(block),
+                Left::NotABlock => not_a_block(block),
             }
         }
     }
@@ -121,8 +165,7 @@ impl Bitmaps {
     /// Stashes a large block; another class's goes back to its span.
     ///
     /// # Safety
-    /// As [`Bitmaps::push`].
-    #[inline(never)]
+    /// As [`Bitmaps::push_at_hand`].
     unsafe fn evict(&mut self, record: *mut Span, block: *mut u8, supply: &mut impl Supply) {
         // SAFETY: a stashed block is this heap's.
         unsafe {
@@ -136,8 +179,7 @@ impl Bitmaps {
     /// Marks a block free in its span.
     ///
     /// # Safety
-    /// As [`Bitmaps::push`].
-    #[inline(always)]
+    /// As [`Bitmaps::push_at_hand`].
     pub(super) unsafe fn put_back(
         &mut self,
         record: *mut Span,
@@ -172,7 +214,6 @@ impl Bitmaps {
             let class = (*span).class as usize;
             let current = *self.current.get_unchecked(class);
             if span != current {
-                let _inside = supply.enter();
                 let alone = self.partial.get_unchecked(class).only() == span;
                 if !(alone && (*current).free == 0) {
                     self.unlist(span);
@@ -180,7 +221,6 @@ impl Bitmaps {
                 }
             }
             if (*span).live > SHORT && self.idle != span {
-                let _inside = supply.enter();
                 let before = core::mem::replace(&mut self.idle, span);
                 if !before.is_null() && (*before).free | LISTED == (*before).full | LISTED {
                     self.let_go_of(before, supply);
@@ -220,8 +260,6 @@ impl Bitmaps {
                 }
                 return;
             }
-            // No visitor takes the span for one without live blocks before its FULL is looked at.
-            let _inside = supply.enter();
             (*span).free = bit;
             // Lost: the span is on its way into the queue, and only the mask may change.
             if protocol::clear_full(&(*span).remote, supply.alone()) {
@@ -304,194 +342,6 @@ impl Bitmaps {
             let span = self.retired.exchange(span);
             if !span.is_null() {
                 Self::dismantle(span, supply);
-            }
-        }
-    }
-
-    /// A retired span of `class`; null if there is none.
-    fn take_retired(&mut self, class: SizeClass) -> *mut Span {
-        if !Retired::keeps(class) {
-            return null_mut();
-        }
-        let span = self.retired.take(class);
-        if !span.is_null() {
-            // SAFETY: the class is in range.
-            let spans = unsafe { self.spans.get_unchecked_mut(class.index()) };
-            *spans = spans.saturating_add(1);
-        }
-        span
-    }
-
-    /// # Safety
-    /// The span is nobody's any more and holds no live block.
-    #[cfg_attr(not(feature = "hardened"), inline(never))]
-    pub(super) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            for_each_record(span, |record, _| {
-                (*record).owner.store(NOBODY, Ordering::Relaxed);
-                Span::end_use(record);
-            });
-            let slices = (*span).live as usize;
-            let tail = SizeClass::from_index((*span).class).tail();
-            let lost = !unguard(span, tail * slices);
-            supply.give_back(span, slices - usize::from(lost));
-        }
-    }
-
-    /// After [`Bitmaps::pop`] had no block: makes a span with free blocks current. False when
-    /// memory is exhausted.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap.
-    pub(crate) unsafe fn refill(
-        &mut self,
-        class: SizeClass,
-        queue: &LimboQueue,
-        supply: &mut impl BitmapSupply,
-    ) -> bool {
-        fire!("refill", class.size(), supply.identity());
-        // SAFETY: current and listed spans are this heap's; the class is in range.
-        unsafe {
-            loop {
-                let span = *self.current.get_unchecked(class.index());
-                if span != no_span() {
-                    if (*span).free == 0 && (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).free = protocol::take(&(*span).remote);
-                    }
-                    if (*span).free != 0 {
-                        return true;
-                    }
-                    if !protocol::mark_full(&(*span).remote, supply.alone()) {
-                        continue;
-                    }
-                    *self.current.get_unchecked_mut(class.index()) = no_span();
-                }
-                self.collect_queue(queue, supply);
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                if !span.is_null() {
-                    self.unlist(span);
-                } else {
-                    span = self.take_retired(class);
-                }
-                if span.is_null() {
-                    span = supply.foreign_bitmap(class);
-                    if !span.is_null() {
-                        self.adopt(span);
-                    } else {
-                        span = self.begin(class, supply);
-                        if span.is_null() {
-                            return false;
-                        }
-                    }
-                }
-                *self.current.get_unchecked_mut(class.index()) = span;
-            }
-        }
-    }
-
-    /// A new span of this heap's; null when memory is exhausted.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap.
-    unsafe fn begin(&mut self, class: SizeClass, supply: &mut impl Supply) -> *mut Span {
-        // SAFETY: the run is ours; the class is in range.
-        unsafe {
-            let spans = *self.spans.get_unchecked(class.index());
-            if spans == 0 && class.knows_zero() {
-                self.let_go(SizeClass::of(KNOWS_ZERO), supply);
-            }
-            // When memory is short one block is better than none.
-            let (most, least, tail) =
-                (class.span_slices(spans), class.least_slices(), class.tail());
-            let run = supply.slices(most + tail, least + tail, class.is_large());
-            let Some(mut run) = run else { return null_mut() };
-            if (run.len as usize) < most + tail {
-                Self::shorten(&mut run, class, supply);
-            }
-            let (span, slices) = (run.head, run.len as usize);
-            let (blocks, full) = (class.blocks(slices - class.tail()), class.mask(slices));
-            prepare_blocks(&run, class.size(), blocks, class.tail() * slices);
-            (*span).free = full;
-            (*span).full = full;
-            (*span).class = class.index() as u8;
-            (*span).listed = false;
-            (*span).live = slices as u32;
-            (*span).remote.store(0, Ordering::Relaxed);
-            let owner = supply.identity() | OWNED;
-            for_each_record(span, |record, back| {
-                (*record).class = class.index() as u8;
-                (*record).back = back;
-                (*record).inverse = class.inverse();
-                (*record).owner.store(owner, Ordering::Relaxed);
-                Span::begin_use(record, Kind::Bitmap);
-            });
-            if class.knows_zero() {
-                *zero_mask(span) = if run.zeroed { full } else { 0 };
-            }
-            *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
-            self.used |= 1 << class.index();
-            fire!("span_new", slice_of(span).addr(), slices * SLICE, class.size());
-            span
-        }
-    }
-
-    /// Gives back the slices of a run that no block of `class` reaches into: of a run of any length, as there
-    /// are where memory is short, they may be many.
-    ///
-    /// # Safety
-    /// The run is the caller's, and long enough for a span of `class`.
-    #[cold]
-    unsafe fn shorten(run: &mut Run, class: SizeClass, supply: &mut impl Supply) {
-        let (slices, tail) = (run.len as usize, class.tail());
-        let used = (class.blocks(slices - tail) * class.size()).div_ceil(SLICE);
-        let kept = used.max(class.least_slices()) + tail;
-        if kept < slices {
-            run.len = kept as u32;
-            // SAFETY: the caller's promise; the rest is a run of its own from here on.
-            unsafe { supply.give_back(run.head.add(kept), slices - kept) };
-        }
-    }
-
-    /// Counts a span that another heap gave up to this one.
-    ///
-    /// # Safety
-    /// The span is this heap's.
-    unsafe fn adopt(&mut self, span: *mut Span) {
-        // SAFETY: the caller's promise, so the class is in range.
-        unsafe {
-            let spans = self.spans.get_unchecked_mut((*span).class as usize);
-            *spans = spans.saturating_add(1);
-            self.used |= 1 << (*span).class;
-        }
-    }
-
-    /// Takes over every span of this heap's queue.
-    ///
-    /// # Safety
-    /// The caller owns this heap.
-    #[inline(always)]
-    pub(crate) unsafe fn collect_queue(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
-        if !queue.is_empty() {
-            // SAFETY: the caller's promise.
-            unsafe { self.take_over(queue, supply) };
-        }
-    }
-
-    /// As [`Bitmaps::collect_queue`], without the look before: that misses what is pushed just now.
-    ///
-    /// # Safety
-    /// As [`Bitmaps::collect_queue`].
-    #[inline(never)]
-    pub(crate) unsafe fn take_over(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
-        let mut span = queue.take_all();
-        while !span.is_null() {
-            // SAFETY: whoever takes a queue owns the spans in it.
-            unsafe {
-                let next = (*span).next;
-                (*span).free |= protocol::take(&(*span).remote) & !FULL;
-                self.settle(span, supply);
-                span = next;
             }
         }
     }

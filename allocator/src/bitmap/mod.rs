@@ -11,12 +11,15 @@
 //!
 //! # Cost
 //! malloc: a stash hit, or the lowest set bit of the current span. free: a stash slot, or one
-//! multiplication by the reciprocal of the block size and one bit. Remote free: a bit in a batch,
-//! and a `fetch_or` per batch of up to 8 KiB.
+//! multiplication by the reciprocal of the block size and one bit. Both say at the heap's door that their
+//! thread is inside: two stores, a load, a branch, and in return another thread can take what one that sleeps
+//! keeps. A pair of both through the stash is 72 instructions as compiled into liballocator.so (x86_64). Remote
+//! free: a bit in a batch, and a `fetch_or` per batch of up to 8 KiB.
 
 mod classes;
 mod local;
 mod protocol;
+mod refill;
 mod remote;
 mod retired;
 mod span;
@@ -24,9 +27,11 @@ mod stash;
 mod upkeep;
 
 pub(crate) use classes::{CLASSES, KNOWS_ZERO, MAX_BITMAP, SizeClass};
-pub(crate) use local::{BitmapSupply, Bitmaps};
+pub(crate) use local::{Bitmaps, Left};
+pub(crate) use refill::BitmapSupply;
 pub(crate) use remote::{MaskBatches, send};
 pub(crate) use span::{OWNED, is_whole, locate, may_say};
+pub(crate) use upkeep::Pages;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

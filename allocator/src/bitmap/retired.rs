@@ -65,6 +65,11 @@ impl Retired {
         self.spans.iter_mut().find(|slot| due(**slot)).map(|slot| replace(slot, null_mut()))
     }
 
+    /// Keeps none of them. They are lost.
+    pub(super) fn forget(&mut self) {
+        self.spans = [null_mut(); KEPT];
+    }
+
     /// All of them.
     pub(super) fn each(&self) -> impl Iterator<Item = *mut Span> + '_ {
         self.spans.iter().copied().filter(|span| !span.is_null())

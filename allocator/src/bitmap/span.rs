@@ -97,7 +97,10 @@ pub(super) unsafe fn take_lowest(span: *mut Span, free: u64, class: SizeClass) -
         if class.knows_zero() {
             *zero_mask(span) &= !(free & free.wrapping_neg());
         }
-        slice_of(span).add(free.trailing_zeros() as usize * class.size())
+        let block = slice_of(span).add(free.trailing_zeros() as usize * class.size());
+        // Callers ask whether they got one, and need not ask again.
+        core::hint::assert_unchecked(!block.is_null());
+        block
     }
 }
 

@@ -125,16 +125,18 @@ impl Stash {
         // SAFETY: the class is in range, and `next` is one of its slots (invariant 1).
         unsafe {
             let top = self.top.get_unchecked_mut(index);
-            if !top.is_null() {
-                if *top == block {
+            let last = *top;
+            if !last.is_null() {
+                if last == block {
                     return Offer::Twice;
                 }
                 let next = self.next.get_unchecked_mut(index);
-                if (*next as usize).is_multiple_of(SLOTS) {
+                let slot = *next as usize;
+                if slot.is_multiple_of(SLOTS) {
                     return Offer::Full;
                 }
-                *next -= 1;
-                *self.slots.get_unchecked_mut(*next as usize) = *top;
+                *next = (slot - 1) as u16;
+                *self.slots.get_unchecked_mut(slot - 1) = last;
             }
             *top = block;
         }

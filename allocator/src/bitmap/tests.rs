@@ -7,9 +7,8 @@ use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use super::span::locate;
+use super::span::{LISTED, locate};
 use super::*;
-use crate::lock::{Door, Inside};
 use crate::os::Linux;
 use crate::segment::{Depth, Origin, Pool, Reaped, Run, Span, Supply, record_of};
 use crate::slab::LimboQueue;
@@ -18,7 +17,7 @@ use crate::units::SLICE;
 /// Memory is short: of what is asked for there are never more than `more` slices above the least that does.
 struct Scarce {
     pool: Pool<Linux>,
-    door: &'static Door,
+    name: &'static u64,
     more: usize,
     /// Address and length of all that was to be purged.
     purged: RefCell<Vec<(usize, usize)>>,
@@ -27,7 +26,7 @@ struct Scarce {
 fn scarce(more: usize) -> Scarce {
     let pool = Pool::new(Linux);
     pool.configure(1, Origin::Map, None);
-    Scarce { pool, door: Box::leak(zeroed()), more, purged: RefCell::default() }
+    Scarce { pool, name: Box::leak(zeroed()), more, purged: RefCell::default() }
 }
 
 impl Supply for Scarce {
@@ -40,16 +39,13 @@ impl Supply for Scarce {
         unsafe { self.pool.release(span, len) };
     }
 
-    unsafe fn purge(&self, from: *mut u8, len: usize) {
+    unsafe fn purge(&self, from: *mut u8, len: usize) -> bool {
         self.purged.borrow_mut().push((from.addr(), len));
+        true
     }
 
     fn identity(&self) -> usize {
-        core::ptr::from_ref(self.door).addr() & !7
-    }
-
-    fn enter(&self) -> Inside<'static> {
-        self.door.enter()
+        core::ptr::from_ref(self.name).addr() & !7
     }
 
     fn alone(&self) -> bool {
@@ -126,7 +122,7 @@ fn the_shortest_spans_leave_their_neighbours_alone() {
 }
 
 #[test]
-fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
+fn a_visitor_gives_back_a_queued_or_listed_span_only_when_its_last_block_is_free() {
     let mut supply = scarce(0);
     let queue: Box<LimboQueue> = zeroed();
     let mut heap: Box<Bitmaps> = zeroed();
@@ -146,12 +142,12 @@ fn a_visitor_takes_a_queued_span_only_when_its_last_block_is_free() {
         assert_eq!(send(span, bit), span, "others freed a block of it first");
         queue.push(span);
         let mut reaped = Reaped::default();
-        heap.reap(&queue, true, &mut supply, &mut reaped);
-        assert!(reaped.taken == 0 && !queue.is_empty(), "it stays where it is");
-        assert_eq!((*span).free, 0, "its owner may be freeing a block of it");
+        heap.reap(&queue, Pages::Stay, &mut supply, &mut reaped);
+        assert!(reaped.taken == 0 && queue.is_empty());
+        assert_eq!((*span).free, bit | LISTED, "it is listed now");
 
-        assert!(send(span, (*span).full & !bit).is_null(), "it is queued");
-        heap.reap(&queue, true, &mut supply, &mut reaped);
+        assert!(send(span, (*span).full & !bit).is_null(), "it is listed");
+        heap.reap(&queue, Pages::Stay, &mut supply, &mut reaped);
         assert!(reaped.taken == 1 && queue.is_empty());
         heap.push(record_of(last), last, &mut supply);
         heap.let_go(SizeClass::SMALLEST, &mut supply);
@@ -223,9 +219,16 @@ fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_p
         assert!(!in_queue.is_null(), "it was full");
         queue.push(in_queue);
 
-        heap.purge_freed_by_others(&supply);
+        heap.reap(&queue, Pages::New, &mut supply, &mut Reaped::default());
+        heap.sweep(&queue, Pages::New, &mut supply);
+        heap.sweep(&queue, Pages::New, &mut supply);
         let size = class.size();
-        let expected = [(current[1].addr(), 3 * size), (a.addr(), 2 * size), (d.addr(), size)];
+        let expected = [
+            (queued[2].addr(), size),
+            (a.addr(), 2 * size),
+            (d.addr(), size),
+            (current[1].addr(), 3 * size),
+        ];
         // Hardened builds look at a freed block again when it is next handed out.
         let expected = if cfg!(feature = "hardened") { &expected[..0] } else { &expected };
         assert_eq!(*supply.purged.borrow(), expected);
@@ -235,8 +238,70 @@ fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_p
         for block in live.map(|(_, block)| block).chain([c, e]) {
             heap.push(record_of(*block), *block, &mut supply);
         }
-        heap.sweep(&queue, &mut supply);
+        heap.sweep(&queue, Pages::Stay, &mut supply);
         heap.let_go(SizeClass::SMALLEST, &mut supply);
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
+    }
+    assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
+}
+
+#[test]
+fn a_heap_that_a_fork_saw_in_the_middle_of_a_visit_finds_its_spans_again() {
+    let mut supply = scarce(0);
+    let queue: Box<LimboQueue> = zeroed();
+    let mut heap: Box<Bitmaps> = zeroed();
+    heap.prepare();
+    let class = SizeClass::of(8 << 10);
+    // SAFETY: the heap is this thread's; each block is freed once, here or by others.
+    unsafe {
+        let mut live = Vec::new();
+        let mut last = null_mut();
+        let mut spans = Vec::new();
+        while spans.len() < 6 {
+            let block = allocate(&mut heap, class, &mut supply);
+            let span = locate(record_of(block), block).0;
+            if span != last {
+                spans.push(span);
+                last = span;
+            }
+            live.push(block);
+        }
+        // Of the full spans: one is on its way into the queue, one in it, one was taken out of it, one is marked
+        // as listed and is not. The others are full, and current.
+        for (at, &span) in spans[..4].iter().enumerate() {
+            let first = live.iter().position(|&block| locate(record_of(block), block).0 == span);
+            let block = live.remove(first.expect("it has blocks"));
+            let (_, bit) = locate(record_of(block), block);
+            assert_eq!(send(span, bit), span);
+            match at {
+                0 => {}
+                1 => queue.push(span),
+                2 => (*span).free |= protocol::take(&(*span).remote) & !protocol::FULL,
+                _ => {
+                    (*span).free |= protocol::take(&(*span).remote) & !protocol::FULL | LISTED;
+                }
+            }
+        }
+        heap.forget_lists();
+        queue.take_all();
+        let owner = supply.identity() | OWNED;
+        supply.pool.for_each_span_to_mend(|span| {
+            assert_eq!((*span).owner.load(crate::sync::Ordering::Relaxed), owner);
+            heap.list_again(span);
+        });
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
+        for &span in &spans[..4] {
+            assert_eq!((*span).free & !LISTED, (*span).full & (*span).full.wrapping_neg());
+        }
+        // All blocks are of use as before, those of the span without a free one too.
+        for _ in 0..4 {
+            live.push(allocate(&mut heap, class, &mut supply));
+        }
+        assert!(live.iter().all(|&block| spans.contains(&locate(record_of(block), block).0)));
+        for block in live {
+            heap.push(record_of(block), block, &mut supply);
+        }
+        heap.sweep(&queue, Pages::Stay, &mut supply);
         heap.check(supply.identity(), Depth::Blocks).expect("sound");
     }
     assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");

@@ -8,11 +8,70 @@ use core::ptr::null_mut;
 
 use super::local::Bitmaps;
 use super::protocol::FULL;
-use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span};
-use super::{SizeClass, protocol};
-use crate::segment::{Depth, Reading, Reaped, Span, Supply, record_of, slice_of};
+use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span, zero_mask};
+use super::{CLASSES, SizeClass, protocol};
+use crate::segment::{Depth, Reading, Reaped, Span, SpanList, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
+
+/// Which pages of free blocks go back to the kernel while the blocks around them are live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pages {
+    /// None.
+    Stay,
+    /// Those of blocks that others freed since the last look.
+    New,
+    /// All.
+    All,
+}
+
+impl Pages {
+    /// Gives them back, of a span of `class`, where others freed the blocks `taken`. Blocks of a class that
+    /// knows what is zero are so afterwards, and are left alone from then on. Not in hardened builds, where a
+    /// freed block is looked at when it is next handed out.
+    ///
+    /// # Safety
+    /// The span is current or listed in a heap that the caller owns, or is inside the door of.
+    unsafe fn give_back(self, span: *mut Span, class: SizeClass, taken: u64, supply: &impl Supply) {
+        if self == Pages::Stay || cfg!(feature = "hardened") {
+            return;
+        }
+        // SAFETY: the caller's promise: free blocks are nobody's; bit i stands for the block at i times the
+        // class's size.
+        unsafe {
+            let wanted = if self == Pages::All { (*span).free & !LISTED } else { taken };
+            let zero = if class.knows_zero() { *zero_mask(span) } else { 0 };
+            let mut blocks = wanted & !zero;
+            while blocks != 0 {
+                let first = blocks.trailing_zeros();
+                let count = (blocks >> first).trailing_ones();
+                let these = (u64::MAX >> (64 - count)) << first;
+                let from = slice_of(span).add(first as usize * class.size());
+                let gone = supply.purge(from, count as usize * class.size());
+                if gone && class.knows_zero() {
+                    *zero_mask(span) |= these;
+                }
+                blocks &= !these;
+            }
+        }
+    }
+}
+
+/// Takes over what others freed in a span that stands in no queue; which blocks it was.
+///
+/// # Safety
+/// As [`Bitmaps::sweep`], of a span of that heap.
+unsafe fn take_over(span: *mut Span) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*span).remote.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let taken = protocol::take(&(*span).remote);
+        (*span).free |= taken;
+        taken
+    }
+}
 
 impl Bitmaps {
     /// The classes from `first` on that this heap ever had a span of, smallest first.
@@ -51,11 +110,17 @@ impl Bitmaps {
         unsafe { self.dismantle_retired(first, supply) };
     }
 
-    /// Empties the stash, collects what others freed, and gives back the empty spans.
+    /// Empties the stash, collects what others freed, and gives back the empty spans, and of the others the
+    /// pages that `pages` says.
     ///
     /// # Safety
-    /// The caller owns this heap.
-    pub(crate) unsafe fn sweep(&mut self, queue: &LimboQueue, supply: &mut impl Supply) {
+    /// The caller owns this heap, whose queue it is, or is inside its door.
+    pub(crate) unsafe fn sweep(
+        &mut self,
+        queue: &LimboQueue,
+        pages: Pages,
+        supply: &mut impl Supply,
+    ) {
         // SAFETY: stashed blocks, current and listed spans are this heap's.
         unsafe {
             for class in self.used_from(SizeClass::SMALLEST) {
@@ -66,21 +131,23 @@ impl Bitmaps {
                 let mut span = self.partial.get_unchecked(class.index()).first();
                 while !span.is_null() {
                     let next = (*span).next;
-                    if (*span).remote.load(Ordering::Relaxed) != 0 {
-                        (*span).free |= protocol::take(&(*span).remote);
-                    }
+                    let taken = take_over(span);
                     if (*span).free == (*span).full | LISTED {
                         self.unlist(span);
                         self.release(span, supply);
+                    } else {
+                        pages.give_back(span, class, taken, supply);
                     }
                     span = next;
                 }
                 let span = *self.current.get_unchecked(class.index());
                 if span != no_span() {
-                    (*span).free |= protocol::take(&(*span).remote);
+                    let taken = take_over(span);
                     if (*span).free == (*span).full {
                         *self.current.get_unchecked_mut(class.index()) = no_span();
                         self.release(span, supply);
+                    } else {
+                        pages.give_back(span, class, taken, supply);
                     }
                 }
             }
@@ -88,34 +155,32 @@ impl Bitmaps {
         }
     }
 
-    /// Gives back the queued and the listed spans whose last live blocks were freed by others. A visitor
-    /// leaves all other spans as they are: the owner may be freeing a block of theirs.
+    /// Gives back the queued and the listed spans whose last live blocks were freed by others, and of the others
+    /// the pages that `pages` says.
     ///
     /// # Safety
-    /// The caller owns this heap, whose queue it is, or is inside its door and `visiting`.
+    /// As [`Bitmaps::sweep`].
     pub(crate) unsafe fn reap(
         &mut self,
         queue: &LimboQueue,
-        visiting: bool,
+        pages: Pages,
         supply: &mut impl Supply,
         reaped: &mut Reaped,
     ) {
         // SAFETY: whoever takes a queue decides about the spans in it; listed ones are this heap's; the class
-        // is in range. Of a span that others freed the last blocks of none is live, so its thread is in the
-        // middle of no free that would touch it again.
+        // is in range.
         unsafe {
             let mut span = queue.take_all();
             while !span.is_null() {
                 let next = (*span).next;
-                let freed = (*span).remote.load(Ordering::Acquire) & !FULL;
-                if (&raw const (*span).free).read_volatile() | freed == (*span).full {
+                let taken = protocol::take(&(*span).remote) & !FULL;
+                (*span).free |= taken;
+                if (*span).free == (*span).full {
                     reaped.taken += 1;
                     self.forget(span);
                     Self::dismantle(span, supply);
-                } else if visiting {
-                    queue.push(span);
                 } else {
-                    (*span).free |= protocol::take(&(*span).remote) & !FULL;
+                    pages.give_back(span, SizeClass::from_index((*span).class), taken, supply);
                     self.settle(span, supply);
                 }
                 span = next;
@@ -125,14 +190,14 @@ impl Bitmaps {
                 while !span.is_null() {
                     let next = (*span).next;
                     reaped.looked += 1;
-                    let freed = (*span).remote.load(Ordering::Acquire);
-                    // Read while the owner may be freeing: only the last value can be whole.
-                    let free = (&raw const (*span).free).read_volatile();
-                    if freed != 0 && free | freed == (*span).full | LISTED {
+                    let taken = take_over(span);
+                    if taken != 0 && (*span).free == (*span).full | LISTED {
                         self.unlist(span);
                         self.forget(span);
                         reaped.taken += 1;
                         Self::dismantle(span, supply);
+                    } else {
+                        pages.give_back(span, class, taken, supply);
                     }
                     span = next;
                 }
@@ -140,53 +205,34 @@ impl Bitmaps {
         }
     }
 
-    /// Gives back the pages of blocks that others freed in spans which hold live ones or may be allocated
-    /// from at any moment. Not in hardened builds, where a freed block is looked at when it is next handed out.
-    ///
-    /// # Safety
-    /// The caller is inside this heap's door: its thread takes over what others freed only from inside, so
-    /// that until then these blocks are nobody's.
-    #[inline(never)]
-    pub(crate) unsafe fn purge_freed_by_others(&self, supply: &impl Supply) {
-        if cfg!(feature = "hardened") {
-            return;
-        }
-        for class in self.used_from(SizeClass::SMALLEST) {
-            // SAFETY: current and listed spans are this heap's; the class is in range.
-            unsafe {
-                Self::purge_freed(*self.current.get_unchecked(class.index()), class, supply);
-                let mut span = self.partial.get_unchecked(class.index()).first();
-                while !span.is_null() {
-                    Self::purge_freed(span, class, supply);
-                    span = (*span).next;
-                }
-            }
-        }
+    /// In a child of a fork, if a visitor was at work on this heap: forgets what it holds, whatever state that is
+    /// in, but for the blocks that are live. [`Bitmaps::list_again`] finds the spans. Blocks that were stashed
+    /// and spans that were retired are lost.
+    pub(crate) fn forget_lists(&mut self) {
+        // SAFETY: zeroed memory is what `prepare` makes usable.
+        self.stash = unsafe { core::mem::zeroed() };
+        self.prepare();
+        self.partial = [const { SpanList::EMPTY }; CLASSES];
+        self.retired.forget();
+        self.idle = null_mut();
     }
 
+    /// Lists a span that this heap had and forgot, if a block of it is free.
+    ///
     /// # Safety
-    /// As [`Bitmaps::purge_freed_by_others`], of a span of `class`.
-    unsafe fn purge_freed(span: *mut Span, class: SizeClass, supply: &impl Supply) {
-        // SAFETY: the caller's promise; bit i stands for the block at i times the class's size.
+    /// `span` is the first record of one of this heap's spans, whose lists were forgotten; nobody else in the
+    /// child uses it yet.
+    pub(crate) unsafe fn list_again(&mut self, span: *mut Span) {
+        // SAFETY: the caller's promise; the class is in range.
         unsafe {
-            let mut freed = (*span).remote.load(Ordering::Acquire) & !FULL;
-            while freed != 0 {
-                let first = freed.trailing_zeros();
-                let blocks = (freed >> first).trailing_ones();
-                let from = slice_of(span).add(first as usize * class.size());
-                supply.purge(from, blocks as usize * class.size());
-                freed &= !((u64::MAX >> (64 - blocks)) << first);
+            (*span).free = ((*span).free | protocol::take(&(*span).remote)) & (*span).full;
+            if (*span).free == 0 {
+                (*span).remote.store(FULL, Ordering::Relaxed);
+            } else {
+                (*span).free |= LISTED;
+                self.partial.get_unchecked_mut((*span).class as usize).push(span);
             }
         }
-    }
-
-    /// In a child of a fork: makes the lists whole if a visitor was changing them.
-    ///
-    /// # Safety
-    /// The caller's thread owns this heap.
-    pub(crate) unsafe fn mend(&mut self) {
-        // SAFETY: the lists are this heap's.
-        self.partial.iter_mut().for_each(|list| unsafe { list.mend() });
     }
 
     /// Gives one span of `class` with free blocks to the heap `identity`, if there is one. Its owner

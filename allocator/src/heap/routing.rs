@@ -130,6 +130,8 @@ fn attach(tls: Tls) -> *mut ThreadHeap {
 }
 
 /// Makes the process heap of classic mode; false when there is no memory for it.
+#[cold]
+#[inline(never)]
 fn start_classic(options: &Options) -> bool {
     let mut settings = classic::Settings::DEFAULT;
     settings.sbrk = options.sbrk.unwrap_or(GLOBAL.owns_the_break());
@@ -190,7 +192,7 @@ fn refill_slowly(size: usize) -> *mut u8 {
 #[inline(never)]
 fn relieve(heap: *mut ThreadHeap, tls: Tls) {
     // SAFETY: this thread's heap, with nothing in the middle of a change.
-    unsafe { (*heap).rest(tls) };
+    unsafe { (*heap).rest(bitmap::Pages::All, tls) };
     GLOBAL.relieve();
 }
 

@@ -7,7 +7,8 @@
 //! kernel pass one on every processor that runs a thread of this process, so that the owner needs none.
 //!
 //! # Cost
-//! The owner: two stores and two loads. A visitor: a lock and a system call, some microseconds.
+//! The owner: two stores and two loads; for a few instructions two stores and a load. A visitor: a lock and a
+//! system call, some microseconds.
 //!
 //! # Invariants
 //! 1. While there is a [`Visit`], the owner is not inside, and waits when it comes.
@@ -18,13 +19,14 @@
 
 pub(crate) mod protocol;
 
+use self::protocol::OUTSIDE;
 use super::{Guard, Lock};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicU8, Ordering};
 
 /// See the module. Zeroed memory is a door with nobody inside.
 #[derive(Debug)]
 pub(crate) struct Door {
-    inside: AtomicBool,
+    inside: AtomicU8,
     visitor: Lock<()>,
 }
 
@@ -39,20 +41,26 @@ impl Door {
         Inside { door: self, before }
     }
 
-    /// Once the visitor has gone none comes in any more: `inside` is set. A visitor who does what the owner
-    /// does has not to wait for itself.
+    /// As [`Door::enter`], by an owner who is not inside, for a few instructions that can as well be done later:
+    /// `None`, without a wait, if there is a visitor.
+    #[inline(always)]
+    pub(crate) fn enter_if_free(&self) -> Option<Inside<'_>> {
+        let inside = Inside { door: self, before: OUTSIDE };
+        let visited = protocol::come_in(&self.inside, || self.visitor.is_taken());
+        (!visited).then_some(inside)
+    }
+
+    /// Once the visitor has gone none comes in any more: `inside` is set.
     #[cold]
     #[inline(never)]
     fn wait(&self) {
-        if !self.visitor.is_held_by_us() {
-            drop(self.visitor.lock());
-        }
+        drop(self.visitor.lock());
     }
 
     /// Another thread comes in, if neither the owner nor a third thread is there. `barrier` makes every
     /// running thread of the process pass a full barrier, and says whether it could.
     pub(crate) fn visit(&self, barrier: impl FnOnce() -> bool) -> Option<Visit<'_>> {
-        if self.inside.load(Ordering::Relaxed) {
+        if self.inside.load(Ordering::Relaxed) != OUTSIDE {
             return None;
         }
         let visit = Visit { _lock: self.visitor.try_lock()? };
@@ -69,7 +77,7 @@ impl Door {
 #[derive(Debug)]
 pub(crate) struct Inside<'a> {
     door: &'a Door,
-    before: bool,
+    before: u8,
 }
 
 impl Drop for Inside<'_> {
@@ -92,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::os::{allow_barriers, barrier_everywhere};
+    use crate::sync::AtomicBool;
 
     struct Shared {
         door: Door,
@@ -101,7 +110,7 @@ mod tests {
     unsafe impl Sync for Shared {}
 
     fn shared() -> Shared {
-        let door = Door { inside: AtomicBool::new(false), visitor: Lock::new(()) };
+        let door = Door { inside: AtomicU8::new(OUTSIDE), visitor: Lock::new(()) };
         Shared { door, count: UnsafeCell::new(0) }
     }
 

@@ -26,7 +26,6 @@ pub(crate) use pool::{Held, Origin, Pool, Run};
 pub(crate) use reading::Reading;
 pub(crate) use span::{Depth, Header, Kind, NOBODY, Reaped, Span, SpanList};
 
-use crate::lock::Inside;
 use crate::units::{SEGMENT, SLICE, SLICE_SHIFT, SLICES};
 
 /// Where a heap gets slices from, and what else it is told about itself.
@@ -41,17 +40,14 @@ pub(crate) trait Supply {
     /// The run came from `slices`, of this heap or another, and nobody uses it any more.
     unsafe fn give_back(&mut self, span: *mut Span, len: usize);
 
-    /// Gives the pages that lie wholly in the range back; they read as zero afterwards.
+    /// Gives the pages that lie wholly in the range back; whether every byte of the range is zero afterwards.
     ///
     /// # Safety
     /// The range is part of a run from `slices`, and nobody needs what it holds.
-    unsafe fn purge(&self, from: *mut u8, len: usize);
+    unsafe fn purge(&self, from: *mut u8, len: usize) -> bool;
 
     /// The heap's identity: what its spans hold as `owner`, the low three bits apart.
     fn identity(&self) -> usize;
-
-    /// While the result lives no other thread looks at the heap's lists.
-    fn enter(&self) -> Inside<'static>;
 
     /// Whether no second thread exists, so that plain stores may replace atomic exchanges.
     fn alone(&self) -> bool;

@@ -124,6 +124,8 @@ pub(crate) struct SpanList {
 }
 
 impl SpanList {
+    pub(crate) const EMPTY: Self = SpanList { head: null_mut(), tail: null_mut() };
+
     /// The span listed longest; null if there is none.
     #[inline]
     pub(crate) fn first(&self) -> *mut Span {

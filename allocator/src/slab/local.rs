@@ -319,26 +319,20 @@ impl Slabs {
         }
     }
 
-    /// The owner frees a block of a span in limbo. False if another thread was faster: then the
-    /// block must be freed as a remote one.
+    /// Frees the first block of a span that has just left limbo.
     ///
     /// # Safety
-    /// The caller's thread owns this heap and has just freed `block` of `span`.
-    pub(crate) unsafe fn free_in_limbo(
+    /// The caller's thread owns this heap, took `span` out of limbo, and has just freed `block` of it.
+    pub(crate) unsafe fn free_after_limbo(
         &mut self,
         span: *mut Span,
         block: *mut Block,
         supply: &mut impl SlabSupply,
-    ) -> bool {
-        // SAFETY: after leaving limbo the span is this heap's, neither current nor listed.
+    ) {
+        // SAFETY: the span is this heap's now, neither current nor listed.
         unsafe {
-            if !remote::leave_limbo(span, supply.identity(), supply.alone()) {
-                return false;
-            }
-            let _inside = supply.enter();
             super::put_back(span, block);
             self.settle(span, supply);
-            true
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) use link::set_secret;
 pub(crate) use link::{FREED, FRESH, key};
 use link::{mark_fresh, order_of_blocks};
 pub(crate) use local::{SlabSupply, Slabs};
-pub(crate) use remote::{LimboQueue, RemoteBatches, send_one};
+pub(crate) use remote::{LimboQueue, RemoteBatches, leave_limbo, send_one};
 #[cfg(feature = "hardened")]
 pub(crate) use span::{block_size, number_of};
 pub(crate) use span::{is_whole, may_say, put_back};

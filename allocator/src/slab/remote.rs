@@ -68,7 +68,7 @@ pub(super) unsafe fn enter_limbo(span: *mut Span, heap: usize, alone: bool) -> b
 ///
 /// # Safety
 /// The caller's thread owns `heap` and holds a block of the span, so the span is in use.
-pub(super) unsafe fn leave_limbo(span: *mut Span, heap: usize, alone: bool) -> bool {
+pub(crate) unsafe fn leave_limbo(span: *mut Span, heap: usize, alone: bool) -> bool {
     // SAFETY: records of used spans stay mapped.
     unsafe { protocol::leave(&(*span).owner, &(*span).remote, heap, alone) }
 }

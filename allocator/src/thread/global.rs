@@ -386,15 +386,17 @@ impl Global {
         host().now_ms()
     }
 
-    /// Gives back the pages that lie wholly in a range.
+    /// Gives back the pages that lie wholly in a range; whether all of it is zero afterwards.
     ///
     /// # Safety
     /// The range is mapped, and nobody needs what it holds.
-    pub(super) unsafe fn purge_within(&self, from: usize, len: usize) {
-        if let Some((start, len)) = pages_within(from, len, os::page_size()) {
+    pub(super) unsafe fn purge_within(&self, from: usize, len: usize) -> bool {
+        let pages = pages_within(from, len, os::page_size());
+        pages.is_some_and(|(first, bytes)| {
             // SAFETY: the caller's promise. What the kernel does not take stays resident.
-            let _ = unsafe { host().purge(start, len) };
-        }
+            let gone = unsafe { host().purge(first, bytes) }.is_ok();
+            gone && (first, bytes) == (from, len)
+        })
     }
 
     /// Gives back everything that is free.

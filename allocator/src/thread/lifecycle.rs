@@ -12,6 +12,7 @@ use core::ptr::null_mut;
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
 use super::tls::Tls;
+use crate::bitmap::Pages;
 use crate::os::unwatched;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -65,7 +66,7 @@ unsafe extern "C" fn end(_: *mut c_void) {
     tls.count_end();
     // SAFETY: the heap is this thread's until it is parked, and nothing here allocates.
     unwatched(|| unsafe {
-        (*heap).rest(tls);
+        (*heap).rest(Pages::Stay, tls);
         tls.attach(null_mut());
         GLOBAL.registry.park(heap);
     });

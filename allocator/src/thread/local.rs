@@ -7,15 +7,16 @@ use super::global::GLOBAL;
 use super::reap::{Reach, Reaping, Seen};
 use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
+use super::supplies::Supplies;
 use super::tls::Tls;
-use crate::bitmap::{self, BitmapSupply, Bitmaps, MaskBatches};
-use crate::lock::{Door, Inside};
+use crate::bitmap::{self, Bitmaps, Left, MaskBatches, Pages};
+use crate::lock::Door;
 use crate::probe::fire;
 use crate::sampling;
-use crate::segment::{Depth, Kind, Run, Span, Supply, slice_of};
-use crate::slab::{Block, LimboQueue, RemoteBatches, SlabSupply, Slabs};
+use crate::segment::{Depth, Kind, Span};
+use crate::slab::{Block, LimboQueue, RemoteBatches, Slabs};
 use crate::sync::{AtomicU32, Ordering};
-use crate::units::{SLICE, set_zero};
+use crate::units::set_zero;
 use crate::{fatal, huge, slab};
 
 /// Slow calls between two sendings of what was freed for others.
@@ -71,81 +72,8 @@ pub(super) struct Upkeep {
     pub(super) cursor: *mut ThreadHeap,
 }
 
-/// The floors' view of a heap and of what is shared.
-pub(super) struct Supplies<'a> {
-    identity: usize,
-    upkeep: &'a mut Upkeep,
-}
-
-impl Supply for Supplies<'_> {
-    fn slices(&mut self, len: usize, least: usize, large: bool) -> Option<Run> {
-        if len == 1 {
-            let head = self.upkeep.spares.take(self.upkeep.node);
-            if !head.is_null() {
-                return Some(Run { head, len: 1, zeroed: false });
-            }
-        }
-        GLOBAL.tick_unless_idle();
-        let run = GLOBAL.slices(self.upkeep.node, len, least, large)?;
-        if run.zeroed && !GLOBAL.alone() {
-            self.upkeep.reaping.count(run.len as usize);
-        }
-        Some(run)
-    }
-
-    unsafe fn give_back(&mut self, span: *mut Span, len: usize) {
-        fire!("span_free", slice_of(span).addr(), len * SLICE);
-        // SAFETY: the caller's promise; a spare's record says that nobody owns it, so that a stray
-        // free cannot match this heap.
-        unsafe {
-            (*span).owner.store(crate::segment::NOBODY, Ordering::Relaxed);
-            Span::end_use(span);
-            if len == 1 {
-                self.upkeep.spares.keep(span);
-            } else {
-                GLOBAL.give_back(span, len);
-            }
-        }
-    }
-
-    unsafe fn purge(&self, from: *mut u8, len: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { GLOBAL.purge_within(from.addr(), len) };
-    }
-
-    fn identity(&self) -> usize {
-        self.identity
-    }
-
-    #[inline(always)]
-    fn enter(&self) -> Inside<'static> {
-        // SAFETY: a heap's record is never freed, and `identity` is its address.
-        unsafe { (*heap_of(self.identity)).door.enter() }
-    }
-
-    fn alone(&self) -> bool {
-        GLOBAL.alone()
-    }
-}
-
-impl SlabSupply for Supplies<'_> {
-    fn foreign_slab(&mut self, class: slab::SizeClass) -> *mut Span {
-        GLOBAL.registry.take_slab(class, self.identity)
-    }
-
-    fn idle_queue(&mut self) -> Option<&'static LimboQueue> {
-        GLOBAL.registry.idle_queue(&mut self.upkeep.cursor, self.identity)
-    }
-}
-
-impl BitmapSupply for Supplies<'_> {
-    fn foreign_bitmap(&mut self, class: bitmap::SizeClass) -> *mut Span {
-        GLOBAL.registry.take_bitmap(class, self.identity)
-    }
-}
-
 /// The heap's address without tags, from a span's `owner`.
-fn heap_of(owner: usize) -> *mut ThreadHeap {
+pub(super) fn heap_of(owner: usize) -> *mut ThreadHeap {
     core::ptr::with_exposed_provenance_mut(owner & !7)
 }
 
@@ -192,7 +120,7 @@ impl ThreadHeap {
             &mut self.bitmaps,
             &self.slab_queue,
             &self.bitmap_queue,
-            Supplies { identity, upkeep: &mut self.upkeep },
+            Supplies::new(identity, &mut self.upkeep),
         )
     }
 
@@ -274,6 +202,7 @@ impl ThreadHeap {
     /// A block of a bitmap class that is stashed or free in the current span; null if there is none.
     #[inline(always)]
     pub(crate) fn bitmap_at_hand(&mut self, class: bitmap::SizeClass) -> *mut u8 {
+        let Some(_inside) = self.door.enter_if_free() else { return null_mut() };
         // SAFETY: `self` is the calling thread's heap.
         unsafe { self.bitmaps.pop(class) }
     }
@@ -290,12 +219,12 @@ impl ThreadHeap {
         class: bitmap::SizeClass,
         size: usize,
     ) -> *mut u8 {
+        let _inside = self.enter();
         // SAFETY: `self` is the calling thread's heap, and nobody else has the new block.
         unsafe {
             let mut zero = self.bitmaps.next_is_zero(class);
             let mut block = self.bitmaps.pop(class);
             if block.is_null() {
-                let _inside = self.enter();
                 let (_, bitmaps, _, queue, mut supply) = self.split();
                 zero = bitmaps.refill(class, queue, &mut supply) && bitmaps.next_is_zero(class);
                 block = bitmaps.pop(class);
@@ -326,9 +255,32 @@ impl ThreadHeap {
     /// `record` is the block's, and its owner is this heap.
     #[inline(always)]
     pub(crate) unsafe fn free_bitmap(&mut self, record: *mut Span, block: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let left = {
+                let Some(_inside) = self.door.enter_if_free() else {
+                    return self.finish_free(Left::Span, record, block);
+                };
+                self.bitmaps.push_at_hand(record, block)
+            };
+            if left != Left::Nothing {
+                self.finish_free(left, record, block);
+            }
+        }
+    }
+
+    /// Does what is left to do of [`ThreadHeap::free_bitmap`]. A visitor may have come meanwhile: nobody else
+    /// has the block, so it can go back to its span in any case.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    #[inline(never)]
+    unsafe fn finish_free(&mut self, left: Left, record: *mut Span, block: *mut u8) {
+        let _inside = self.enter();
         let (_, bitmaps, _, _, mut supply) = self.split();
         // SAFETY: the caller's promise.
-        unsafe { bitmaps.push(record, block, &mut supply) }
+        unsafe { bitmaps.finish_push(left, record, block, &mut supply) }
     }
 
     /// A listed slab has no live block any more.
@@ -351,9 +303,11 @@ impl ThreadHeap {
     unsafe fn free_slab(&mut self, span: *mut Span, block: *mut u8) {
         // SAFETY: the caller's promise.
         unsafe {
-            let (slabs, _, _, _, mut supply) = self.split();
-            if slabs.free_in_limbo(span, block.cast(), &mut supply) {
-                return;
+            let identity = core::ptr::from_mut(self).addr();
+            if slab::leave_limbo(span, identity, GLOBAL.alone()) {
+                let _inside = self.enter();
+                let (slabs, _, _, _, mut supply) = self.split();
+                return slabs.free_after_limbo(span, block.cast(), &mut supply);
             }
             queue(self.batches.add(span, block));
         }
@@ -371,8 +325,9 @@ impl ThreadHeap {
         }
     }
 
-    /// Puts every block this thread holds back on its span, and gives back the empty spans.
-    pub(crate) fn rest(&mut self, tls: Tls) {
+    /// Puts every block this thread holds back on its span, and gives back the empty spans, and of bitmap spans in
+    /// use the pages that `pages` says.
+    pub(crate) fn rest(&mut self, pages: Pages, tls: Tls) {
         let _inside = self.enter();
         #[cfg(feature = "hardened")]
         self.empty_quarantine();
@@ -385,7 +340,7 @@ impl ThreadHeap {
                 let rest = self.take_rest(class);
                 self.slabs.return_bin(class, rest);
             }
-            self.collect();
+            self.collect(pages);
         }
         self.upkeep.spares.clear();
     }
@@ -402,15 +357,16 @@ impl ThreadHeap {
         }
     }
 
-    /// Collects what others freed and gives back empty spans.
+    /// Collects what others freed and gives back empty spans, and of bitmap spans in use the pages that `pages`
+    /// says.
     ///
     /// # Safety
     /// The caller owns this heap, whose bins are empty.
-    pub(super) unsafe fn collect(&mut self) {
+    pub(super) unsafe fn collect(&mut self, pages: Pages) {
         let (slabs, bitmaps, slab_queue, bitmap_queue, mut supply) = self.split();
         // SAFETY: the caller's promise.
         unsafe {
-            bitmaps.sweep(bitmap_queue, &mut supply);
+            bitmaps.sweep(bitmap_queue, pages, &mut supply);
             slabs.sweep(slab_queue, &mut supply);
         }
     }

@@ -9,7 +9,8 @@
 //! # Invariants
 //! 1. A heap is used by the thread whose storage points to it, or it is parked and used under the
 //!    registry's lock, or it is frozen (its thread did not survive a fork) and used by nobody.
-//!    A thread whose heap is visited is on no slow path until the visitor has gone.
+//!    A thread whose heap is visited is on no slow path and at none of its bitmap spans until the visitor
+//!    has gone.
 //! 2. The address of a heap is a multiple of 64: the low bits of a span's `owner` are tags.
 
 mod check;
@@ -25,6 +26,7 @@ mod reap;
 mod registry;
 mod sampled;
 mod spares;
+mod supplies;
 mod tls;
 
 pub(crate) use global::GLOBAL;

@@ -8,14 +8,16 @@
 //! threads ended or made no slow call lately; a heap at work does so from time to time anyway, and all heaps are
 //! visited after a second without a look, by the purging thread, and when a program asks for a trim.
 //!
-//! A visitor takes a span only if none of its blocks is live. Whoever frees a block holds a live one, so the
-//! owner's fast paths, which know no visitors, cannot be at such a span; its slow paths wait (see
-//! `lock::door`). Where processors reorder stores a visitor takes no span of an owner who may be at work.
-//! A span that is partly live stays its owner's; the pages of what others freed in it go back after
-//! an idle second, for its thread takes those blocks over only from inside.
+//! A thread is inside its heap's door (see `lock::door`) on its slow paths and while it touches its bitmap spans:
+//! a visitor does there what their thread would do. The fast paths of slabs know no visitors. So of those a
+//! visitor takes a span only if none of its blocks is live: whoever frees a block holds a live one, so its thread
+//! cannot be at such a span. Where processors reorder stores it takes none of an owner who may be at work.
+//!
+//! After an idle second a visitor also takes what a thread keeps for its next requests: the stash, the
+//! spans that it allocates from, and the pages of free blocks in spans that are partly live. Slabs keep theirs.
 //!
 //! # Cost
-//! A line of cache per listed span, and a system call of half a microsecond per visit: for 64 KiB of fresh
+//! A line of cache per listed span, and two stores and a comparison on the fast paths of bitmap spans. A system call of half a microsecond per visit: for 64 KiB of fresh
 //! memory at least, whose page faults cost more, and seldomer the more spans there are and the more looks
 //! were in vain. Without fresh memory a look every quarter of a second, or every second while it is in vain.
 //! A process of one thread never looks.
@@ -29,11 +31,11 @@
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
 use super::tls::Tls;
-use crate::bitmap;
+use crate::bitmap::{self, Pages};
 use crate::lock::Inside;
 use crate::os;
-use crate::segment::Reaped;
-use crate::sync::{AtomicU64, Ordering};
+use crate::segment::{Kind, Reaped};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Slices without pages after which a heap first looks.
 const FRESH: u32 = 2;
@@ -46,25 +48,37 @@ const VISITS: usize = 2;
 const LOOKS: usize = 8;
 /// Periods of upkeep after which looks in vain are repeated.
 const PERIODS: u32 = 4;
-/// Milliseconds without a slow call after which a thread is taken to sleep.
-const IDLE_MS: u32 = 10;
+/// Milliseconds without a slow call after which a thread is taken to sleep, and after which to sleep on.
+pub(super) const IDLE_MS: u32 = 10;
+const LONG_IDLE_MS: u32 = 1000;
 
-/// A heap's number of slow calls when somebody last looked, and the time from which on it is that. Zeroed
-/// memory is a right one.
+/// What others saw of a heap. Zeroed memory is a right one.
 #[derive(Debug)]
-pub(super) struct Seen(AtomicU64);
+pub(super) struct Seen {
+    /// Its number of slow calls when somebody last looked, and the time from which on it is that.
+    calls: AtomicU64,
+    /// That number, plus one, when all its free pages last went back.
+    purged: AtomicU32,
+}
 
 impl Seen {
-    /// Whether the number has been `calls` for [`IDLE_MS`]. Several lookers may be wrong about each other's
-    /// times: a hint.
-    pub(super) fn is_idle(&self, calls: u32, now_ms: u64) -> bool {
-        let seen = self.0.load(Ordering::Relaxed);
+    /// For how many milliseconds at least the number has been `calls`. Several lookers may be wrong about each
+    /// other's times: a hint.
+    pub(super) fn idle_ms(&self, calls: u32, now_ms: u64) -> u32 {
+        let seen = self.calls.load(Ordering::Relaxed);
         let (since, now) = (seen as u32, now_ms as u32);
         if seen >> 32 != u64::from(calls) {
-            self.0.store(u64::from(calls) << 32 | u64::from(now), Ordering::Relaxed);
-            return false;
+            self.calls.store(u64::from(calls) << 32 | u64::from(now), Ordering::Relaxed);
+            return 0;
         }
-        now.wrapping_sub(since) >= IDLE_MS
+        now.wrapping_sub(since)
+    }
+
+    /// The pages to give back now that the number is `calls`. A thread that has made no slow call since then
+    /// has freed a few blocks more at most.
+    fn pages(&self, calls: u32) -> Pages {
+        let before = self.purged.swap(calls.wrapping_add(1), Ordering::Relaxed);
+        if before == calls.wrapping_add(1) { Pages::New } else { Pages::All }
     }
 }
 
@@ -133,15 +147,22 @@ impl ThreadHeap {
 
     /// What time makes due: lets go of medium blocks held for classes out of use, and has a look around.
     pub(super) fn let_go(&mut self, now: u64) {
-        let (_, bitmaps, _, _, mut supply) = self.split();
+        let idle = GLOBAL.was_idle(now);
+        let (_, bitmaps, _, queue, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap.
-        unsafe { bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply) };
+        unsafe {
+            if idle {
+                // Nobody used lately what is free now.
+                bitmaps.sweep(queue, Pages::All, &mut supply);
+            } else {
+                bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply);
+            }
+        }
         let due = self.upkeep.reaping.is_time();
         if GLOBAL.alone() {
             return;
         }
-        if GLOBAL.was_idle(now) {
-            // Nobody used lately what is free now.
+        if idle {
             self.reap(Reach::All);
             GLOBAL.purge_all();
         } else if due {
@@ -159,7 +180,7 @@ impl ThreadHeap {
         // SAFETY: `self` is the calling thread's heap, and it is inside.
         unsafe {
             self.collect_queues();
-            self.reap_lists(false, &mut reaped);
+            self.reap_lists(Pages::Stay, &mut reaped);
         }
         GLOBAL.registry.visit_idle(self, GLOBAL.now(), reach, &mut reaped);
         self.upkeep.reaping.learn(reaped);
@@ -171,7 +192,7 @@ impl ThreadHeap {
             let _inside = self.enter();
             self.reap(Reach::Idle);
         }
-        self.rest(tls);
+        self.rest(Pages::Stay, tls);
     }
 
     /// Gives back all that is empty, of this heap, which keeps nothing for its next requests, and of all
@@ -181,30 +202,35 @@ impl ThreadHeap {
             let _inside = self.enter();
             self.reap(Reach::All);
         }
-        self.rest(tls);
+        self.rest(Pages::All, tls);
     }
 
+    /// Gives back the spans of this heap that hold no live block since others freed the last ones, and of other
+    /// bitmap spans the pages that `pages` says.
+    ///
     /// # Safety
-    /// The caller's thread owns this heap and is inside, or it is `visiting`.
+    /// The caller owns this heap.
     #[inline(never)]
-    pub(super) unsafe fn reap_lists(&mut self, visiting: bool, reaped: &mut Reaped) {
+    pub(super) unsafe fn reap_lists(&mut self, pages: Pages, reaped: &mut Reaped) {
         let (slabs, bitmaps, _, queue, mut supply) = self.split();
         // SAFETY: the caller's promise.
         unsafe {
-            bitmaps.reap(queue, visiting, &mut supply, reaped);
+            bitmaps.reap(queue, pages, &mut supply, reaped);
             slabs.reap(&mut supply, reaped);
         }
     }
 
     /// Takes what it can from another heap: slabs in its queue for this heap, then, visiting, spans without
-    /// a live block for everybody, and what is empty there. Not from a heap without a thread: the registry's
-    /// lock keeps those.
+    /// a live block for everybody, and what is empty there; of a heap whose thread has been `idle_ms` long without
+    /// a slow call, or with more than the shortest [`Reach`], what it keeps for its next requests too. Not from a
+    /// heap without a thread: the registry's lock keeps those.
     ///
     /// # Safety
     /// `heap` is another heap; the caller's thread owns this one and is inside.
     pub(super) unsafe fn visit(
         &mut self,
         heap: *mut ThreadHeap,
+        idle_ms: u32,
         reach: Reach,
         reaped: &mut Reaped,
     ) {
@@ -215,18 +241,28 @@ impl ThreadHeap {
             slabs.collect_queue(&(*heap).slab_queue, &mut supply);
             let Some(_visit) = (*heap).door.visit(os::barrier_everywhere) else { return };
             if !(*heap).slab_queue.is_parked() {
+                let pages = (*heap).pages(reach != Reach::Few || idle_ms >= LONG_IDLE_MS);
+                let (slabs, bitmaps, _, queue, mut supply) = (*heap).split();
+                bitmaps.reap(queue, pages.min(Pages::New), &mut supply, reaped);
+                if pages != Pages::Stay {
+                    bitmaps.sweep(queue, pages, &mut supply);
+                }
                 // Other processors may show a visitor that a block is free before they show what its thread
                 // wrote into it.
                 if cfg!(target_arch = "x86_64") {
-                    (*heap).reap_lists(true, reaped);
+                    slabs.reap(&mut supply, reaped);
                 }
                 (*heap).let_go_of_empty();
-                if reach != Reach::Few {
-                    let (_, bitmaps, _, _, supply) = (*heap).split();
-                    bitmaps.purge_freed_by_others(&supply);
-                }
             }
         }
+    }
+
+    /// The pages of free blocks that others give back now, if the heap's thread `sleeps`.
+    pub(super) fn pages(&self, sleeps: bool) -> Pages {
+        if !sleeps {
+            return Pages::Stay;
+        }
+        self.seen.pages(self.upkeep.slow_calls.load(Ordering::Relaxed))
     }
 
     /// Takes over what is queued for this heap.
@@ -258,7 +294,7 @@ impl ThreadHeap {
     /// Gives back the empty spans and slices that are kept for the next requests and in no list.
     ///
     /// # Safety
-    /// As [`ThreadHeap::reap_lists`].
+    /// The caller owns this heap or is inside its door.
     pub(super) unsafe fn let_go_of_empty(&mut self) {
         let (_, bitmaps, _, _, mut supply) = self.split();
         // SAFETY: the caller's promise.
@@ -266,17 +302,28 @@ impl ThreadHeap {
         self.upkeep.spares.clear();
     }
 
-    /// In a child that was not told of its fork: makes the lists whole if a visitor was changing them.
+    /// In a child that was not told of its fork: makes the heap whole if a visitor was changing it.
     ///
     /// # Safety
-    /// The child has one thread.
+    /// The child has one thread, and the pools were mended.
     pub(super) unsafe fn mend(&mut self) {
-        let Self { door, slabs, bitmaps, upkeep, .. } = self;
-        // SAFETY: the caller's promise.
+        let owner = core::ptr::from_mut(self).addr() | bitmap::OWNED;
+        let Self { door, slabs, bitmaps, bitmap_queue, upkeep, .. } = self;
+        // SAFETY: the caller's promise; a span belongs to the heap that its first record names.
         door.mend(|| unsafe {
             slabs.mend();
-            bitmaps.mend();
             upkeep.spares.forget();
+            bitmaps.forget_lists();
+            bitmap_queue.take_all();
+            for pool in GLOBAL.used_pools() {
+                pool.for_each_span_to_mend(|span| {
+                    // Of a span that the visitor was giving back the first record says so first.
+                    let ours = (*span).owner.load(Ordering::Relaxed) == owner;
+                    if ours && (*span).kind == Kind::Bitmap && (*span).back == 0 {
+                        bitmaps.list_again(span);
+                    }
+                });
+            }
         });
     }
 }

@@ -7,8 +7,8 @@ use core::ptr::null_mut;
 
 use super::global::GLOBAL;
 use super::local::ThreadHeap;
-use super::reap::Reach;
-use crate::bitmap;
+use super::reap::{IDLE_MS, Reach};
+use crate::bitmap::{self, Pages};
 use crate::lock::Lock;
 use crate::os;
 use crate::probe::fire;
@@ -307,29 +307,30 @@ impl Registry {
                 }
                 if (*heap).slab_queue.is_parked() {
                     visits += 1;
-                    self.reap_parked(heap, reaped);
+                    self.reap_parked(heap, reach, reaped);
                     continue;
                 }
                 let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
-                let is_idle = (*heap).seen.is_idle(calls, now);
-                if (is_idle || reach == Reach::All) && (*heap).thread != FROZEN {
+                let idle_ms = (*heap).seen.idle_ms(calls, now);
+                if (idle_ms >= IDLE_MS || reach == Reach::All) && (*heap).thread != FROZEN {
                     visits += 1;
-                    mine.visit(heap, reach, reaped);
+                    mine.visit(heap, idle_ms, reach, reaped);
                 }
             }
         }
     }
 
-    /// Gives back the empty spans of a parked heap.
-    fn reap_parked(&self, heap: *mut ThreadHeap, reaped: &mut Reaped) {
+    /// Gives back the empty spans of a parked heap and, with more than the shortest [`Reach`], pages of the others.
+    fn reap_parked(&self, heap: *mut ThreadHeap, reach: Reach, reaped: &mut Reaped) {
         let Some(_state) = self.state.try_lock() else { return };
         // SAFETY: as in `tend`.
         unsafe {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
-                (*heap).reap_lists(false, reaped);
+                let pages = (*heap).pages(reach != Reach::Few);
+                (*heap).reap_lists(pages.min(Pages::New), reaped);
                 // What its thread allocated from last is in no list.
-                (*heap).collect();
+                (*heap).collect(pages);
                 (*heap).upkeep.spares.clear();
             }
         }

@@ -1,6 +1,6 @@
 //! What is in use, for those who look at the heap from outside.
 
-use super::Pool;
+use super::{Pool, State};
 use crate::os::Kernel;
 use crate::segment::{Header, Kind, Span};
 use crate::units::SLICES;
@@ -23,9 +23,31 @@ impl<K: Kernel> Pool<K> {
     }
 
     /// Calls `visit` with the first record of each span in use; the pool is locked meanwhile.
-    pub(crate) fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
-        let state = self.state.lock();
-        for segment in state.segments() {
+    pub(crate) fn for_each_span(&self, visit: impl FnMut(*mut Span)) {
+        self.state.lock().for_each_span(visit);
+    }
+
+    /// As [`Pool::for_each_span`] in a child of a fork, for whom mends what threads of the parent were changing.
+    /// Nothing where the caller was interrupted while it held the pool.
+    ///
+    /// # Safety
+    /// The pool was mended, and the child has taken no lock since.
+    pub(crate) unsafe fn for_each_span_to_mend(&self, visit: impl FnMut(*mut Span)) {
+        if !self.state.is_held_by_us() {
+            // SAFETY: the caller's promise; who held it does not exist here.
+            unsafe { self.state.value_unlocked() }.for_each_span(visit);
+        }
+    }
+
+    /// Whether the calling thread was interrupted while it held the pool.
+    pub(crate) fn is_held_by_us(&self) -> bool {
+        self.state.is_held_by_us()
+    }
+}
+
+impl State {
+    fn for_each_span(&self, mut visit: impl FnMut(*mut Span)) {
+        for segment in self.segments() {
             // SAFETY: headers belong to the pool, and its lock is held.
             let (free, slices) = unsafe { ((*segment).free, (*segment).slices as usize) };
             let mut slice = 1;
@@ -42,10 +64,5 @@ impl<K: Kernel> Pool<K> {
                 }
             }
         }
-    }
-
-    /// Whether the calling thread was interrupted while it held the pool.
-    pub(crate) fn is_held_by_us(&self) -> bool {
-        self.state.is_held_by_us()
     }
 }

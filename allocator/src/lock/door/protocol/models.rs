@@ -9,18 +9,18 @@ use loom::thread;
 
 use super::*;
 use crate::bitmap::protocol::publish;
-use crate::sync::{AtomicU64, Model, all_hold, each_is_needed, none_holds};
+use crate::sync::{AtomicBool, AtomicU64, Model, all_hold, each_is_needed, none_holds};
 
 /// All blocks of the span: the owner has block 0, another thread block 1.
 const ALL: u64 = 0b11;
 
 /// A heap behind a door, which lists one span.
 struct Heap {
-    inside: AtomicBool,
+    inside: AtomicU8,
     visitor: AtomicBool,
     /// What only who is inside may touch: whether the span is listed. Loom finds who else is at it.
     lists: UnsafeCell<bool>,
-    /// The owner's fast path writes here outside.
+    /// The owner's fast path writes here outside, as those of slabs do.
     free: AtomicU64,
     remote: AtomicU64,
 }
@@ -33,7 +33,7 @@ unsafe impl Send for Heap {}
 impl Heap {
     fn new() -> Arc<Self> {
         Arc::new(Heap {
-            inside: AtomicBool::new(false),
+            inside: AtomicU8::new(OUTSIDE),
             visitor: AtomicBool::new(false),
             lists: UnsafeCell::new(true),
             free: AtomicU64::new(0),
@@ -50,7 +50,7 @@ impl Heap {
     }
 
     /// As `Door::enter`; `come_in` is the step of that name or a wrong one.
-    fn enter(&self, come_in: impl FnOnce(&AtomicBool, &dyn Fn() -> bool) -> bool) {
+    fn enter(&self, come_in: impl FnOnce(&AtomicU8, &dyn Fn() -> bool) -> bool) {
         let acquire = order("look_for_visitor", Ordering::Acquire);
         if come_in(&self.inside, &|| self.visitor.load(acquire)) {
             while !self.try_lock() {
@@ -66,7 +66,7 @@ impl Heap {
         self.lists.with_mut(|lists| unsafe { core::mem::replace(&mut *lists, false) })
     }
 
-    /// As `Bitmaps::reap`: whether a visitor takes the span. It looks at all only if the door lets it.
+    /// As `Slabs::reap`: whether a visitor takes the span. It looks at all only if the door lets it.
     fn visit(&self, everywhere: impl FnOnce() -> bool) -> bool {
         if !self.try_lock() {
             return false;
@@ -89,7 +89,7 @@ fn everywhere() -> bool {
 }
 
 /// The owner takes the span from its list while another thread visits.
-fn meet(come_in: fn(&AtomicBool, &dyn Fn() -> bool) -> bool, everywhere: fn() -> bool) {
+fn meet(come_in: fn(&AtomicU8, &dyn Fn() -> bool) -> bool, everywhere: fn() -> bool) {
     let heap = Heap::new();
     heap.free.store(0b01, Ordering::Relaxed);
     heap.remote.store(0b10, Ordering::Relaxed);
@@ -97,12 +97,12 @@ fn meet(come_in: fn(&AtomicBool, &dyn Fn() -> bool) -> bool, everywhere: fn() ->
     let visitor = thread::spawn(move || visited.visit(everywhere));
     heap.enter(come_in);
     let mine = heap.unlist();
-    leave(&heap.inside, false);
+    leave(&heap.inside, OUTSIDE);
     let theirs = visitor.join().expect("no panic");
     assert!(mine != theirs, "one of them has the span");
 }
 
-fn right_come_in(inside: &AtomicBool, is_visited: &dyn Fn() -> bool) -> bool {
+fn right_come_in(inside: &AtomicU8, is_visited: &dyn Fn() -> bool) -> bool {
     come_in(inside, is_visited)
 }
 
@@ -113,7 +113,7 @@ fn owner_and_visitor_are_never_inside_together() {
 fn an_owner_without_a_barrier() {
     meet(
         |inside, is_visited| {
-            inside.store(true, Ordering::Relaxed);
+            inside.store(INSIDE, Ordering::Relaxed);
             is_visited()
         },
         everywhere,
@@ -124,7 +124,7 @@ fn an_owner_that_looks_before_it_says_so() {
     meet(
         |inside, is_visited| {
             let visited = is_visited();
-            inside.store(true, Ordering::Relaxed);
+            inside.store(INSIDE, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             visited
         },
@@ -134,6 +134,20 @@ fn an_owner_that_looks_before_it_says_so() {
 
 fn a_visitor_without_a_barrier() {
     meet(right_come_in, || true);
+}
+
+/// An owner who does not wait for a visitor, as on the fast paths of bitmap spans: then it did nothing.
+fn an_owner_who_does_not_wait() {
+    let heap = Heap::new();
+    heap.free.store(0b01, Ordering::Relaxed);
+    heap.remote.store(0b10, Ordering::Relaxed);
+    let visited = heap.clone();
+    let visitor = thread::spawn(move || visited.visit(everywhere));
+    let acquire = order("look_for_visitor", Ordering::Acquire);
+    let mine = !come_in(&heap.inside, || heap.visitor.load(acquire)) && heap.unlist();
+    leave(&heap.inside, OUTSIDE);
+    let theirs = visitor.join().expect("no panic");
+    assert!(!(mine && theirs), "both have the span");
 }
 
 /// What the owner wrote inside is there for a visitor who comes after it.
@@ -147,7 +161,7 @@ fn a_visitor_sees_what_the_owner_left() {
     let mine = heap.unlist();
     // SAFETY: as in `unlist`.
     heap.lists.with_mut(|lists| unsafe { *lists = mine });
-    leave(&heap.inside, false);
+    leave(&heap.inside, OUTSIDE);
     visitor.join().expect("no panic");
 }
 
@@ -168,12 +182,13 @@ fn a_span_with_a_live_block_stays() {
     heap.free.store(0b01, Ordering::Relaxed);
     heap.enter(right_come_in);
     let mine = heap.unlist();
-    leave(&heap.inside, false);
+    leave(&heap.inside, OUTSIDE);
     freer.join().expect("no panic");
     assert!(mine != visitor.join().expect("no panic"), "one of them has the span");
 }
 
-const MODELS: [Model; 3] = [
+const MODELS: [Model; 4] = [
+    ("an_owner_who_does_not_wait", an_owner_who_does_not_wait),
     ("owner_and_visitor_are_never_inside_together", owner_and_visitor_are_never_inside_together),
     ("a_visitor_sees_what_the_owner_left", a_visitor_sees_what_the_owner_left),
     ("a_span_with_a_live_block_stays", a_span_with_a_live_block_stays),
