@@ -159,7 +159,7 @@ fn prepare_workload(spec: &Spec, settings: &Settings, folder: &Path) -> Result<P
     let seed = (settings.seed != 0).then_some(settings.seed);
     let source_options = SourceOptions { threads: settings.threads, scale, seed, folded: true };
     let mut source = spec.source(&source_options).map_err(|e| bad_spec(&spec.name, e))?;
-    let mut options = spec.plan_options(&source_options);
+    let mut options = spec.plan_options();
     options.order = settings.order.unwrap_or(options.order);
     options.times = settings.times;
     let plan = Plan::prepare(&mut source, &options, &free_name(folder))

@@ -23,12 +23,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         Path::new(&name).is_file() && !name.ends_with(".toml") && !name.ends_with(".csv");
     let spec = if is_trace { None } else { Some(Spec::load(&name)?) };
     if let Some(spec) = &spec {
+        plan_options = spec.plan_options();
         engine_options.touch = spec.touch;
     }
-    let mut order = None;
     for argument in arguments {
         match argument.split_once('=').ok_or("keys read key=value")? {
-            ("order", name) => order = Some(name.parse()?),
+            ("order", order) => plan_options.order = order.parse()?,
             ("pass", pass) => engine_options.pass = pass.parse()?,
             ("touch", touch) => engine_options.touch = touch.parse()?,
             ("pace", pace) => {
@@ -47,8 +47,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             (key, _) => return Err(format!("no key is called {key}").into()),
         }
     }
-    let usual = spec.as_ref().map(|spec| spec.plan_options(&source_options).order);
-    plan_options.order = order.or(usual).unwrap_or_default();
     let path = std::env::temp_dir().join(format!("execute-{}.plan", std::process::id()));
     let before = Instant::now();
     let plan = match &spec {

@@ -8,15 +8,10 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use traces::ObjectId;
 
-use crate::plan::Order;
-
 use super::distribution::Distribution;
 use super::emitter::Emitter;
 use super::random::Random;
 use super::source::Workload;
-
-/// Batches by which a bounded queue may be longer than its depth.
-const AHEAD: u32 = 2;
 
 /// Producers allocate, consumers free.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -33,10 +28,6 @@ pub struct Handoff {
     /// Most bytes under way between two threads on average; the batch shrinks.
     #[serde(default)]
     pub most_bytes: Option<u64>,
-    /// Whether a producer waits for its consumer once `depth` batches, and two beyond, are under way.
-    /// Else it may be a whole body ahead: then what is live says how fast a producer is, and no more.
-    #[serde(default)]
-    pub bounded: bool,
 }
 
 #[derive(Debug)]
@@ -63,28 +54,13 @@ impl HandoffWorkload {
 }
 
 impl Handoff {
-    /// Objects in a batch.
-    fn objects(&self) -> u32 {
-        let most_under_way = self.depth.max(1) + if self.bounded { AHEAD } else { 0 };
+    fn produce(&self, pair: &mut Pair, out: &mut Emitter) {
         let share = self.most_bytes.map_or(f64::MAX, |most| {
-            most as f64 / self.bytes.mean().max(1.0) / f64::from(most_under_way)
+            most as f64 / self.bytes.mean().max(1.0) / f64::from(self.depth.max(1))
         });
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let batch = share.clamp(1.0, f64::from(self.batch.max(1))) as u32;
-        batch
-    }
-
-    /// How much of the stream's order makes the producers of `threads` threads wait, if they shall:
-    /// no one goes further ahead than one batch of each pair and its release. As the stream is cut into
-    /// pieces it comes to two.
-    pub(crate) fn order(&self, threads: u32) -> Option<Order> {
-        let pairs = u64::from(threads.div_ceil(2).max(1));
-        let round = 2 * u64::from(self.objects()) * pairs;
-        self.bounded.then_some(Order::Window(round.max(4)))
-    }
-
-    fn produce(&self, pair: &mut Pair, out: &mut Emitter) {
-        let objects = (0..self.objects())
+        let objects = (0..batch)
             .map(|_| out.malloc(pair.producer, self.bytes.draw(&mut pair.random)))
             .collect();
         pair.under_way.push_back(objects);

@@ -339,14 +339,10 @@ impl Spec {
         values.map(|value| format!("{}-{value}", self.name)).collect()
     }
 
-    /// How its plan is made, with these options.
+    /// How its plan is made.
     #[must_use]
-    pub fn plan_options(&self, options: &SourceOptions) -> PlanOptions {
-        let order = match &self.generator {
-            Generator::Handoff(handoff) => handoff.order(options.threads.unwrap_or(self.threads)),
-            _ => None,
-        };
-        PlanOptions { order: order.unwrap_or(self.order), ..PlanOptions::default() }
+    pub fn plan_options(&self) -> PlanOptions {
+        PlanOptions { order: self.order, ..PlanOptions::default() }
     }
 
     /// Executions of the body at a scale; at least one.
