@@ -42,6 +42,14 @@ pub(crate) struct Manifest {
     machine: Machine,
     subjects: Vec<Subject>,
     allocators: Vec<Allocator>,
+    /// What `ours` was built from, where that is known.
+    commit: Option<Commit>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Commit {
+    hash: String,
+    modified: bool,
 }
 
 /// A workload, and how much of it was done.
@@ -197,7 +205,12 @@ fn head(parts: &[Part], command: &str) -> String {
         for (subjects, own) in [(own, true), (same, false)] {
             if let Some(first) = subjects.first() {
                 let (rounds, work) = (part.rounds, work(&part.manifest, first.length_ns, own));
-                let _ = writeln!(page, "- {}: {rounds} rounds. {work}", families(&subjects));
+                let _ = writeln!(
+                    page,
+                    "- {}: {rounds} rounds{}. {work}",
+                    families(&subjects),
+                    part.manifest.build()
+                );
             }
         }
     }
@@ -247,6 +260,15 @@ fn families(subjects: &[&Subject]) -> String {
 }
 
 impl Manifest {
+    /// As in ` of the build of 1234567 on 2026-11-26`.
+    fn build(&self) -> String {
+        let Some(commit) = &self.commit else { return String::new() };
+        let changed = if commit.modified { ", changed," } else { "" };
+        let hash = commit.hash.get(..7).unwrap_or(&commit.hash);
+        let day = self.started_utc.get(..10).unwrap_or(&self.started_utc);
+        format!(" of the build of {hash}{changed} on {day}")
+    }
+
     /// As in `2026-11-26: 2 processors (name), 23 GiB, Linux 6.18.44`.
     pub(crate) fn day_and_machine(&self) -> String {
         let Machine { processor, processors, memory_bytes, kernel } = &self.machine;
@@ -396,6 +418,7 @@ larson,ours,2,throughput,completed,2,10,0
 
     const MANIFEST: &str = r#"{"started_utc": "2026-11-26T09:00:00Z", "subjects": SUBJECTS,
         "machine": {"processor": "p", "processors": 2, "memory_bytes": 8589934592, "kernel": "6.1"},
+        "commit": {"hash": "0123456789abcdef", "modified": false},
         "allocators": [{"name": "ours"}, {"name": "system"}]}"#;
 
     fn measured(subjects: &str, rounds: usize) -> Part {
@@ -410,9 +433,15 @@ larson,ours,2,throughput,completed,2,10,0
         let own = format!(r#"[{{"name": "pair-16", {own}}}, {{"name": "pair-64", {own}}}]"#);
         let same = r#"[{"name": "larson-sized", "length_ns": 1000000000}, {"name": "server"}]"#;
         let page = head(&[measured(&own, 9), measured(same, 10)], "ci/figures.sh");
-        assert!(page.contains("- pair: 9 rounds. Each allocator does an amount"), "{page}");
+        assert!(
+            page.contains("- pair: 9 rounds of the build of 0123456 on 2026-11-26. Each allocator"),
+            "{page}"
+        );
         assert!(page.contains("as much as takes it about 1 s;"), "{page}");
-        assert!(page.contains("- larson-sized, server: 10 rounds. All"), "{page}");
+        assert!(
+            page.contains("- larson-sized, server: 10 rounds of the build of 0123456 on"),
+            "{page}"
+        );
         assert!(page.contains("same work in each, as much as takes ours about 1 s."), "{page}");
         assert!(!page.contains("quick look"), "{page}");
         let page = head(&[measured(&own, 9), measured(same, 8)], "ci/figures.sh");

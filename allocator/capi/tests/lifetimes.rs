@@ -85,6 +85,18 @@ fn heaps_are_visited_and_checked_while_their_threads_work_sleep_and_end_and_stay
 }
 
 #[test]
+fn the_child_of_a_fork_in_the_middle_of_a_visit_has_a_whole_heap() {
+    let Some(program) = compile("visit_fork.c", &[&shared_library().display().to_string()]) else {
+        return;
+    };
+    for library in [shared_library(), hardened_library()] {
+        let mut command = preloaded(&program);
+        command.env("LD_PRELOAD", library);
+        run(&mut command).expect_success(&format!("visit_fork.c with {}", library.display()));
+    }
+}
+
+#[test]
 fn memory_stays_flat_while_100_000_threads_are_born_and_joined() {
     let Some(program) = compile("thread_churn.c", &[]) else { return };
     run(preloaded(program).arg("100000")).expect_success("100,000 threads");

@@ -4,7 +4,8 @@
 //! A heap's record is never freed: blocks of a dead thread go on naming it as their owner. A
 //! parked heap keeps its partly used spans; a new thread adopts it whole, and threads that run
 //! short take spans from it. What was freed for a thread that sleeps is taken from its queue, and from
-//! its lists where nothing in a span is live (see `reap`).
+//! its lists where nothing in a span is live; what it keeps of bitmap spans goes after an idle second (see
+//! `reap`).
 //!
 //! # Invariants
 //! 1. A heap is used by the thread whose storage points to it, or it is parked and used under the
