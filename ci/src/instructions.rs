@@ -10,7 +10,7 @@
 //!
 //! And for the hardened library, whose fast paths are longer and whose slow ones are part of the bargain (blocks
 //! are looked at sixteen at a time): what one malloc and one free execute on average, by size ([`HARDENED`]),
-//! in the library; libc's `memset` is not counted.
+//! in the library; libc's `memset` is not counted. The same of the ordinary library for medium blocks ([`MEDIUM`]).
 //!
 //! Exact and repeatable: callgrind counts executions, the disassembly names them. The same by
 //! hand: `objdump -d --disassemble=malloc $(bench-cli preload --print)`.
@@ -33,7 +33,11 @@ const PATHS: [(&str, &str, usize); 2] =
 /// The functions of the Rust example, and how many instructions one call may take, with its return.
 const LAYOUTS: [(&str, usize); 2] = [("alloc_64", 8), ("dealloc_64", 20)];
 
-/// Sizes in bytes, and how many instructions of the hardened library a malloc and a free may take, on average.
+/// Sizes in bytes of blocks of bitmap spans, and how many instructions of the ordinary library a malloc and a free
+/// may take, on average.
+const MEDIUM: [(usize, u64); 2] = [(1024, 129), (8192, 194)];
+
+/// The same of the hardened library, for blocks of any span.
 const HARDENED: [(usize, u64); 4] = [(16, 132), (64, 140), (256, 164), (8192, 1361)];
 
 /// Objects allocated, then freed, and how often (in the example, too): so that slow paths are rare but do occur.
@@ -71,9 +75,14 @@ pub(crate) fn check(root: &Path, options: &[&str]) -> anyhow::Result<Report> {
     let (layouts, wrong) = count_layouts(root, &scratch, show)?;
     summary.push_str(&layouts);
     findings.extend(wrong);
+    let mut pairs = vec![(library, "ordinary", &MEDIUM[..], "allocator/src/bitmap/mod.rs")];
     if !options.contains(&"--lib") {
-        let (hardened, wrong) = count_hardened(&tools::carried(root, "hardened")?, &scratch)?;
-        summary.push_str(&hardened);
+        let library = tools::carried(root, "hardened")?;
+        pairs.push((library, "hardened", &HARDENED, "allocator/src/heap/hardened.rs"));
+    }
+    for (library, build, limits, source) in pairs {
+        let (counted, wrong) = count_pairs(&library, build, limits, source, &scratch)?;
+        summary.push_str(&counted);
         findings.extend(wrong);
     }
     Ok(Report { summary: format!("instructions: {summary}"), findings })
@@ -103,22 +112,28 @@ fn count_all(
     Ok((summary.join(", "), findings))
 }
 
-/// Counts what a malloc and a free of the hardened library execute on average.
-fn count_hardened(library: &Path, folder: &Scratch) -> anyhow::Result<(String, Vec<Finding>)> {
+/// Counts what a malloc and a free of the library of a `build` execute on average; `source` is where to look.
+fn count_pairs(
+    library: &Path,
+    build: &str,
+    limits: &[(usize, u64)],
+    source: &str,
+    folder: &Scratch,
+) -> anyhow::Result<(String, Vec<Finding>)> {
     let (mut summary, mut findings) = (String::new(), Vec::new());
-    for (size, limit) in HARDENED {
+    for &(size, limit) in limits {
         let probe = build_probe(folder, size)?;
         let mut command = Command::new("valgrind");
         command.env("LD_PRELOAD", library);
-        let out = folder.join("hardened.out");
+        let out = folder.join("pairs.out");
         let executed = run(command, &probe, "probe_*", library, &out)?;
         let pair = executed.values().sum::<u64>() / (BATCH * ROUNDS);
         ensure!(pair > 0, "no call was served by {}", library.display());
-        summary.push_str(&format!(", hardened {size} B {pair} (at most {limit})"));
+        summary.push_str(&format!(", {build} {size} B {pair} (at most {limit})"));
         // Without 32-byte registers it is more, and the same everywhere else.
         if pair > limit && has_wide_registers() {
-            let what = format!("a hardened pair of {size} bytes takes {pair}, more than {limit}");
-            findings.push(Finding::new("allocator/src/heap/hardened.rs", 0, what));
+            let what = format!("{build}: a pair of {size} bytes takes {pair}, more than {limit}");
+            findings.push(Finding::new(source, 0, what));
         }
     }
     Ok((summary, findings))

@@ -5,6 +5,15 @@ mod common;
 use common::{compile, hardened_library, holds, holds_with, preloaded, run, shared_library};
 use std::process::Command;
 
+/// A program that asks the library it is linked with holds under the ordinary and the hardened one.
+fn holds_in_both_builds(source: &str) {
+    let Some(program) = compile(source, &[&shared_library().display().to_string()]) else { return };
+    for library in [shared_library(), hardened_library()] {
+        run(preloaded(&program).env("LD_PRELOAD", library))
+            .expect_success(&format!("{source} with {}", library.display()));
+    }
+}
+
 #[test]
 fn both_sides_of_a_fork_in_a_threaded_process_keep_allocating() {
     holds("fork_threads.c");
@@ -62,38 +71,17 @@ fn forks_and_their_children_are_as_safe_in_the_hardened_library() {
 
 #[test]
 fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_a_sound_heap() {
-    let Some(program) = compile("sleeper.c", &[&shared_library().display().to_string()]) else {
-        return;
-    };
-    for library in [shared_library(), hardened_library()] {
-        let mut command = preloaded(&program);
-        command.env("LD_PRELOAD", library);
-        run(&mut command).expect_success(&format!("sleeper.c with {}", library.display()));
-    }
+    holds_in_both_builds("sleeper.c");
 }
 
 #[test]
 fn heaps_are_visited_and_checked_while_their_threads_work_sleep_and_end_and_stay_sound() {
-    let Some(program) = compile("trim_race.c", &[&shared_library().display().to_string()]) else {
-        return;
-    };
-    for library in [shared_library(), hardened_library()] {
-        let mut command = preloaded(&program);
-        command.env("LD_PRELOAD", library);
-        run(&mut command).expect_success(&format!("trim_race.c with {}", library.display()));
-    }
+    holds_in_both_builds("trim_race.c");
 }
 
 #[test]
 fn the_child_of_a_fork_in_the_middle_of_a_visit_has_a_whole_heap() {
-    let Some(program) = compile("visit_fork.c", &[&shared_library().display().to_string()]) else {
-        return;
-    };
-    for library in [shared_library(), hardened_library()] {
-        let mut command = preloaded(&program);
-        command.env("LD_PRELOAD", library);
-        run(&mut command).expect_success(&format!("visit_fork.c with {}", library.display()));
-    }
+    holds_in_both_builds("visit_fork.c");
 }
 
 #[test]

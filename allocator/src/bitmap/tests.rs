@@ -64,6 +64,13 @@ fn zeroed<T>() -> Box<T> {
     unsafe { Box::new(MaybeUninit::zeroed().assume_init()) }
 }
 
+/// A heap that holds nothing, and its queue.
+fn heap() -> (Box<Bitmaps>, Box<LimboQueue>) {
+    let mut heap: Box<Bitmaps> = zeroed();
+    heap.prepare();
+    (heap, zeroed())
+}
+
 /// # Safety
 /// The heap is the calling thread's.
 unsafe fn allocate(heap: &mut Bitmaps, class: SizeClass, supply: &mut Scarce) -> *mut u8 {
@@ -83,8 +90,7 @@ unsafe fn allocate(heap: &mut Bitmaps, class: SizeClass, supply: &mut Scarce) ->
 #[test]
 fn the_shortest_spans_leave_their_neighbours_alone() {
     let mut supply = scarce(0);
-    let mut heap: Box<Bitmaps> = zeroed();
-    heap.prepare();
+    let (mut heap, _) = heap();
     let classes: Vec<_> = SizeClass::all().filter(|class| class.size() <= 128 << 10).collect();
     let mut live = BTreeMap::new();
     // SAFETY: the heap is this thread's, and a block belongs to whom it was given.
@@ -124,9 +130,7 @@ fn the_shortest_spans_leave_their_neighbours_alone() {
 #[test]
 fn a_visitor_gives_back_a_queued_or_listed_span_only_when_its_last_block_is_free() {
     let mut supply = scarce(0);
-    let queue: Box<LimboQueue> = zeroed();
-    let mut heap: Box<Bitmaps> = zeroed();
-    heap.prepare();
+    let (mut heap, queue) = heap();
     let class = SizeClass::of(8 << 10);
     // SAFETY: the heap is this thread's; blocks are sent that nobody uses any more, each once.
     unsafe {
@@ -161,8 +165,7 @@ fn a_span_keeps_no_slice_that_no_block_of_its_reaches_into() {
     for class in SizeClass::all() {
         for more in [1, 2, 3, 5, 9] {
             let mut supply = scarce(more);
-            let mut heap: Box<Bitmaps> = zeroed();
-            heap.prepare();
+            let (mut heap, _) = heap();
             // SAFETY: the heap is this thread's, and so is the block.
             unsafe {
                 let block = allocate(&mut heap, class, &mut supply);
@@ -188,9 +191,7 @@ fn a_span_keeps_no_slice_that_no_block_of_its_reaches_into() {
 #[test]
 fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_piece() {
     let mut supply = scarce(0);
-    let queue: Box<LimboQueue> = zeroed();
-    let mut heap: Box<Bitmaps> = zeroed();
-    heap.prepare();
+    let (mut heap, queue) = heap();
     let class = SizeClass::of(2 << 10);
     // SAFETY: the heap is this thread's; each block is freed once, here or by others.
     unsafe {
@@ -248,9 +249,7 @@ fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_p
 #[test]
 fn a_heap_that_a_fork_saw_in_the_middle_of_a_visit_finds_its_spans_again() {
     let mut supply = scarce(0);
-    let queue: Box<LimboQueue> = zeroed();
-    let mut heap: Box<Bitmaps> = zeroed();
-    heap.prepare();
+    let (mut heap, queue) = heap();
     let class = SizeClass::of(8 << 10);
     // SAFETY: the heap is this thread's; each block is freed once, here or by others.
     unsafe {

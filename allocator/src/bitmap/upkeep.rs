@@ -206,8 +206,8 @@ impl Bitmaps {
     }
 
     /// In a child of a fork, if a visitor was at work on this heap: forgets what it holds, whatever state that is
-    /// in, but for the blocks that are live. [`Bitmaps::list_again`] finds the spans. Blocks that were stashed
-    /// and spans that were retired are lost.
+    /// in, but for the blocks that are live. [`Bitmaps::list_again`] finds the spans, those that were
+    /// retired too. Blocks that were stashed are lost.
     pub(crate) fn forget_lists(&mut self) {
         // SAFETY: zeroed memory is what `prepare` makes usable.
         self.stash = unsafe { core::mem::zeroed() };

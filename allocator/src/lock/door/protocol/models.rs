@@ -88,13 +88,19 @@ fn everywhere() -> bool {
     true
 }
 
-/// The owner takes the span from its list while another thread visits.
-fn meet(come_in: fn(&AtomicU8, &dyn Fn() -> bool) -> bool, everywhere: fn() -> bool) {
+/// A heap whose span has no live block, and a thread that visits it.
+fn visited(everywhere: fn() -> bool) -> (Arc<Heap>, thread::JoinHandle<bool>) {
     let heap = Heap::new();
     heap.free.store(0b01, Ordering::Relaxed);
     heap.remote.store(0b10, Ordering::Relaxed);
     let visited = heap.clone();
     let visitor = thread::spawn(move || visited.visit(everywhere));
+    (heap, visitor)
+}
+
+/// The owner takes the span from its list while another thread visits.
+fn meet(come_in: fn(&AtomicU8, &dyn Fn() -> bool) -> bool, everywhere: fn() -> bool) {
+    let (heap, visitor) = visited(everywhere);
     heap.enter(come_in);
     let mine = heap.unlist();
     leave(&heap.inside, OUTSIDE);
@@ -138,11 +144,7 @@ fn a_visitor_without_a_barrier() {
 
 /// An owner who does not wait for a visitor, as on the fast paths of bitmap spans: then it did nothing.
 fn an_owner_who_does_not_wait() {
-    let heap = Heap::new();
-    heap.free.store(0b01, Ordering::Relaxed);
-    heap.remote.store(0b10, Ordering::Relaxed);
-    let visited = heap.clone();
-    let visitor = thread::spawn(move || visited.visit(everywhere));
+    let (heap, visitor) = visited(everywhere);
     let acquire = order("look_for_visitor", Ordering::Acquire);
     let mine = !come_in(&heap.inside, || heap.visitor.load(acquire)) && heap.unlist();
     leave(&heap.inside, OUTSIDE);
@@ -152,11 +154,7 @@ fn an_owner_who_does_not_wait() {
 
 /// What the owner wrote inside is there for a visitor who comes after it.
 fn a_visitor_sees_what_the_owner_left() {
-    let heap = Heap::new();
-    heap.free.store(0b01, Ordering::Relaxed);
-    heap.remote.store(0b10, Ordering::Relaxed);
-    let visited = heap.clone();
-    let visitor = thread::spawn(move || visited.visit(everywhere));
+    let (heap, visitor) = visited(everywhere);
     heap.enter(right_come_in);
     let mine = heap.unlist();
     // SAFETY: as in `unlist`.
