@@ -340,7 +340,7 @@ impl Bitmaps {
         unsafe {
             self.forget(span);
             let span = self.retired.exchange(span);
-            if !span.is_null() {
+            if !span.is_null() && !supply.keep(span) {
                 Self::dismantle(span, supply);
             }
         }

@@ -18,15 +18,23 @@ pub(crate) trait BitmapSupply: Supply {
     /// A span of `class` with free blocks from a heap whose thread has ended; its `owner` is already
     /// this heap. Null if there is none.
     fn foreign_bitmap(&mut self, class: SizeClass) -> *mut Span;
+
+    /// A span of `class` that [`Supply::keep`] kept, which is kept no longer; null if there is none.
+    fn kept_bitmap(&mut self, _class: SizeClass) -> *mut Span {
+        null_mut()
+    }
 }
 
 impl Bitmaps {
-    /// A retired span of `class`; null if there is none.
-    fn take_retired(&mut self, class: SizeClass) -> *mut Span {
-        if !Retired::keeps(class) {
-            return null_mut();
+    /// An empty span of `class` that is still laid out; null if there is none.
+    fn take_empty(&mut self, class: SizeClass, supply: &mut impl BitmapSupply) -> *mut Span {
+        let mut span = null_mut();
+        if Retired::keeps(class) {
+            span = self.retired.take(class);
         }
-        let span = self.retired.take(class);
+        if span.is_null() {
+            span = supply.kept_bitmap(class);
+        }
         if !span.is_null() {
             // SAFETY: the class is in range.
             let spans = unsafe { self.spans.get_unchecked_mut(class.index()) };
@@ -38,7 +46,7 @@ impl Bitmaps {
     /// # Safety
     /// The span is nobody's any more and holds no live block.
     #[cfg_attr(not(feature = "hardened"), inline(never))]
-    pub(super) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
+    pub(crate) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
             for_each_record(span, |record, _| {
@@ -85,7 +93,7 @@ impl Bitmaps {
                 if !span.is_null() {
                     self.unlist(span);
                 } else {
-                    span = self.take_retired(class);
+                    span = self.take_empty(class, supply);
                 }
                 if span.is_null() {
                     span = supply.foreign_bitmap(class);

@@ -273,12 +273,7 @@ impl Bitmaps {
     ) -> Result<(), (&'static str, usize)> {
         for span in self.retired.each() {
             // SAFETY: retired spans are this heap's.
-            unsafe {
-                let class = SizeClass::from_number(Reading::of(span).class);
-                let class =
-                    class.ok_or(("a span record was overwritten", slice_of(span).addr()))?;
-                check_span(span, class, 0, owner)?;
-            }
+            unsafe { Self::check_empty(span, owner)? };
         }
         for class in SizeClass::all() {
             // SAFETY: the class is in range; listed and current spans are this heap's.
@@ -295,6 +290,29 @@ impl Bitmaps {
             }
         }
         Ok(())
+    }
+
+    /// Tests a span that the heap `owner` keeps laid out though nothing of it is in use.
+    ///
+    /// # Safety
+    /// As [`Bitmaps::check`].
+    pub(crate) unsafe fn check_empty(
+        span: *mut Span,
+        owner: usize,
+    ) -> Result<(), (&'static str, usize)> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let says = Reading::of(span);
+            let class = SizeClass::from_number(says.class);
+            let class = class.ok_or(("a span record was overwritten", slice_of(span).addr()))?;
+            check_span(span, class, 0, owner)?;
+            let whole = says.free == says.full && says.remote == 0;
+            if whole {
+                Ok(())
+            } else {
+                Err(("a block of an empty span is in use", slice_of(span).addr()))
+            }
+        }
     }
 
     /// Tests the stashed blocks of `class`, and whether the heap knows that it uses that.

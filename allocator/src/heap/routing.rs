@@ -226,6 +226,8 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
         return allocate_without_heap(size, align, zeroed);
     }
     GLOBAL.start_purger_if_wanted();
+    // SAFETY: this thread's heap.
+    unsafe { (*heap).make_room() };
     let mut block = GLOBAL.allocate_huge(size, align, zeroed);
     // More than there is cannot be given back either.
     if block.is_null() && size <= GLOBAL.mapped() {

@@ -40,6 +40,14 @@ pub(crate) trait Supply {
     /// The run came from `slices`, of this heap or another, and nobody uses it any more.
     unsafe fn give_back(&mut self, span: *mut Span, len: usize);
 
+    /// Keeps an empty span as it is laid out, for requests of its class; false if it is better given back.
+    ///
+    /// # Safety
+    /// The span is this heap's, in no list, and holds no live block.
+    unsafe fn keep(&mut self, _span: *mut Span) -> bool {
+        false
+    }
+
     /// Gives the pages that lie wholly in the range back; whether every byte of the range is zero afterwards.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 
 use core::ptr::null_mut;
 
+use super::empties::Empties;
 use super::global::GLOBAL;
 use super::reap::{Reach, Reaping, Seen};
 use super::sampled::{Limit, Sampled};
@@ -60,6 +61,7 @@ pub(crate) struct ThreadHeap {
 #[derive(Debug)]
 pub(super) struct Upkeep {
     pub(super) spares: Spares,
+    pub(super) empties: Empties,
     pub(super) node: u32,
     pub(super) slow_calls: AtomicU32,
     /// Refills from the current span that may still go the short way.
@@ -109,6 +111,10 @@ impl ThreadHeap {
         // SAFETY: the caller's promise; all other fields are right when zero.
         unsafe { (*place).bitmaps.prepare() };
         let _: usize = place.expose_provenance();
+    }
+
+    pub(super) fn supplies(&mut self) -> Supplies<'_> {
+        Supplies::new(core::ptr::from_mut(self).addr(), &mut self.upkeep)
     }
 
     pub(super) fn split(
@@ -342,7 +348,7 @@ impl ThreadHeap {
             }
             self.collect(pages);
         }
-        self.upkeep.spares.clear();
+        self.supplies().clear();
     }
 
     /// Frees what waits in the quarantine, as another thread would: that works for any span.
@@ -371,6 +377,15 @@ impl ThreadHeap {
         }
     }
 
+    /// Gives up what it keeps for other requests before a huge object takes memory.
+    #[inline]
+    pub(crate) fn make_room(&mut self) {
+        if !self.upkeep.empties.is_empty() {
+            let _inside = self.enter();
+            self.supplies().give_up_empties();
+        }
+    }
+
     /// Tests the invariants of the spans in this heap's lists; the first broken one is named.
     ///
     /// # Safety
@@ -380,6 +395,7 @@ impl ThreadHeap {
         // SAFETY: the caller's promise.
         unsafe {
             self.slabs.check(identity, depth)?;
+            self.upkeep.empties.each().try_for_each(|span| Bitmaps::check_empty(span, identity))?;
             self.bitmaps.check(identity, depth)
         }
     }

@@ -15,6 +15,7 @@
 //! 2. The address of a heap is a multiple of 64: the low bits of a span's `owner` are tags.
 
 mod check;
+mod empties;
 mod footprint;
 mod fork;
 mod global;

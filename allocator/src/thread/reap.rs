@@ -159,6 +159,7 @@ impl ThreadHeap {
             } else {
                 bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply);
             }
+            supply.give_up_empties();
         }
         let due = self.upkeep.reaping.is_time();
         if GLOBAL.alone() {
@@ -301,7 +302,7 @@ impl ThreadHeap {
         let (_, bitmaps, _, _, mut supply) = self.split();
         // SAFETY: the caller's promise.
         unsafe { bitmaps.dismantle_retired(bitmap::SizeClass::SMALLEST, &mut supply) };
-        self.upkeep.spares.clear();
+        supply.clear();
     }
 
     /// In a child that was not told of its fork: makes the heap whole if a visitor was changing it.
@@ -315,6 +316,7 @@ impl ThreadHeap {
         door.mend(|| unsafe {
             slabs.mend();
             upkeep.spares.forget();
+            upkeep.empties.forget();
             bitmaps.forget_lists();
             bitmap_queue.take_all();
             for pool in GLOBAL.used_pools() {

@@ -199,7 +199,7 @@ impl Registry {
             // Whatever was queued before the flag was seen is collected now. Not after a look, which
             // could pass the flag's store: then neither side would see the other.
             (*heap).take_queues();
-            (*heap).upkeep.spares.clear();
+            (*heap).supplies().clear();
             fire!("heap_park", heap.addr(), (*heap).thread as usize);
         }
     }
@@ -211,7 +211,7 @@ impl Registry {
         unsafe {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
-                (*heap).upkeep.spares.clear();
+                (*heap).supplies().clear();
             }
         }
     }
@@ -331,7 +331,7 @@ impl Registry {
                 (*heap).reap_lists(pages.min(Pages::New), reaped);
                 // What its thread allocated from last is in no list.
                 (*heap).collect(pages);
-                (*heap).upkeep.spares.clear();
+                (*heap).supplies().clear();
             }
         }
     }

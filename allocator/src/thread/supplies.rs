@@ -3,7 +3,7 @@
 
 use super::global::GLOBAL;
 use super::local::Upkeep;
-use crate::bitmap::{self, BitmapSupply};
+use crate::bitmap::{self, BitmapSupply, Bitmaps};
 use crate::probe::fire;
 use crate::segment::{NOBODY, Run, Span, Supply, slice_of};
 use crate::slab::{self, LimboQueue, SlabSupply};
@@ -21,6 +21,33 @@ impl<'a> Supplies<'a> {
     pub(super) fn new(identity: usize, upkeep: &'a mut Upkeep) -> Self {
         Supplies { identity, upkeep }
     }
+
+    /// Gives all back that is kept for the next requests.
+    pub(super) fn clear(&mut self) {
+        self.give_up_empties();
+        self.upkeep.spares.clear();
+    }
+
+    /// Gives the empty spans back that are kept for requests of their classes.
+    #[inline]
+    pub(super) fn give_up_empties(&mut self) {
+        if !self.upkeep.empties.is_empty() {
+            self.dismantle_empties();
+        }
+    }
+
+    #[inline(never)]
+    fn dismantle_empties(&mut self) {
+        let idle = GLOBAL.was_idle(GLOBAL.now());
+        while let Some(span) = self.upkeep.empties.take_any() {
+            // SAFETY: empty spans are this heap's and hold no live block.
+            unsafe { Bitmaps::dismantle(span, self) };
+        }
+        if idle {
+            // On its way the pools began an epoch, in which what came after counts as used just now.
+            GLOBAL.purge_all();
+        }
+    }
 }
 
 impl Supply for Supplies<'_> {
@@ -31,6 +58,7 @@ impl Supply for Supplies<'_> {
                 return Some(Run { head, len: 1, zeroed: false });
             }
         }
+        self.give_up_empties();
         GLOBAL.tick_unless_idle();
         let run = GLOBAL.slices(self.upkeep.node, len, least, large)?;
         if run.zeroed && !GLOBAL.alone() {
@@ -52,6 +80,15 @@ impl Supply for Supplies<'_> {
                 GLOBAL.give_back(span, len);
             }
         }
+    }
+
+    unsafe fn keep(&mut self, span: *mut Span) -> bool {
+        let kept = !cfg!(feature = "hardened") && GLOBAL.alone();
+        if kept {
+            // SAFETY: the caller's promise.
+            unsafe { self.upkeep.empties.keep(span) };
+        }
+        kept
     }
 
     unsafe fn purge(&self, from: *mut u8, len: usize) -> bool {
@@ -81,5 +118,9 @@ impl SlabSupply for Supplies<'_> {
 impl BitmapSupply for Supplies<'_> {
     fn foreign_bitmap(&mut self, class: bitmap::SizeClass) -> *mut Span {
         GLOBAL.registry.take_bitmap(class, self.identity)
+    }
+
+    fn kept_bitmap(&mut self, class: bitmap::SizeClass) -> *mut Span {
+        self.upkeep.empties.take(class)
     }
 }
