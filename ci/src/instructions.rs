@@ -35,7 +35,7 @@ const LAYOUTS: [(&str, usize); 2] = [("alloc_64", 8), ("dealloc_64", 20)];
 
 /// Sizes in bytes of blocks of bitmap spans, and how many instructions of the ordinary library a malloc and a free
 /// may take, on average.
-const MEDIUM: [(usize, u64); 2] = [(1024, 130), (8192, 196)];
+const MEDIUM: [(usize, u64); 3] = [(1024, 130), (8192, 174), (512 << 10, 365)];
 
 /// The same of the hardened library, for blocks of any span.
 const HARDENED: [(usize, u64); 4] = [(16, 132), (64, 140), (256, 164), (8192, 1361)];
