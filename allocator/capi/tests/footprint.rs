@@ -23,6 +23,12 @@ fn phases_of_other_sizes_do_not_add_up() {
 }
 
 #[test]
+fn with_low_memory_an_eighth_of_a_burst_stays() {
+    let Some(program) = compile("eighth.c", &[]) else { return };
+    run(preloaded(&program).env("ALLOCATOR_OPTIONS", "memory=low")).expect_success("memory=low");
+}
+
+#[test]
 fn a_control_group_that_has_room_for_what_is_live_is_enough() {
     let Some(program) = compile("phases.c", &[]) else { return };
     let Some(group) = Group::new(120 << 20) else {

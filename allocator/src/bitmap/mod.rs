@@ -14,9 +14,9 @@
 //! multiplication by the reciprocal of the block size and one bit. Both say at the heap's door that their
 //! thread is inside: two stores, a load, a branch, and in return another thread can take what one that sleeps
 //! keeps. A pair of both through the stash is 72 instructions as compiled into liballocator.so (x86_64; what
-//! callgrind counts for 20,000 pairs of 1 KiB less that for 10,000); of 100 allocated and then freed a pair is 129
-//! at 1 KiB and 194 at 8 KiB, slow paths included (`cargo ci instructions`). Remote free: a bit in a batch, and a
-//! `fetch_or` per batch of up to 8 KiB.
+//! callgrind counts for 20,000 pairs of 1 KiB less that for 10,000); of 100 allocated and then freed a pair is 130
+//! at 1 KiB, 172 at 8 KiB and 361 at 512 KiB, slow paths included (`cargo ci instructions`). Remote free: a bit in a
+//! batch, and a `fetch_or` per batch of up to 8 KiB.
 
 mod classes;
 mod local;

@@ -6,8 +6,8 @@
 //! else, or for a quarter of a second: then the pools have all that they would have had, and a program whose
 //! phases ask for other sizes needs no byte more.
 //!
-//! That holds only for a heap that has the pools to itself: a process of several threads keeps none. Nor do
-//! hardened builds: what is freed there leaves the process as soon as it can.
+//! That holds only for a heap that has the pools to itself: a process of several threads keeps none. Nor does one
+//! with `memory=low`, nor hardened builds: what is freed there leaves the process as soon as it can.
 //!
 //! `lifo100` of 512 KiB (all of whose spans hold two blocks) takes 0.35 of the time it took without, `rand10k` 0.49,
 //! and the programs of `bench-cli run` as much resident memory as before.

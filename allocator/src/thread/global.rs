@@ -47,6 +47,7 @@ pub(crate) static GLOBAL: Global = Global {
     huge: Huge::new(host()),
     registry: Registry::new(),
     footprint: Footprint::new(),
+    lean: AtomicBool::new(false),
     wants_purger: AtomicBool::new(false),
     many_nodes: AtomicBool::new(false),
     barriers: AtomicBool::new(false),
@@ -85,6 +86,8 @@ pub(crate) struct Global {
     last_tick: AtomicU64,
     /// A `fn(&Options)` of the C face's, or null.
     when_ready: AtomicPtr<()>,
+    /// What the pools could give back is not kept elsewhere.
+    lean: AtomicBool,
     /// A purging thread is asked for and does not run yet.
     wants_purger: AtomicBool,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
@@ -185,6 +188,7 @@ impl Global {
         }
         self.huge.configure(cache, options.huge_pages);
         self.footprint.configure(cache);
+        self.lean.store(options.memory == MemoryPolicy::Low, Ordering::Relaxed);
         if options.purge_thread {
             self.wants_purger.store(true, Ordering::Relaxed);
         }
@@ -446,6 +450,12 @@ impl Global {
     #[inline(always)]
     pub(crate) fn alone(&self) -> bool {
         ALONE.now()
+    }
+
+    /// Whether a heap may keep as many empty spans as it likes: nobody else wants their slices, and memory need
+    /// not be given back at once.
+    pub(super) fn lets_keep(&self) -> bool {
+        self.alone() && !self.lean.load(Ordering::Relaxed)
     }
 
     /// All heaps there ever were.

@@ -83,7 +83,7 @@ impl Supply for Supplies<'_> {
     }
 
     unsafe fn keep(&mut self, span: *mut Span) -> bool {
-        let kept = !cfg!(feature = "hardened") && GLOBAL.alone();
+        let kept = !cfg!(feature = "hardened") && GLOBAL.lets_keep();
         if kept {
             // SAFETY: the caller's promise.
             unsafe { self.upkeep.empties.keep(span) };
