@@ -89,11 +89,11 @@ impl Key {
 
 impl Key {
     /// Whether another thread may be in the middle of [`seal`]: a canary with less than its length in front of
-    /// the trailer lies in the trailer's first bytes for a moment.
+    /// the trailer lies in the trailer's first bytes for a moment, or in all of it.
     #[cold]
     #[inline(never)]
     pub(super) fn is_half_sealed(self, stored: u64) -> bool {
-        (1..8).any(|bytes| {
+        (1..=8).any(|bytes| {
             let spilt = self.canary() >> (64 - 8 * bytes);
             (stored ^ spilt) << (64 - 8 * bytes) == 0
         })
@@ -187,7 +187,7 @@ mod tests {
         let mut block = Block([0; 64]);
         let address = block.0.as_mut_ptr();
         let key = Key::of(address);
-        for size in 49..56 {
+        for size in 49..=56 {
             // SAFETY: the block has 64 bytes, of which the last 8 are its trailer.
             let stored = unsafe {
                 trailer(address, 64).store(key.mark(FREED), Ordering::Relaxed);
