@@ -89,14 +89,16 @@ impl Key {
 
 impl Key {
     /// Whether another thread may be in the middle of [`seal`]: a canary with less than its length in front of
-    /// the trailer lies in the trailer's first bytes for a moment, or in all of it.
+    /// the trailer lies in the trailer's first bytes for a moment, or in all of it. Or in the middle of a wipe,
+    /// which sets a short block's trailer to zero before it marks it.
     #[cold]
     #[inline(never)]
     pub(super) fn is_half_sealed(self, stored: u64) -> bool {
-        (1..=8).any(|bytes| {
-            let spilt = self.canary() >> (64 - 8 * bytes);
-            (stored ^ spilt) << (64 - 8 * bytes) == 0
-        })
+        stored == 0
+            || (1..=8).any(|bytes| {
+                let spilt = self.canary() >> (64 - 8 * bytes);
+                (stored ^ spilt) << (64 - 8 * bytes) == 0
+            })
     }
 }
 
@@ -197,6 +199,7 @@ mod tests {
             assert!(matches!(key.slab_state(stored, 56), State::Damaged), "{size}");
             assert!(key.is_half_sealed(stored), "{size}");
         }
+        assert!(key.is_half_sealed(0), "a wipe");
         for overwritten in [0, b'a'] {
             let stored = key.mark(48) & !0xff | u64::from(overwritten);
             assert!(!key.is_half_sealed(stored), "no canary has such a byte");
