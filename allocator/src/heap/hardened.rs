@@ -197,7 +197,7 @@ unsafe fn open(block: *mut u8) -> Result<(Place, usize), FaultKind> {
                 let stored = trailer(before, capacity).load(Ordering::Relaxed);
                 let key = Key::of(before);
                 let damaged = matches!(state(key, stored), State::Damaged);
-                if damaged && !key.is_half_sealed(stored) {
+                if damaged && !key.is_being_written(stored) {
                     return Err(FaultKind::CorruptHeader);
                 }
             }

@@ -93,7 +93,7 @@ impl Key {
     /// which sets a short block's trailer to zero before it marks it.
     #[cold]
     #[inline(never)]
-    pub(super) fn is_half_sealed(self, stored: u64) -> bool {
+    pub(super) fn is_being_written(self, stored: u64) -> bool {
         stored == 0
             || (1..=8).any(|bytes| {
                 let spilt = self.canary() >> (64 - 8 * bytes);
@@ -197,12 +197,12 @@ mod tests {
                 trailer(address, 64).load(Ordering::Relaxed)
             };
             assert!(matches!(key.slab_state(stored, 56), State::Damaged), "{size}");
-            assert!(key.is_half_sealed(stored), "{size}");
+            assert!(key.is_being_written(stored), "{size}");
         }
-        assert!(key.is_half_sealed(0), "a wipe");
+        assert!(key.is_being_written(0), "a wipe");
         for overwritten in [0, b'a'] {
             let stored = key.mark(48) & !0xff | u64::from(overwritten);
-            assert!(!key.is_half_sealed(stored), "no canary has such a byte");
+            assert!(!key.is_being_written(stored), "no canary has such a byte");
         }
     }
 }
