@@ -1,9 +1,11 @@
-# The quick start, one line of cargo per target. Everything can as well be called without make.
+# The quick start: a few lines of cargo per target. Everything can as well be called without make.
 .PHONY: build test test-unit test-threading valgrind helgrind benchmark check
 
-# liballocator.so and liballocator.a below target/capi/; DEBUG=1 builds them unoptimised.
+# liballocator.so and liballocator.a in target/capi/preload/; DEBUG=1 builds them for a debugger, in target/capi/debug/.
+# The feature `preload` is for shared objects only.
 build:
-	cargo build --package allocator-capi --target-dir target/capi $(if $(DEBUG),,--profile preload --features preload)
+	cargo rustc --package allocator-capi --target-dir target/capi $(if $(DEBUG),,--profile preload --features preload) --crate-type cdylib
+	cargo rustc --package allocator-capi --target-dir target/capi $(if $(DEBUG),,--profile preload) --crate-type staticlib
 
 test:
 	cargo test --workspace

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How often the gate cries wolf on this machine, and how often it sees a slowdown. Three series of gates:
 # between two copies of one library; with a slowdown put in by the gate; with a library whose malloc
-# really does more. Leave the machine alone meanwhile; a gate of the short cell takes 3 to 7 seconds.
+# really does more. Leave the machine alone meanwhile; a gate of the short cell takes 3 to 4 seconds.
 #
 #   ci/alarms.sh [EQUAL [SLOWED [REAL]]]                  300, 20 and 20 gates of one short cell
 #   SUITE= BUDGET=210s ci/alarms.sh 20 0 0                20 of the standard suite, 70 minutes

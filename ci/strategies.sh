@@ -29,7 +29,7 @@ Written by \`ci/strategies.sh\` on $(date -u +%F): $(nproc) processors (${proces
 
 - malloc, free: nanoseconds per call. One thread: the median batch of 64 calls, median of five rounds,
   the strategies' rounds interleaved; for the trace, whose calls come one by one, time of the whole,
-  divided as calls timed singly say. Eight threads: time of the wall over the calls of all threads, which
+  split between malloc and free in the proportion found by timing single calls. Eight threads: time of the wall over the calls of all threads, which
   share one heap behind one lock, each with an eighth of the objects (of the trace, each with all).
 - searched: free blocks looked at per allocation.
 - internal = (usable − requested) / usable. The header of 8 bytes counts as external.

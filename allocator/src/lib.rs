@@ -28,7 +28,8 @@
 //! | `valgrind` | memcheck and helgrind are told what is an object; for programs run under them |
 //!
 //! # Invariants of the crate
-//! 1. Nothing here panics, prints, unwinds, allocates through itself, or changes `errno`.
+//! 1. Nothing here panics, unwinds, allocates through itself, or changes `errno`; nothing is written but
+//!    faults, options that are not understood, and reports that were asked for.
 //! 2. Every address handed out is a multiple of 16 and lies inside exactly one live block.
 //! 3. A thread that neither creates nor ends a heap takes no lock and issues no atomic
 //!    read-modify-write on the fast paths.

@@ -18,10 +18,11 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// Flags that every subcommand understands.
+/// Flags that every subcommand accepts, and heeds as far as it has results, random choices or progress.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Folder for results (default: bench-out/UTC-ID, with a `latest` link)
+    /// Folder for results (default: bench-out/UTC-ID, with a `latest` link; of a gate, a comparison, a
+    /// plan or a calibration bench-out/UTC-KIND)
     #[arg(long, global = true, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Seed of every random choice; printed and recorded

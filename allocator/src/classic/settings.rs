@@ -104,7 +104,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Segregated fits, one lock, no cache, immediate coalescing, thresholds of 128 KiB.
+    /// Segregated fits, one lock, no cache, immediate coalescing; mappings of their own from 128 KiB, trimming from 256 KiB.
     pub const DEFAULT: Self = Self {
         placement: PlacementChoice::Segregated,
         lock: LockChoice::Global,

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::exports_malloc;
 
-/// A well-known allocator: its name here, and the file names it is installed under, best first.
+/// A well-known allocator: its name here, and the file names it is installed under, of those in one
+/// folder the best first.
 struct Known {
     name: &'static str,
     files: &'static [&'static str],
@@ -58,7 +59,7 @@ pub fn peers() -> Vec<Peer> {
 }
 
 fn find(known: &Known, folders: &[PathBuf]) -> Option<Peer> {
-    let candidates = known.files.iter().flat_map(|f| folders.iter().map(move |d| d.join(f)));
+    let candidates = folders.iter().flat_map(|d| known.files.iter().map(move |f| d.join(f)));
     candidates
         .filter_map(|path| path.canonicalize().ok())
         .find(|path| exports_malloc(path).is_ok())

@@ -17,7 +17,10 @@ pub fn render(lines: &[Line]) -> String {
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_style(TableComponent::HeaderLines, '─');
     table.set_style(TableComponent::MiddleHeaderIntersections, '─');
-    table.set_header(columns.iter().map(|column| column.header));
+    let versus = versus(lines);
+    table.set_header(
+        columns.iter().map(|column| if column.header == VERSUS { &versus } else { column.header }),
+    );
     let mut last: Option<(&str, u64, &str)> = None;
     for line in lines {
         let key = (line.workload.as_str(), line.threads, line.pressure.as_str());
@@ -42,6 +45,20 @@ pub fn render(lines: &[Line]) -> String {
         text += OWN_WORK;
     }
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Stands for [`versus`] in the list of columns.
+const VERSUS: &str = "vs reference (95 %)";
+
+/// Above the ratios: the one allocator that all of them are against, if it is one.
+fn versus(lines: &[Line]) -> String {
+    let mut references = lines.iter().filter(|line| line.standing == Standing::Reference);
+    match references.next().map(|line| line.allocator.as_str()) {
+        Some(name) if references.all(|line| line.allocator == name) => {
+            VERSUS.replace("reference", &shortened(name))
+        }
+        _ => VERSUS.to_owned(),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +90,7 @@ const COLUMNS: [Column; 20] = [
     column("floor ms", |l| decimal(l.of_run(l.floor_ns).map(|t| t / 1e6))),
     column("ns/call", |l| own(l, l.elapsed_ns)),
     column("floor ns/call", |l| own(l, l.floor_ns)),
-    Column { left: true, ..column("vs system (95 %)", ratio) },
+    Column { left: true, ..column(VERSUS, ratio) },
     Column { left: true, ..column("", standing) },
     column("Mop/s", |l| decimal(l.operations_per_second.map(|n| n / 1e6))),
     column("p50 ns", |l| whole(l.p50_ns)),
@@ -205,6 +222,7 @@ mod tests {
         let text = render(&lines);
         println!("{text}");
         assert!(text.contains("time ms") && !text.contains("p99"), "{text}");
+        assert!(text.contains("vs system (95 %)"), "{text}");
         assert!(text.contains("0.50 (0.45–0.55)") && text.contains("faster"), "{text}");
         assert_eq!(text.matches("larson").count(), 1, "{text}");
         let at = |needle: &str| {
@@ -229,6 +247,8 @@ mod tests {
         // 12.3 ms and 50 million instructions for a million calls.
         assert!(text.contains("12.3") && text.contains("50.0"), "{text}");
         assert!(text.ends_with(OWN_WORK), "{text}");
+        let of_two = [lines[1].clone(), line("t.zip", "ours", Standing::Reference)];
+        assert!(render(&of_two).contains("vs reference (95 %)"));
         let mixed = [lines[0].clone(), line("t.zip", "ours", Standing::Undecided)];
         let text = render(&mixed);
         assert!(text.contains("time ms") && text.contains("ns/call"), "{text}");

@@ -54,7 +54,7 @@ const MODULES: &[&[&str]] = &[
     &["bitmap", "placement"],
     // Objects with a mapping of their own.
     &["huge"],
-    // Per-thread heaps; the heap of the seed design.
+    // Per-thread heaps; the heap with boundary tags.
     &["thread", "classic"],
     // Routing only: size -> who serves it.
     &["heap"],

@@ -11,15 +11,33 @@ use crate::gate::quantity;
 use crate::pressure::Pressure;
 use crate::worker::{Pace, Pass, Touch};
 
+/// What only a workload or trace can be told: a program of one's own does what it does.
+const OF_WORKLOADS: [&str; 14] = [
+    "what",
+    "threads",
+    "passes",
+    "order",
+    "pace",
+    "touch",
+    "scale",
+    "duration",
+    "copies",
+    "pressure",
+    "drain",
+    "verify",
+    "event_memory",
+    "timeout",
+];
+
 /// What to run and under which allocators.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
     /// Workloads by name, or traces by path (default: the standard short suite)
-    #[arg(value_name = "WORKLOAD|TRACE", conflicts_with = "exec")]
+    #[arg(value_name = "WORKLOAD|TRACE")]
     pub what: Vec<String>,
     /// A program of yours, in one argument: time, peak memory, exit status and output under each
     /// allocator
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", conflicts_with_all = OF_WORKLOADS)]
     pub exec: Option<String>,
     /// Who serves malloc: names, libraries, `NAME?KEY=VALUE&…`; commas or several -a (default:
     /// ours, system, and every peer found)
@@ -51,7 +69,7 @@ pub struct RunArgs {
     pub scale: Option<f64>,
     /// As much work of each workload as takes about this time, as in `1s` or `200ms` (default: what
     /// its specification says)
-    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with_all = ["scale", "exec"])]
+    #[arg(long, value_name = "TIME", value_parser = length, conflicts_with = "scale")]
     pub duration: Option<Duration>,
     /// Under whom it takes that time (default: first)
     #[arg(long, value_name = "WHOM", value_enum, requires = "duration")]
@@ -62,7 +80,7 @@ pub struct RunArgs {
     /// Run again with less memory: `80%` of the system allocator's peak, `own:90%` of each allocator's
     /// own, or `64M`, by cgroup;
     /// `as:80%` and `data:80%` by address space and data segment; or disturbed: `balloon:512M`,
-    /// `fail:N` (the n-th mmap or brk; `fail:N+`: and all after it), `pageout:MS`, `churn:THREADS`,
+    /// `fail:N` (the n-th mmap, mremap or brk; `fail:N+`: and all after it), `pageout:MS`, `churn:THREADS`,
     /// `forks:PROCESSES`; commas for several
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub pressure: Vec<Pressure>,
