@@ -67,6 +67,14 @@ pub(crate) fn held_by_us() -> u32 {
     (((os::thread_pointer() >> 6) as u32) << 1).max(2)
 }
 
+/// In a child of a fork: the state of a lock that its first thread holds, the one that forked, which may
+/// have done so from a signal handler. Nobody else can rightly hold one that was taken before: a thread
+/// that was born in the child may have the descriptor of one that did not survive.
+#[cold]
+pub(crate) fn held_by_survivor() -> u32 {
+    if os::thread_id() == os::process_id() { held_by_us() } else { FREE }
+}
+
 /// A futex lock around `T` that counts how often it was taken and waited for.
 ///
 /// Its state names its holder from the first instruction to the last, so that a `fork` from a
@@ -189,11 +197,11 @@ impl<T> Lock<T> {
     /// In a child that was not told of its fork: frees the lock from a holder that does not exist
     /// here, after `mend` made whole what that thread was changing.
     ///
-    /// To be called before anybody in the child takes a lock, so that every holder but the calling
-    /// thread is of the parent.
+    /// To be called before anybody in the child takes a lock, so that every holder but the thread that
+    /// forked is of the parent.
     pub(crate) fn mend(&self, mend: impl FnOnce(&mut T)) {
         let held = self.state.load(Ordering::Relaxed) & !WAITED_FOR;
-        if held == FREE || held == held_by_us() {
+        if held == FREE || held == held_by_survivor() {
             return;
         }
         // SAFETY: the holder does not exist in this process, and nobody else holds it.

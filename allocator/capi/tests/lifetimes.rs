@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{compile, hardened_library, holds, holds_with, preloaded, run, shared_library};
+use common::{
+    compile, hardened_library, holds, holds_in_every_mode, holds_with, preloaded, run,
+    shared_library,
+};
 use std::process::Command;
 
 /// A program that asks the library it is linked with holds under the ordinary and the hardened one.
@@ -30,6 +33,17 @@ fn fork_handlers_of_the_programs_own_may_allocate() {
     for options in ["", "mode=classic", "mode=classic,lock=arena", "mode=classic,cache=on"] {
         run(preloaded(program.clone()).env("ALLOCATOR_OPTIONS", options)).expect_success(options);
     }
+}
+
+#[test]
+fn a_thread_born_in_the_child_of_a_fork_may_be_the_first_that_allocates_there() {
+    holds_in_every_mode("fork_late.c", &[], |_| None);
+}
+
+#[test]
+fn there_is_one_purging_thread_at_most_and_none_that_is_no_longer_wanted() {
+    let library = common::shared_library().display().to_string();
+    holds_with("purger.c", &[&library], &[("ALLOCATOR_OPTIONS", "purge=thread")]);
 }
 
 #[test]

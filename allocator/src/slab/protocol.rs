@@ -114,11 +114,11 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn set_parked(&self, parked: bool) {
-        self.parked.store(parked, Ordering::Relaxed);
+        self.parked.store(parked, Ordering::Release);
     }
 
     pub(crate) fn is_parked(&self) -> bool {
-        self.parked.load(Ordering::Relaxed)
+        self.parked.load(Ordering::Acquire)
     }
 
     /// Pushes `node`, in which `link` writes what follows it. The node is the caller's until then.

@@ -1,4 +1,4 @@
-//! What a fork does: the child is one thread with every lock free and the other threads' heaps
+//! What a fork does: the child begins as one thread, with every lock free and the other threads' heaps
 //! frozen.
 //!
 //! A fork takes no lock. libc runs handlers before it takes its own locks, so a fork that held ours
@@ -45,6 +45,7 @@ unsafe extern "C" fn in_child() {
 /// Called in a child, by the thread that first wants a lock.
 fn mend() {
     SETUP.mend(|_| ());
+    GLOBAL.purger.forget();
     for pool in &GLOBAL.pools {
         pool.mend();
     }

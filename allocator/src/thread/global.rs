@@ -3,6 +3,7 @@
 use core::ptr;
 
 use super::footprint::Footprint;
+use super::purger::Purger;
 use super::registry::Registry;
 use crate::huge::Huge;
 use crate::lock::{ALONE, Lock};
@@ -48,7 +49,7 @@ pub(crate) static GLOBAL: Global = Global {
     registry: Registry::new(),
     footprint: Footprint::new(),
     lean: AtomicBool::new(false),
-    wants_purger: AtomicBool::new(false),
+    purger: Purger::new(),
     many_nodes: AtomicBool::new(false),
     barriers: AtomicBool::new(false),
     last_tick: AtomicU64::new(0),
@@ -88,8 +89,7 @@ pub(crate) struct Global {
     when_ready: AtomicPtr<()>,
     /// What the pools could give back is not kept elsewhere.
     lean: AtomicBool,
-    /// A purging thread is asked for and does not run yet.
-    wants_purger: AtomicBool,
+    pub(super) purger: Purger,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
     exported: AtomicUsize,
     pub(super) pools: [Pool<Host>; POOLS],
@@ -189,9 +189,7 @@ impl Global {
         self.huge.configure(cache, options.huge_pages);
         self.footprint.configure(cache);
         self.lean.store(options.memory == MemoryPolicy::Low, Ordering::Relaxed);
-        if options.purge_thread {
-            self.wants_purger.store(true, Ordering::Relaxed);
-        }
+        self.purger.want(options.purge_thread);
     }
 
     /// Applies one `name=value`. False, and nothing changes, if it is not understood or comes after the
@@ -237,7 +235,7 @@ impl Global {
     /// of a change: creating a thread allocates.
     #[inline]
     pub(crate) fn start_purger_if_wanted(&self) {
-        if self.wants_purger.load(Ordering::Relaxed) {
+        if self.purger.is_wanted() {
             self.start_purger();
         }
     }
@@ -247,10 +245,8 @@ impl Global {
         // Programs that stay small get no thread. What is in use counts: all of it may be freed without
         // one more call that could start it.
         let held = self.used_pools().map(Pool::held).map(|held| held.used + held.spare);
-        if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR
-            && self.wants_purger.swap(false, Ordering::Relaxed)
-        {
-            super::purger::start();
+        if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR {
+            self.purger.start();
         }
     }
 

@@ -6,12 +6,14 @@ use core::ptr::null_mut;
 use super::empties::Empties;
 use super::global::GLOBAL;
 use super::reap::{Reach, Reaping, Seen};
+use super::registry::FROZEN;
 use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
 use super::supplies::Supplies;
 use super::tls::Tls;
 use crate::bitmap::{self, Bitmaps, Left, MaskBatches, Pages};
 use crate::lock::Door;
+use crate::os;
 use crate::probe::fire;
 use crate::sampling;
 use crate::segment::{Depth, Kind, Span};
@@ -145,6 +147,9 @@ impl ThreadHeap {
 
     #[inline(never)]
     fn look_around(&mut self, calls: u32) {
+        if self.thread == FROZEN {
+            self.thread = os::thread_id();
+        }
         if calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
         }

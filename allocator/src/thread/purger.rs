@@ -1,8 +1,8 @@
 //! The thread that gives free memory back while the program makes no calls (`purge=thread`).
 //!
 //! Started by the first slow call that finds enough memory held; sleeps in the kernel, takes a pool's
-//! lock only if it is free, and has a heap, which takes over what was freed for sleeping threads. A forked
-//! child has none until it asks again.
+//! lock only if it is free, and has a heap, which takes over what was freed for sleeping threads. It ends
+//! when it is no longer wanted. A forked child has none until it asks again.
 
 use core::ffi::c_void;
 use core::ptr::{null, null_mut};
@@ -10,12 +10,65 @@ use core::ptr::{null, null_mut};
 use super::global::GLOBAL;
 use super::lifecycle::attach;
 use super::tls::Tls;
+use crate::sync::{AtomicU32, Ordering};
 
 /// Nanoseconds between two looks.
 const PERIOD_NS: i64 = 250_000_000;
 
+/// No thread, and none is wanted.
+const OFF: u32 = 0;
+/// None yet.
+const WANTED: u32 = 1;
+const RUNS: u32 = 2;
+/// It is to end at its next look.
+const UNWANTED: u32 = 3;
+
+/// Whether there is a purging thread or should be one. There is never a second one.
+#[derive(Debug)]
+pub(super) struct Purger(AtomicU32);
+
+impl Purger {
+    pub(super) const fn new() -> Self {
+        Purger(AtomicU32::new(OFF))
+    }
+
+    /// From here on a thread is `wanted`, or none.
+    pub(super) fn want(&self, wanted: bool) {
+        let steps: [(u32, u32); 2] = if wanted {
+            [(OFF, WANTED), (UNWANTED, RUNS)]
+        } else {
+            [(WANTED, OFF), (RUNS, UNWANTED)]
+        };
+        for (from, to) in steps {
+            self.step(from, to);
+        }
+    }
+
+    /// Whether a thread should be started.
+    #[inline(always)]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == WANTED
+    }
+
+    /// Starts the thread if it is still wanted.
+    pub(super) fn start(&self) {
+        if self.step(WANTED, RUNS) {
+            start();
+        }
+    }
+
+    /// In the child of a fork: the thread is not there.
+    pub(super) fn forget(&self) {
+        self.0.store(OFF, Ordering::Relaxed);
+    }
+
+    fn step(&self, from: u32, to: u32) -> bool {
+        self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 /// Starts the thread; without it everything works as if it had not been asked for.
-pub(super) fn start() {
+fn start() {
     let mut thread = 0;
     // SAFETY: `run` has the type libc asks for and lives in a library that is never unloaded; all
     // signals are blocked while the thread is created, so that it inherits a full mask.
@@ -38,6 +91,9 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     loop {
         // SAFETY: sleeps; an early return only means an early look.
         unsafe { libc::nanosleep(&raw const period, null_mut()) };
+        if GLOBAL.purger.step(UNWANTED, OFF) {
+            return null_mut();
+        }
         let heap = if tls.heap().is_null() { attach(tls) } else { tls.heap() };
         if !heap.is_null() {
             // SAFETY: this thread's heap.

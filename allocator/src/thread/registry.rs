@@ -24,7 +24,7 @@ const QUEUE_TRIES: usize = 4;
 /// A queue this long is not being emptied by its thread.
 const IDLE_QUEUE: u32 = 8;
 /// `thread` of a heap whose thread did not survive a fork.
-const FROZEN: u32 = 0;
+pub(super) const FROZEN: u32 = 0;
 /// Bytes mapped for heap records at a time.
 const METADATA: usize = 256 << 10;
 
@@ -152,7 +152,8 @@ impl Registry {
         self.created.load(Ordering::Relaxed)
     }
 
-    /// In a forked child: freezes all heaps but `mine`.
+    /// In a forked child: freezes all heaps but `mine`. A thread that is there all the same (the first one,
+    /// when another mends) says so at its next look around.
     pub(super) fn freeze_others(&self, mine: *mut ThreadHeap) {
         self.process.store(os::process_id(), Ordering::Relaxed);
         self.for_each(|heap| {
