@@ -18,6 +18,13 @@ fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
 }
 
 #[test]
+fn they_keep_it_where_small_objects_have_mappings_of_their_own() {
+    let library = common::shared_library().display().to_string();
+    let options = [("ALLOCATOR_OPTIONS", "mode=classic,mmap_threshold=1k")];
+    common::holds_with("standard.c", &[&library], &options);
+}
+
+#[test]
 fn the_c_functions_keep_their_promises_when_linked_statically() {
     let archive = common::static_library().display().to_string();
     if let Some(program) = common::compile("standard.c", &[&archive]) {

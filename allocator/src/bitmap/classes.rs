@@ -202,10 +202,11 @@ impl SizeClass {
         if blocks > MAX_BLOCKS { MAX_BLOCKS } else { blocks }
     }
 
-    /// Whether a span of this class may have so many slices, those of its tail among them.
+    /// Whether a span of this class may have so many slices, those of its tail among them. Where memory is
+    /// short it has as many as there were.
     pub(crate) fn may_have(self, slices: usize) -> bool {
-        [self.span_slices(0), self.span_slices(SHORT_SPANS), self.least_slices()]
-            .contains(&slices.wrapping_sub(self.tail()))
+        let most = self.span_slices(0).max(self.span_slices(SHORT_SPANS));
+        (self.least_slices()..=most).contains(&slices.wrapping_sub(self.tail()))
     }
 
     /// The blocks of a span of so many slices that are handed out, a bit each.

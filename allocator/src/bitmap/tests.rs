@@ -177,6 +177,7 @@ fn a_span_keeps_no_slice_that_no_block_of_its_reaches_into() {
                 let kept = supply.pool.usage().used / SLICE;
                 assert_eq!(kept, if short { needed } else { asked }, "{} {more}", class.size());
                 assert_eq!((*span).live as usize, kept, "it knows how many they are");
+                heap.check(supply.identity(), Depth::Blocks).expect("sound with a live block");
                 heap.push(record_of(block), block, &mut supply);
                 heap.let_go(SizeClass::SMALLEST, &mut supply);
                 heap.check(supply.identity(), Depth::Blocks).expect("sound");

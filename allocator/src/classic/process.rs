@@ -99,7 +99,7 @@ impl Process {
         // SAFETY: an all-zero registry is an empty one (a test compares them).
         let shared: &'static Shared = unsafe { &(*place).shared };
         let secret = crate::os::random_word() | 1;
-        let set = Settings { deferred: settings.deferred, ..*settings };
+        let set = *settings;
         let quick = Settings { deferred: true, ..*settings };
         let heaps = match settings.placement {
             PlacementChoice::FirstFit => {

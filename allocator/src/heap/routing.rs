@@ -421,6 +421,15 @@ unsafe fn describe(block: *mut u8) -> (*mut Span, Kind) {
     }
 }
 
+/// Whether `block` is one of a size class.
+///
+/// # Safety
+/// `block` is live.
+pub(super) unsafe fn has_class(block: *mut u8) -> bool {
+    // SAFETY: the caller's promise.
+    !classic::is_configured() && matches!(unsafe { describe(block) }.1, Kind::Slab | Kind::Bitmap)
+}
+
 /// Bytes that may be used from `block` on.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! Frees by callers who know the size: what can be compared without cost to anybody else.
 
+use super::routing::has_class;
 use super::{deallocate, usable_size};
-use crate::bitmap::MAX_BITMAP;
 use crate::block::FaultKind;
 use crate::fatal;
 #[cfg(not(feature = "valgrind"))]
@@ -81,8 +81,8 @@ unsafe fn compare_and_deallocate(block: *mut u8, size: usize) {
     unsafe {
         if !block.is_null() {
             let usable = usable_size(block);
-            // No class wastes half of a block; a mapping of its own may.
-            let too_small = size < usable / 2 && usable > 64 && usable <= MAX_BITMAP;
+            // No class wastes half of a block. A mapping of its own may, and so may a block of classic mode.
+            let too_small = size < usable / 2 && usable > 64 && has_class(block);
             if size > usable || too_small {
                 return fatal::fault(FaultKind::SizeMismatch.line(), block.addr(), usable);
             }
@@ -106,5 +106,21 @@ pub unsafe fn deallocate_aligned(block: *mut u8, align: usize, size: usize) {
             }
         }
         deallocate(block);
+    }
+}
+
+#[cfg(all(test, not(feature = "hardened")))]
+mod tests {
+    use super::deallocate_sized;
+    use crate::thread::GLOBAL;
+
+    #[test]
+    fn an_object_with_a_mapping_of_its_own_for_want_of_memory_is_as_small_as_was_asked_for() {
+        for size in [961, 1100, 2015, 40_000] {
+            let object = GLOBAL.huge.allocate(size, 16, false);
+            assert!(!object.is_null());
+            // SAFETY: live, and freed once; a fault would end the process.
+            unsafe { deallocate_sized(object, size) };
+        }
     }
 }
