@@ -5,7 +5,7 @@
 
 use core::sync::atomic::AtomicU32;
 
-use crate::os::{self, Kernel, Linux};
+use crate::os::{self, Kernel, Linux, Target};
 
 /// Maps `bytes` (a multiple of the page size) of zeros.
 pub(crate) fn map(bytes: usize) -> usize {
@@ -36,20 +36,7 @@ pub(crate) unsafe fn purge(at: usize, bytes: usize) -> bool {
 /// As for [`unmap`], for the range it leaves.
 pub(crate) unsafe fn remap(at: usize, bytes: usize, wanted: usize) -> usize {
     // SAFETY: the caller's promise.
-    if let Ok(stayed) = unsafe { Linux.remap(at, bytes, wanted, None) } {
-        return stayed;
-    }
-    let target = map(wanted);
-    if target == 0 {
-        return 0;
-    }
-    // SAFETY: the caller's promise for the old range; the target was just mapped by us.
-    if let Ok(moved) = unsafe { Linux.remap(at, bytes, wanted, Some(target)) } {
-        return moved;
-    }
-    // SAFETY: just mapped, and nobody else knows of it.
-    unsafe { unmap(target, wanted) };
-    0
+    unsafe { Linux.remap(at, bytes, wanted, Target::Anywhere) }.unwrap_or(0)
 }
 
 /// `bytes` from the program break.

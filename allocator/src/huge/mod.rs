@@ -23,7 +23,7 @@ use core::ptr;
 use self::extents::Extents;
 use self::record::Place;
 use crate::lock::Lock;
-use crate::os::{self, Kernel};
+use crate::os::{self, Kernel, Target};
 use crate::probe::fire;
 use crate::segment::{Held, Kind, Span};
 use crate::sync::{AtomicUsize, Ordering};
@@ -332,25 +332,17 @@ impl<K: Kernel> Huge<K> {
             crate::segment::note(old.base, crate::segment::Segment::Huge);
             ptr::null_mut()
         };
-        // SAFETY: the mapping is the object's; a target was mapped for it just before.
+        // SAFETY: the mapping is the object's.
         unsafe {
-            let in_place = self.kernel.remap(old.base, old.mapped, mapped, None);
-            let base = match in_place {
-                Ok(base) => base,
-                Err(_) => {
-                    let next = round_up(mapped, SEGMENT) + GAP;
-                    let hint = self.kernel.next_hint().fetch_add(next, Ordering::Relaxed);
-                    let Ok(target) = os::map_aligned(&self.kernel, hint, mapped, SEGMENT) else {
-                        return stays();
-                    };
-                    match self.kernel.remap(old.base, old.mapped, mapped, Some(target)) {
-                        Ok(base) => base,
-                        Err(_) => {
-                            let _ = self.kernel.unmap(target, mapped);
-                            return stays();
-                        }
-                    }
+            let (base, mapped) = match self.remap(old, mapped) {
+                Ok(base) => (base, mapped),
+                Err(libc::ENOMEM) => {
+                    // What is cached is a luxury then, and so is room to grow.
+                    self.purge_all();
+                    let Ok(base) = self.remap(old, used) else { return stays() };
+                    (base, used)
                 }
+                Err(_) => return stays(),
             };
             let resident = used.max(old.resident.min(mapped));
             let mut state = self.state.lock();
@@ -360,6 +352,36 @@ impl<K: Kernel> Huge<K> {
             self.count_fresh(used.saturating_sub(old.used));
             self.purged.fetch_add(old.mapped.saturating_sub(mapped), Ordering::Relaxed);
             Place { base, offset: HEAD, mapped, used, resident }.write()
+        }
+    }
+
+    /// Makes the mapping of an object `mapped` bytes long, here or where there is room; its base, or why
+    /// not: then it is as it was.
+    ///
+    /// # Safety
+    /// As [`Huge::resize`].
+    unsafe fn remap(&self, old: Place, mapped: usize) -> Result<usize, i32> {
+        // SAFETY: the mapping is the object's; a target was mapped for it just before.
+        unsafe {
+            match self.kernel.remap(old.base, old.mapped, mapped, Target::Here) {
+                Ok(base) => return Ok(base),
+                // The program divided the mapping or locked it in memory: neither can it move.
+                Err(error) if error.errno != libc::ENOMEM => return Err(error.errno),
+                Err(_) => {}
+            }
+            let next = round_up(mapped, SEGMENT) + GAP;
+            let hint = self.kernel.next_hint().fetch_add(next, Ordering::Relaxed);
+            let target = os::map_aligned(&self.kernel, hint, mapped, SEGMENT);
+            let target = target.map_err(|error| error.errno)?;
+            let moved = self.kernel.remap(old.base, old.mapped, mapped, Target::At(target));
+            moved.map_err(|error| {
+                // Too many mappings: that is found out first. After any other error the kernel may have
+                // unmapped the target, and somebody else mapped something there.
+                if error.errno == libc::ENOMEM {
+                    let _ = self.kernel.unmap(target, mapped);
+                }
+                error.errno
+            })
         }
     }
 

@@ -59,6 +59,17 @@ impl fmt::Display for OsError {
     }
 }
 
+/// Where the pages of a mapping that is resized may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// They stay.
+    Here,
+    /// Wherever there is room, if there is none here.
+    Anywhere,
+    /// To this multiple of a page, in place of what is mapped there.
+    At(usize),
+}
+
 /// The kernel's memory calls, as one seam that tests can stand in for.
 ///
 /// Addresses and lengths are multiples of [`Kernel::page_size`].
@@ -82,17 +93,16 @@ pub(crate) unsafe trait Kernel {
     /// The range was mapped through this trait and nobody needs its contents.
     unsafe fn purge(&self, address: usize, len: usize) -> Result<(), OsError>;
 
-    /// Grows or shrinks a mapping: where it is, or at `target` (page-aligned, itself mapped, whose
-    /// old contents go) if one is given.
+    /// Grows or shrinks a mapping, whose pages may move to where `to` says.
     ///
     /// # Safety
-    /// As `unmap`, for the old range when it moves, and for the range at `target`.
+    /// As `unmap`, for the old range when it moves, and for the range of [`Target::At`].
     unsafe fn remap(
         &self,
         address: usize,
         len: usize,
         new_len: usize,
-        target: Option<usize>,
+        to: Target,
     ) -> Result<usize, OsError>;
 
     /// Asks that the range's pages come from `node`. Failure changes nothing but speed.
@@ -221,11 +231,11 @@ unsafe impl<K: Kernel> Kernel for Failing<K> {
         address: usize,
         len: usize,
         new_len: usize,
-        target: Option<usize>,
+        to: Target,
     ) -> Result<usize, OsError> {
         self.pass("mremap")?;
         // SAFETY: the caller's promise.
-        unsafe { self.kernel.remap(address, len, new_len, target) }
+        unsafe { self.kernel.remap(address, len, new_len, to) }
     }
 
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError> {

@@ -3,7 +3,7 @@
 //! It does with its pages what Linux does: an address inside of one is refused, and a length is rounded up
 //! to whole ones. Whoever counts on less loses what lies behind.
 
-use super::{Kernel, Linux, OsError, map_aligned};
+use super::{Kernel, Linux, OsError, Target, map_aligned};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::units::round_up;
 
@@ -87,12 +87,13 @@ unsafe impl Kernel for Paged {
         address: usize,
         len: usize,
         new_len: usize,
-        target: Option<usize>,
+        to: Target,
     ) -> Result<usize, OsError> {
         let len = self.whole("mremap", address, len)?;
-        let new_len = self.whole("mremap", target.unwrap_or(0), new_len)?;
+        let target = if let Target::At(target) = to { target } else { 0 };
+        let new_len = self.whole("mremap", target, new_len)?;
         // SAFETY: as above.
-        unsafe { Linux.remap(address, len, new_len, target) }
+        unsafe { Linux.remap(address, len, new_len, to) }
     }
 
     fn bind(&self, _: usize, _: usize, _: u32) -> Result<(), OsError> {

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use super::{Kernel, Linux, OsError};
+use super::{Kernel, Linux, OsError, Target};
 use crate::sync::{AtomicU32, AtomicUsize};
 
 #[cfg(target_arch = "x86_64")]
@@ -134,11 +134,12 @@ unsafe impl Kernel for Linux {
         address: usize,
         len: usize,
         new_len: usize,
-        target: Option<usize>,
+        to: Target,
     ) -> Result<usize, OsError> {
-        let (flags, to) = match target {
-            Some(to) => ((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize, to),
-            None => (0, 0),
+        let (flags, to) = match to {
+            Target::Here => (0, 0),
+            Target::Anywhere => (libc::MREMAP_MAYMOVE as usize, 0),
+            Target::At(to) => ((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize, to),
         };
         // SAFETY: the caller's promise.
         unsafe { checked("mremap", number::MREMAP, [address, len, new_len, flags, to, 0]) }

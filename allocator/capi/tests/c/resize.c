@@ -2,6 +2,8 @@
  * the object has a mapping of its own. Argument: ordinary, hardened or classic. */
 #include "check.h"
 #include <malloc.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 static int is_classic, is_ordinary;
 
@@ -47,6 +49,36 @@ static void growing_moves_no_bytes_of_a_huge_object(void)
     stays(&p, 2 * size, size);
     CHECK(status_kib("VmHWM:") < peak + 8192);
     free(p);
+}
+
+/* The program may divide a mapping: the kernel moves no pages of such a one. */
+static void a_divided_mapping_keeps_its_bytes(void)
+{
+    size_t size = (size_t)8 << 20, page = 4096;
+    unsigned char *p = filled(size);
+    uintptr_t middle = ((uintptr_t)p + size / 2) & ~(uintptr_t)65535;
+    CHECK(madvise((void *)middle, 16 * page, MADV_DONTFORK) == 0);
+    void *after = p;
+    stays(&after, 3 * size, size);
+    free(after);
+}
+
+static void memory_for_what_is_asked_for_suffices_to_grow(void)
+{
+    size_t size = (size_t)100 << 20, grown = (size_t)110 << 20;
+    unsigned char *p = malloc(opaque(size));
+    CHECK(p != NULL);
+    p[size - 1] = 7;
+    struct rlimit before, limit;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    limit = before;
+    limit.rlim_cur = ((rlim_t)status_kib("VmSize:") << 10) + ((rlim_t)12 << 20);
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    unsigned char *after = realloc(p, opaque(grown));
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(after != NULL && after[size - 1] == 7);
+    after[grown - 1] = 1;
+    free(after);
 }
 
 static void what_fits_stays(size_t size)
@@ -95,6 +127,10 @@ int main(int count, char **arguments)
     is_classic = strcmp(arguments[1], "classic") == 0;
     is_ordinary = strcmp(arguments[1], "ordinary") == 0;
     growing_moves_no_bytes_of_a_huge_object();
+    a_divided_mapping_keeps_its_bytes();
+    if (is_ordinary) {
+        memory_for_what_is_asked_for_suffices_to_grow();
+    }
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         what_fits_stays(sizes[i]);
     }
