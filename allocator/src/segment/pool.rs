@@ -280,6 +280,9 @@ impl<K: Kernel> Pool<K> {
     /// One more segment with a run of `len` slices; its index.
     #[cold]
     fn grow(&self, state: &mut State, len: usize) -> Option<u32> {
+        if !state.directory.make_room(&self.kernel) {
+            return None;
+        }
         let mut slices = SLICES;
         let segment = loop {
             if let Ok(address) = self.obtain(state, slices * SLICE) {
@@ -300,9 +303,7 @@ impl<K: Kernel> Pool<K> {
             (*segment).pool = state.number;
             (*segment).free = low_bits(slices) & !1;
         }
-        if !state.directory.push(&self.kernel, segment) {
-            return None;
-        }
+        state.directory.push(segment);
         #[cfg(feature = "hardened")]
         // SAFETY: the segment is the pool's, and nobody has any of its slices yet.
         (state.used += unsafe { super::guard_slices(segment, state.number) });

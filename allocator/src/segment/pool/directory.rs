@@ -41,24 +41,21 @@ impl Directory {
         }
     }
 
-    /// Appends a segment; false when no memory or no slot is left.
-    pub(super) fn push<K: Kernel>(&mut self, kernel: &K, segment: *mut Header) -> bool {
-        let i = self.count as usize;
-        if let Some(slot) = self.first.get_mut(i) {
-            *slot = segment;
-        } else {
-            let Some(chunk) = self.chunks.get_mut((i - INLINE) / CHUNK) else { return false };
-            if chunk.is_null() {
-                let Ok(table) = kernel.map(0, CHUNK * size_of::<*mut Header>()) else {
-                    return false;
-                };
-                *chunk = ptr::with_exposed_provenance_mut(table);
-            }
-            // SAFETY: the chunk holds CHUNK slots and the remainder is below that.
-            unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
+    /// Makes room for one more segment; false when no memory or no slot is left.
+    pub(super) fn make_room<K: Kernel>(&mut self, kernel: &K) -> bool {
+        let Some(beyond) = (self.count as usize).checked_sub(INLINE) else { return true };
+        let Some(chunk) = self.chunks.get_mut(beyond / CHUNK) else { return false };
+        if chunk.is_null() {
+            let Ok(table) = kernel.map(0, CHUNK * size_of::<*mut Header>()) else { return false };
+            *chunk = ptr::with_exposed_provenance_mut(table);
         }
-        self.count += 1;
         true
+    }
+
+    /// Appends a segment, for which [`Directory::make_room`] made room.
+    pub(super) fn push(&mut self, segment: *mut Header) {
+        self.set(self.count, segment);
+        self.count += 1;
     }
 
     fn set(&mut self, index: u32, segment: *mut Header) {
@@ -66,7 +63,7 @@ impl Directory {
         if let Some(slot) = self.first.get_mut(i) {
             *slot = segment;
         } else if let Some(chunk) = self.chunks.get((i - INLINE) / CHUNK) {
-            // SAFETY: `push` filled this slot once, so its chunk exists.
+            // SAFETY: `make_room` saw to the chunk, which holds CHUNK slots; the remainder is below that.
             unsafe { *chunk.add((i - INLINE) % CHUNK) = segment };
         }
     }

@@ -93,10 +93,10 @@ impl<K: Kernel> Pool<K> {
             }
             #[cfg(feature = "hardened")]
             crate::segment::note(segment.addr(), crate::segment::Segment::Pool);
-            if state.directory.push(&self.kernel, segment) {
-                (*segment).index = state.directory.count() - 1;
-                state.dirty_slices += dirty;
-            }
+            // There was room for it a moment ago.
+            (*segment).index = state.directory.count();
+            state.directory.push(segment);
+            state.dirty_slices += dirty;
         }
     }
 
