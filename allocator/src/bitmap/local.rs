@@ -7,7 +7,8 @@
 //!    heap knows. `free` carries [`LISTED`] exactly while the span is listed.
 //! 2. Of a class at most one listed span holds no live block, and then no other span is listed: it
 //!    is what the next refill takes. Of all spans above [`SHORT`] slices, current or listed, at most
-//!    one holds no live block, and `idle` names it: a thread that sleeps lets go of nothing by itself.
+//!    one holds no live block, and `idle` names it: a thread that sleeps lets go of nothing by itself. (In
+//!    the child of a fork there may be more of both until they are allocated from.)
 //! 3. A retired span holds no live block and counts as none of `spans`.
 //! 4. `current` is never null: `no_span`, which has no free block, stands for none.
 //! 5. Of a class whose bit in `used` is 0 this heap never had a span, so it holds nothing of it.

@@ -56,7 +56,7 @@ pub use memcheck::{
 };
 #[cfg(feature = "valgrind")]
 pub(crate) use memcheck::{allocate_known, deallocate_layout};
-pub use process::{call_when_ready, check, configure, options, own_the_break, round_to_page, trim};
+pub use process::{call_when_ready, check, configure, options, own_the_break, trim};
 pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
 #[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub use routing::{

@@ -4,7 +4,6 @@ use crate::classic;
 use crate::options::Options;
 use crate::os::unwatched;
 use crate::thread::{GLOBAL, Tls};
-use crate::units::{MAX_OBJECT, round_up};
 
 /// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
 /// called before the first allocation; later it changes nothing.
@@ -66,9 +65,4 @@ fn walk() -> Result<(), (&'static str, usize)> {
     }
     // SAFETY: this thread's heap.
     unsafe { GLOBAL.check(Tls::here().heap()) }
-}
-
-/// The size the kernel's page makes of `size`, for `pvalloc`; `None` if that overflows.
-pub fn round_to_page(size: usize) -> Option<usize> {
-    (size <= MAX_OBJECT).then(|| round_up(size, crate::os::page_size()))
 }

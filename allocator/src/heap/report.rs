@@ -2,6 +2,7 @@
 
 use crate::bitmap;
 use crate::classic;
+use crate::lock::LINEAGE;
 use crate::segment::{Kind, Span};
 use crate::slab;
 use crate::stats::{ClassUsage, Stats, ThreadUsage};
@@ -145,7 +146,7 @@ pub fn for_each_thread(mut visit: impl FnMut(ThreadUsage)) {
 
 /// Whether a report can be made in a signal handler: not if that interrupted a change.
 pub fn can_report() -> bool {
-    !GLOBAL.is_held_by_us() && !classic::is_interrupted()
+    !LINEAGE.is_mending() && !GLOBAL.is_held_by_us() && !classic::is_interrupted()
 }
 
 /// # Safety

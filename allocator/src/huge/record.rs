@@ -29,7 +29,7 @@ impl Place {
     /// The mapping is the caller's.
     pub(super) unsafe fn write(self) -> *mut u8 {
         let base: *mut u8 = ptr::with_exposed_provenance_mut(self.base);
-        // SAFETY: the record lies in the first two pages of the mapping.
+        // SAFETY: the record lies before the object.
         unsafe {
             let slice = (self.offset >> SLICE_SHIFT) & (SLICES - 1);
             let record = base.cast::<Span>().add(slice);

@@ -76,6 +76,17 @@ impl Lineage {
         true
     }
 
+    /// Whether this is the child of a fork and its locks are being mended, as in a signal handler that
+    /// interrupted that.
+    pub(crate) fn is_mending(&self) -> bool {
+        let word = self.word();
+        if ptr::eq(word, &COUNTED) {
+            word.load(Ordering::Relaxed) != TOLD && self.process.load(Ordering::Relaxed) == 0
+        } else {
+            word.load(Ordering::Relaxed) == MENDING
+        }
+    }
+
     #[inline(always)]
     fn word(&self) -> &AtomicU32 {
         // SAFETY: `COUNTED` or the page, both there for ever.

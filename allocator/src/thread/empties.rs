@@ -76,7 +76,7 @@ impl Empties {
         self.last.is_null()
     }
 
-    /// Keeps none of them. They are lost.
+    /// Keeps none of them: whoever calls this finds them elsewhere.
     pub(super) fn forget(&mut self) {
         self.last = null_mut();
     }

@@ -42,7 +42,7 @@ unsafe extern "C" fn in_child() {
     LINEAGE.in_child();
 }
 
-/// Called in a child, by the thread that first wants a lock.
+/// Called in a child, by the thread that first wants a lock. Usually it is the only one; no other has a lock.
 fn mend() {
     SETUP.mend(|_| ());
     GLOBAL.purger.forget();

@@ -3,8 +3,9 @@
 //! A ring per slab class: freed blocks go in at one end, and malloc takes from the other. When it finds none
 //! ready, the oldest batch that has waited for [`DELAY`] frees is looked at and made ready. A ring is a
 //! thread's cache of blocks at the same time: what goes through it is live as far as spans know, costs no
-//! link, and may be of any thread's span. When there are too many, the oldest are freed in earnest. One ring of 4 more for all larger blocks. A double free finds
-//! the block's mark, a late write its zeros changed, and an attacker does not get the address back at once.
+//! link, and may be of any thread's span. When there are too many, the oldest are freed in earnest. All larger
+//! blocks share one more ring, of 4. A double free finds the block's mark, a late write its zeros changed, and
+//! an attacker does not get the address back at once.
 //!
 //! Costs per thread and slab class in use up to 64 blocks that must wait and [`BYTES`] of others, and 4 MiB
 //! in all for larger blocks. A free stores the block and one number, a malloc loads the block and stores
