@@ -236,6 +236,7 @@ impl ThreadHeap {
             let mut zero = self.bitmaps.next_is_zero(class);
             let mut block = self.bitmaps.pop(class);
             if block.is_null() {
+                self.slow_call();
                 let (_, bitmaps, _, queue, mut supply) = self.split();
                 zero = bitmaps.refill(class, queue, &mut supply) && bitmaps.next_is_zero(class);
                 block = bitmaps.pop(class);
