@@ -68,6 +68,7 @@ fn the_allocator_answers_what_glibc_programs_ask_about_it() {
     assert!(outcome.stderr.contains("mode=production\n"), "{}", outcome.stderr);
     let classic = "mode=classic,placement=best-fit,lock=arena,cache=on";
     let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", classic));
+    outcome.expect_success(classic);
     let said = &outcome.stderr;
     assert!(said.contains(&format!("{classic},coalesce=immediate\n")), "{said}");
     assert!(said.contains("locks taken "), "{said}");
