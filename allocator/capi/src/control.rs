@@ -42,9 +42,9 @@ impl Picture {
         }
     }
 
-    /// Committed bytes but for objects with a mapping of their own, as glibc counts an arena.
+    /// Bytes held, in use or free, but for objects with a mapping of their own, as glibc counts an arena.
     pub(crate) fn arena(&self) -> usize {
-        self.committed.saturating_sub(self.huge)
+        self.committed.saturating_sub(self.huge) + self.cached
     }
 
     /// Live bytes in the arena.
@@ -52,9 +52,9 @@ impl Picture {
         self.live.saturating_sub(self.huge)
     }
 
-    /// Committed bytes in which no object lives.
+    /// Bytes of the arena in which no object lives.
     pub(crate) fn free(&self) -> usize {
-        self.committed.saturating_sub(self.live)
+        self.arena().saturating_sub(self.arena_live())
     }
 }
 

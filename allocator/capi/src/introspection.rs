@@ -5,11 +5,19 @@
 //! # How glibc's words are used
 //! | field | here |
 //! |---|---|
-//! | `arena`, `<system type="current">` | bytes committed: held ready, with or without an object in them; without objects that have a mapping of their own |
+//! | `arena`, `<system type="current">` | bytes held, in use or free; without objects that have a mapping of their own |
 //! | `uordblks` | bytes of live objects, without those either |
-//! | `fordblks`, `<total type="rest">` | committed bytes in which no object lives |
+//! | `fordblks`, `<total type="rest">` | the rest of `arena` |
+//! | `keepcost` | of `fordblks`, what holds pages that `malloc_trim` would give back; 0 in classic mode, which keeps no such count |
+//! | `ordblks` | 1: all that is free, as one piece |
 //! | `hblks`, `hblkhd`, `<total type="mmap">` | objects with a mapping of their own, and bytes of those mappings |
-//! | `keepcost` | bytes that `malloc_trim` could give back |
+//! | `<size>` | free blocks of a size; classic mode tells none |
+//! | `<system type="max">`, `<aspace>` | address space, without those mappings |
+//!
+//! # Invariants
+//! 1. `uordblks` + `fordblks` = `arena`, and `keepcost` is at most `fordblks`, while no other thread is in a call.
+//! 2. `malloc_info` writes what glibc writes for one arena, line by line, but for `<unsorted>`, which glibc writes only
+//!    where it has such blocks.
 
 use crate::control::Picture;
 use crate::errno;
@@ -123,16 +131,14 @@ extern "C" fn malloc_stats() {
     let mut text = Text::new(Sink::Descriptor(2));
     for (heading, system, used) in [
         ("Arena 0:\n", heap.arena(), heap.arena_live()),
-        ("Total (incl. mmap):\n", heap.committed, heap.live),
+        ("Total (incl. mmap):\n", heap.arena() + heap.huge, heap.live),
     ] {
         text.put(heading).put("system bytes     = ").padded(system, 10);
         text.put("\nin use bytes     = ").padded(used, 10).put("\n");
     }
-    text.put("max mmap regions = ")
-        .padded(0, 10)
-        .put("\nmax mmap bytes   = ")
-        .padded(0, 10)
-        .put("\n");
+    // Nobody keeps the highest figures: those of now are the least that they can be.
+    text.put("max mmap regions = ").padded(heap.huge_objects, 10);
+    text.put("\nmax mmap bytes   = ").padded(heap.huge_mapped, 10).put("\n");
     crate::control::describe(&mut text, &heap);
     text.finish();
     errno::set(kept);
@@ -151,31 +157,30 @@ unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_i
     let picture = Picture::take();
     let mut xml = Text::new(Sink::Stream(stream));
     xml.put("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n");
-    // As glibc counts them: free blocks, by size. The stream may allocate meanwhile.
+    // As glibc counts them: free blocks, by size, and one piece for all the rest. The stream may allocate meanwhile.
+    let mut pieces = 1;
     heap::for_each_class(|class| {
         let free = class.touched.saturating_sub(class.live);
         if free > 0 {
             let count = free.checked_div(class.size).unwrap_or(0);
-            xml.put("<size from=\"").number(class.size).put("\" to=\"").number(class.size);
+            pieces += count;
+            xml.put("  <size from=\"").number(class.size).put("\" to=\"").number(class.size);
             xml.put("\" total=\"").number(free).put("\" count=\"").number(count).put("\"/>\n");
         }
     });
     xml.put("</sizes>\n");
-    totals(&mut xml, &picture, false);
+    totals(&mut xml, &picture, pieces, false);
     xml.put("</heap>\n");
-    totals(&mut xml, &picture, true);
+    totals(&mut xml, &picture, pieces, true);
     xml.put("</malloc>\n");
     if xml.finish() { 0 } else { -1 }
 }
 
 /// The elements that glibc writes once per heap and once for all, then with what has a mapping of its own.
-fn totals(xml: &mut Text, heap: &Picture, all: bool) {
+fn totals(xml: &mut Text, heap: &Picture, pieces: usize, all: bool) {
     let mapped = heap.mapped.saturating_sub(heap.huge_mapped);
-    xml.put(
-        "<total type=\"fast\" count=\"0\" size=\"0\"/>\n<total type=\"rest\" count=\"1\" size=\"",
-    )
-    .number(heap.free())
-    .put("\"/>\n");
+    xml.put("<total type=\"fast\" count=\"0\" size=\"0\"/>\n<total type=\"rest\" count=\"");
+    xml.number(pieces).put("\" size=\"").number(heap.free()).put("\"/>\n");
     if all {
         xml.put("<total type=\"mmap\" count=\"").number(heap.huge_objects);
         xml.put("\" size=\"").number(heap.huge_mapped).put("\"/>\n");

@@ -9,6 +9,23 @@ extern void *__libc_reallocarray(void *, size_t, size_t);
 extern int __posix_memalign(void **, size_t, size_t);
 extern void __libc_free(void *), __libc_cfree(void *);
 
+/* What must hold between the figures, whatever they are. */
+static void check_figures(struct mallinfo2 now)
+{
+    struct allocator_statistics ours;
+    CHECK(allocator_get_stats(&ours, sizeof ours) == 0);
+    CHECK(now.arena <= ours.mapped_bytes);
+    CHECK(now.uordblks <= now.arena && now.uordblks <= ours.live_bytes);
+    CHECK(now.fordblks == now.arena - now.uordblks);
+    CHECK(now.keepcost <= now.fordblks && now.keepcost == ours.cached_bytes);
+    CHECK(now.ordblks == 1 && now.smblks == 0 && now.usmblks == 0 && now.fsmblks == 0);
+    struct mallinfo narrow = mallinfo();
+    CHECK((size_t)narrow.arena == now.arena && (size_t)narrow.uordblks == now.uordblks);
+    CHECK((size_t)narrow.fordblks == now.fordblks && (size_t)narrow.keepcost == now.keepcost);
+    CHECK((size_t)narrow.hblks == now.hblks && (size_t)narrow.hblkhd == now.hblkhd);
+    CHECK(narrow.ordblks == 1 && narrow.smblks == 0 && narrow.usmblks == 0 && narrow.fsmblks == 0);
+}
+
 int main(void)
 {
     CHECK(mallopt(M_MMAP_THRESHOLD, 1 << 20) == 1);
@@ -24,9 +41,8 @@ int main(void)
     }
     struct mallinfo2 after = mallinfo2();
     CHECK(after.uordblks >= before.uordblks + 100 * 100000ul);
-    CHECK(after.arena + after.hblkhd >= after.uordblks);
-    struct mallinfo narrow = mallinfo();
-    CHECK((size_t)narrow.uordblks == mallinfo2().uordblks);
+    CHECK(after.arena < after.uordblks + (8 << 20));
+    check_figures(mallinfo2());
 
     struct mallinfo2 few = mallinfo2();
     void *large[3];
@@ -38,7 +54,7 @@ int main(void)
     CHECK(more.hblks == few.hblks + 3 && more.hblkhd >= few.hblkhd + 3 * (9ul << 20));
     CHECK(more.hblkhd <= few.hblkhd + 3 * (16ul << 20));
     CHECK(more.uordblks < few.uordblks + (9 << 20) && more.arena < few.arena + (9 << 20));
-    CHECK((size_t)mallinfo().hblks == more.hblks && (size_t)mallinfo().hblkhd == more.hblkhd);
+    check_figures(mallinfo2());
     free(large[0]);
     free(large[1]);
     CHECK(mallinfo2().hblks == few.hblks + 1 && mallinfo2().hblkhd < more.hblkhd);
@@ -46,6 +62,7 @@ int main(void)
     CHECK(mallinfo2().hblks == few.hblks + 1 && mallinfo2().hblkhd >= few.hblkhd + (30 << 20));
     free(large[2]);
     CHECK(mallinfo2().hblks == few.hblks && mallinfo2().hblkhd == few.hblkhd);
+    check_figures(mallinfo2());
 
     struct allocator_statistics now;
     CHECK(allocator_get_stats(&now, sizeof now) == 0);
@@ -65,9 +82,13 @@ int main(void)
     for (int i = 0; i < 100; i++) {
         free(held[i]);
     }
+    check_figures(mallinfo2());
     malloc_trim(0);
     CHECK(status_kib("VmRSS:") < resident - 5000);
-    CHECK(mallinfo2().uordblks < before.uordblks + 100000ul);
+    struct mallinfo2 trimmed = mallinfo2();
+    check_figures(trimmed);
+    CHECK(trimmed.uordblks < before.uordblks + 100000ul);
+    CHECK(trimmed.keepcost == 0 && trimmed.fordblks < 1 << 20);
 
     CHECK(allocator_configure("memory=low") == 0 && allocator_configure("memory=balanced") == 0);
     errno = 0;
