@@ -2,11 +2,15 @@
 //!
 //! Read once, in the first slow call, without allocating. Ignored in processes that run with more
 //! rights than their caller. A name or value that is not understood is reported in one line on
-//! standard error and passed over.
+//! standard error and passed over; so are those of classic mode, whatever mode is chosen.
 
 use core::ffi::{CStr, c_char};
 
 use crate::os;
+
+pub(crate) mod settings;
+
+use settings::Settings;
 
 /// How memory that is free is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,17 +94,6 @@ pub enum Report {
     /// When the process gets SIGUSR2.
     Usr2,
 }
-
-/// Options that classic mode reads itself (`classic::Settings`).
-const OF_CLASSIC_MODE: [&[u8]; 7] = [
-    b"placement",
-    b"lock",
-    b"cache",
-    b"coalesce",
-    b"mmap_threshold",
-    b"trim_threshold",
-    b"top_pad",
-];
 
 /// Everything that can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,10 +282,10 @@ fn positive(digits: &[u8]) -> Option<u32> {
     decimal(digits).and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0)
 }
 
-/// Whether a setting's name is one of classic mode's own.
+/// Whether a setting is one of classic mode's own, with a value that it has.
 pub(crate) fn is_of_classic_mode(setting: &[u8]) -> bool {
-    let name = setting.split(|&byte| byte == b'=').next().unwrap_or(setting);
-    OF_CLASSIC_MODE.contains(&name)
+    let mut nobodys = Settings::DEFAULT;
+    nobodys.set(setting)
 }
 
 unsafe extern "C" {
@@ -314,22 +307,31 @@ pub(crate) fn for_each_setting(mut apply: impl FnMut(&[u8]) -> bool) {
     };
     for setting in value.to_bytes().split(|&byte| byte == b',') {
         if !setting.is_empty() && !apply(setting) {
-            os::write_stderr(b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ");
-            write_on_one_line(setting);
-            os::write_stderr(b"\n");
+            os::write_stderr(complaint(setting, &mut [0; LINE]));
         }
     }
 }
 
-/// Writes text to standard error, with `?` for each control character.
-fn write_on_one_line(text: &[u8]) {
-    for part in text.chunks(64) {
-        let mut shown = [0; 64];
-        for (to, &byte) in shown.iter_mut().zip(part) {
-            *to = if byte.is_ascii_control() { b'?' } else { byte };
-        }
-        os::write_stderr(shown.get(..part.len()).unwrap_or(&[]));
+/// Bytes of a line that names a setting, at most.
+const LINE: usize = 512;
+
+/// The line that names `setting`, with `?` for each control character and a long one cut. It is
+/// written by one call, so that nothing another thread or process writes comes in between.
+fn complaint<'line>(setting: &[u8], line: &'line mut [u8; LINE]) -> &'line [u8] {
+    const SAYS: &[u8] = b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ";
+    const CUT: &[u8] = b"...\n";
+    let (shown, end) = match setting.get(..LINE - SAYS.len() - CUT.len()) {
+        Some(start) if start.len() < setting.len() => (start, CUT),
+        _ => (setting, &b"\n"[..]),
+    };
+    let shown = shown.iter().map(|&byte| if byte.is_ascii_control() { b'?' } else { byte });
+    let text = SAYS.iter().copied().chain(shown).chain(end.iter().copied());
+    let mut length = 0;
+    for (to, byte) in line.iter_mut().zip(text) {
+        *to = byte;
+        length += 1;
     }
+    line.get(..length).unwrap_or(&[])
 }
 
 #[cfg(test)]
@@ -381,6 +383,23 @@ mod tests {
         }
         for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
             assert!(!options.set(wrong));
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_not_understood_is_named_in_one_line_and_a_long_one_is_cut() {
+        let line = |setting: &[u8]| complaint(setting, &mut [0; LINE]).to_vec();
+        let said = b"allocator: ALLOCATOR_OPTIONS: not understood, ignored: ";
+        assert_eq!(line(b"a\nb=\x1b"), [&said[..], b"a?b=?\n"].concat());
+        let fits = LINE - said.len() - 4;
+        for length in [0, 1, fits - 1, fits] {
+            let setting = std::vec![b'x'; length];
+            assert_eq!(line(&setting), [&said[..], &setting, b"\n"].concat());
+        }
+        for length in [fits + 1, fits + 4, 100_000] {
+            let cut = line(&std::vec![b'x'; length]);
+            assert_eq!(cut, [&said[..], &std::vec![b'x'; fits], b"...\n"].concat());
+            assert_eq!(cut.len(), LINE);
         }
     }
 }

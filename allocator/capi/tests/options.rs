@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Outcome, compile, preloaded, run, shared_library};
+use common::{Outcome, available, compile, preloaded, run, scratch, shared_library};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -30,28 +30,95 @@ fn what_counts_only_before_the_first_allocation_is_refused_and_changes_nothing_a
     }
 }
 
+/// What the library says of a setting that it does not understand.
+fn complaint(shown: &str) -> String {
+    format!("allocator: ALLOCATOR_OPTIONS: not understood, ignored: {shown}\n")
+}
+
 #[test]
 fn an_option_that_is_not_understood_is_named_in_one_line_and_passed_over() {
     let library = shared_library().display().to_string();
     let Some(program) = compile("options.c", &[&library]) else { return };
     let long = "x".repeat(300);
-    for (wrong, shown) in [
-        ("no=such", "no=such"),
-        ("memory=lower", "memory=lower"),
-        ("sample=+5", "sample=+5"),
-        ("nothing", "nothing"),
-        ("two\nlines\x1b=\r1\x7f", "two?lines?=?1?"),
-        (&long, &long),
-    ] {
-        let options = format!("{wrong},mode=classic,lock=arena");
-        let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", &options));
-        outcome.expect_success(wrong);
-        let said = format!("allocator: ALLOCATOR_OPTIONS: not understood, ignored: {shown}\n");
-        let rest = outcome.stderr.strip_prefix(&said);
-        let rest = rest.unwrap_or_else(|| panic!("one line first:\n{}", outcome.stderr));
-        assert!(!rest.contains("not understood"), "once:\n{}", outcome.stderr);
-        assert!(rest.contains("mode=classic,placement=segregated,lock=arena"), "{rest}");
+    let classic = "mode=classic,placement=segregated,lock=arena,cache=off,coalesce=immediate\n";
+    for (mode, in_force) in
+        [("mode=classic,lock=arena", classic), ("lock=arena", "mode=production\n")]
+    {
+        for (wrong, shown) in [
+            ("no=such", "no=such"),
+            ("memory=lower", "memory=lower"),
+            ("sample=+5", "sample=+5"),
+            ("nothing", "nothing"),
+            ("two\nlines\x1b=\r1\x7f", "two?lines?=?1?"),
+            (&long, &long),
+            ("placement=x", "placement=x"),
+            ("lock=nonsense", "lock=nonsense"),
+            ("cache=yes", "cache=yes"),
+            ("coalesce=", "coalesce="),
+            ("mmap_threshold=-1", "mmap_threshold=-1"),
+            ("trim_threshold=1x", "trim_threshold=1x"),
+            ("top_pad", "top_pad"),
+        ] {
+            // The wrong one first and last: what stands beside it holds.
+            for options in [format!("{wrong},{mode}"), format!("{mode},{wrong}")] {
+                let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", &options));
+                outcome.expect_success(&options);
+                let rest = outcome.stderr.strip_prefix(&complaint(shown));
+                let rest = rest.unwrap_or_else(|| panic!("one line first:\n{}", outcome.stderr));
+                assert!(!rest.contains("not understood"), "once:\n{}", outcome.stderr);
+                assert!(rest.contains(in_force), "{options}: {in_force}:\n{rest}");
+            }
+        }
     }
+}
+
+#[test]
+fn the_settings_of_classic_mode_are_understood_in_every_mode_and_nothing_is_said() {
+    let library = shared_library().display().to_string();
+    let Some(program) = compile("options.c", &[&library]) else { return };
+    let settings = "placement=buddy,lock=none,cache=on,coalesce=deferred,mmap_threshold=64k,\
+                    trim_threshold=1m,top_pad=0";
+    for mode in ["mode=production", "mode=classic"] {
+        let options = format!("{settings},{mode}");
+        let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", &options));
+        outcome.expect_success(&options);
+        assert!(outcome.stderr.starts_with("allocator 0."), "{options}:\n{}", outcome.stderr);
+        assert!(outcome.stderr.contains(mode), "{options}:\n{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn the_line_about_an_option_is_written_at_once_and_cut_where_it_would_be_long() {
+    if !available("strace") {
+        return;
+    }
+    let library = shared_library().display().to_string();
+    let Some(program) = compile("options.c", &[&library]) else { return };
+    let log = scratch("complaints").join("log");
+    let long = "y".repeat(5_000);
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-s", "1000", "-e", "trace=write,writev", "-o"]).arg(&log);
+    command.arg("-E").arg(format!("LD_PRELOAD={library}"));
+    command.arg("-E").arg(format!("ALLOCATOR_OPTIONS=no=such,lock=nonsense,{long}"));
+    let outcome = run(command.arg(program));
+    if !outcome.status.success() && outcome.stderr.contains("ptrace") {
+        println!("skipped: strace may not trace here");
+        return;
+    }
+    outcome.expect_success("options.c under strace");
+    let text = fs::read_to_string(&log).expect("strace's log");
+    let cut = complaint(&format!("{}...", "y".repeat(512 - complaint("...").len())));
+    let calls: Vec<String> = [complaint("no=such"), complaint("lock=nonsense"), cut]
+        .iter()
+        .map(|line| {
+            let bytes = line.len();
+            format!("write(2, \"{}\\n\", {bytes}) = {bytes}", line.trim_end())
+        })
+        .collect();
+    let written: Vec<&str> = text.lines().take(calls.len()).collect();
+    assert_eq!(written, calls, "one call a line, before anything else:\n{text}");
+    let rest: Vec<&str> = text.lines().skip(calls.len()).collect();
+    assert!(!rest.iter().any(|line| line.contains("not understood")), "{text}");
 }
 
 /// Both files at a place that every user can read; gone when dropped.

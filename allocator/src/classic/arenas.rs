@@ -19,13 +19,13 @@ use super::kernel;
 use super::lock::{Contention, FutexLock, Lock, are_forking};
 use super::mapped::Mapped;
 use super::registry::Registry;
-use super::settings::{LockChoice, Settings};
 use super::source::PoolSource;
 use crate::block::{
     Counters, Fault, FaultKind, GRAIN, HEADER, HeapCore, Policy, Strategy, Totals, block_size,
     live_bytes,
 };
 use crate::lock::LINEAGE;
+use crate::options::settings::{LockChoice, Settings};
 
 /// Most heaps of a process.
 pub(super) const ARENAS: usize = 16;

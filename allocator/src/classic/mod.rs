@@ -21,11 +21,11 @@ mod mapped;
 mod orphans;
 mod process;
 mod registry;
-mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub use crate::options::settings::{LockChoice, PlacementChoice, Settings};
 pub use heap::ClassicHeap;
 pub use lock::{Contention, FutexLock, Lock, NoLock};
 pub use process::{
@@ -33,4 +33,3 @@ pub use process::{
     configure, deallocate, is_configured, is_interrupted, on_fault, owns, reallocate, snapshot,
     trim, usable_size,
 };
-pub use settings::{LockChoice, PlacementChoice, Settings};

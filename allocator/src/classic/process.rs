@@ -15,9 +15,9 @@ use super::kernel;
 use super::lock::{Contention, FORKER, are_forking};
 use super::mapped::Mapped;
 use super::registry::Registry;
-use super::settings::{PlacementChoice, Settings};
 use crate::block::{Counters, Fault, GRAIN, Totals};
 use crate::fatal;
+use crate::options::settings::{PlacementChoice, Settings};
 use crate::placement::{
     BestFit, Buddy, FirstFit, FirstFitLifo, NextFit, QuickFit, Segregated, Slab, WorstFit,
 };

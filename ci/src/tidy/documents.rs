@@ -11,7 +11,7 @@ const EXIT_CODES: (&str, &str) = ("bench-cli/src/error.rs", "docs/exit-codes.md"
 
 /// Where the allocator's options are declared, and where a user looks them up.
 const OPTIONS: ([&str; 2], &str) =
-    (["allocator/src/options.rs", "allocator/src/classic/settings.rs"], "docs/options.md");
+    (["allocator/src/options.rs", "allocator/src/options/settings.rs"], "docs/options.md");
 
 /// What is wrong with the documents among `files`, which stand below `root`.
 pub(super) fn check(files: &[File], root: &Path) -> Vec<Finding> {

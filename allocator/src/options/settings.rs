@@ -3,7 +3,7 @@
 //! Owns nothing. Options are `name=value` pairs, as `ALLOCATOR_OPTIONS` holds them.
 #![forbid(unsafe_code)]
 
-use crate::options::bytes;
+use super::bytes;
 
 /// A placement strategy, chosen at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
