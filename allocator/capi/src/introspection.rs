@@ -42,7 +42,7 @@ const KNOWN_KNOBS: [c_int; 10] = [
 /// Tunes glibc's allocator, hence nothing here: its known knobs are accepted (1) without effect, since programs that
 /// turn them give up when refused; any other is refused (0). `ALLOCATOR_OPTIONS` tunes this allocator.
 #[unsafe(no_mangle)]
-extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
+pub(crate) extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
     const M_CHECK_ACTION: c_int = -5;
     const M_PERTURB: c_int = -6;
     let known =
@@ -73,7 +73,7 @@ struct Mallinfo2 {
 
 /// `struct mallinfo` of `<malloc.h>`.
 #[repr(C)]
-struct Mallinfo {
+pub(crate) struct Mallinfo {
     arena: c_int,
     ordblks: c_int,
     smblks: c_int,
@@ -106,7 +106,7 @@ extern "C" fn mallinfo2() -> Mallinfo2 {
 
 /// `mallinfo2` for programs older than it. Values that do not fit an `int` are `INT_MAX`; glibc's wrap around.
 #[unsafe(no_mangle)]
-extern "C" fn mallinfo() -> Mallinfo {
+pub(crate) extern "C" fn mallinfo() -> Mallinfo {
     let wide = mallinfo2();
     let narrow = |value: usize| c_int::try_from(value).unwrap_or(c_int::MAX);
     Mallinfo {

@@ -3,7 +3,7 @@
 //! Programs that wrap `malloc` call them to reach "the real one". Were they left to glibc, such a program would hold
 //! objects of two allocators and free them with either.
 
-use crate::{aligned, errno, standard};
+use crate::{aligned, errno, introspection, standard};
 use allocator::heap;
 use core::ffi::{c_int, c_void};
 
@@ -96,4 +96,16 @@ unsafe extern "C" fn __posix_memalign(
 ) -> c_int {
     // SAFETY: the same contract.
     unsafe { aligned::posix_memalign(out, alignment, size) }
+}
+
+/// `mallinfo`.
+#[unsafe(no_mangle)]
+extern "C" fn __libc_mallinfo() -> introspection::Mallinfo {
+    introspection::mallinfo()
+}
+
+/// `mallopt`.
+#[unsafe(no_mangle)]
+extern "C" fn __libc_mallopt(parameter: c_int, value: c_int) -> c_int {
+    introspection::mallopt(parameter, value)
 }

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{available, run, shared_library};
-use std::collections::BTreeMap;
+use common::{available, hardened_library, run, shared_library};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 /// Every name that a program may look for.
@@ -32,6 +33,8 @@ const EXPORTS: &[&str] = &[
     "__libc_calloc",
     "__libc_realloc",
     "__libc_reallocarray",
+    "__libc_mallinfo",
+    "__libc_mallopt",
     "__libc_free",
     "__libc_cfree",
     "__libc_memalign",
@@ -71,20 +74,132 @@ const EXPORTS: &[&str] = &[
     "allocator_on_fault",
 ];
 
+/// What the hardened library has beside them: see `copies`.
+const HARDENED_EXPORTS: &[&str] = &["memcpy", "memmove", "memset"];
+
+/// Both libraries that are preloaded, and what each exports.
+fn libraries() -> [(&'static Path, Vec<&'static str>); 2] {
+    [
+        (shared_library(), EXPORTS.to_vec()),
+        (hardened_library(), [EXPORTS, HARDENED_EXPORTS].concat()),
+    ]
+}
+
+/// The names of a shared library's dynamic symbols that `which` selects, sorted, without versions.
+fn symbols(library: &Path, which: &str) -> Vec<String> {
+    let outcome = run(Command::new("nm").args(["-D", which, "--format=posix"]).arg(library));
+    outcome.expect_success("nm");
+    let name = |line: &str| line.split([' ', '@']).next().map(str::to_owned);
+    let mut names: Vec<String> = outcome.stdout.lines().filter_map(name).collect();
+    names.sort_unstable();
+    names
+}
+
 #[test]
 fn the_library_exports_the_whole_c_and_cxx_face_and_nothing_else() {
     if !available("nm") {
         return;
     }
-    let outcome = run(Command::new("nm")
-        .args(["-D", "--defined-only", "--format=posix"])
-        .arg(shared_library()));
-    let mut found: Vec<&str> =
-        outcome.stdout.lines().filter_map(|line| line.split(' ').next()).collect();
-    let mut expected = EXPORTS.to_vec();
-    found.sort_unstable();
-    expected.sort_unstable();
-    assert_eq!(found, expected);
+    for (library, mut expected) in libraries() {
+        expected.sort_unstable();
+        assert_eq!(symbols(library, "--defined-only"), expected, "{}", library.display());
+    }
+}
+
+#[test]
+fn every_further_name_that_libc_has_for_a_function_of_ours_is_ours_too() {
+    // SAFETY: asks the loader by a terminated name, which libc has.
+    let libc = unsafe {
+        let mut found: libc::Dl_info = std::mem::zeroed();
+        let address = libc::dlsym(libc::RTLD_DEFAULT, c"gnu_get_libc_version".as_ptr());
+        assert!(libc::dladdr(address, &raw mut found) != 0, "libc is a library");
+        std::ffi::CStr::from_ptr(found.dli_fname).to_str().expect("a path")
+    };
+    if !available("nm") {
+        return;
+    }
+    let outcome =
+        run(Command::new("nm").args(["-D", "--defined-only", "--format=posix"]).arg(libc));
+    outcome.expect_success("nm");
+    let defined: Vec<(&str, &str)> = outcome
+        .stdout
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.split_once(' ')?;
+            Some((name.split('@').next()?, rest.split(' ').nth(1)?))
+        })
+        .collect();
+    let is_ours = |name: &str| EXPORTS.contains(&name);
+    let places: BTreeSet<&str> =
+        defined.iter().filter(|(name, _)| is_ours(name)).map(|(_, place)| *place).collect();
+    assert!(places.len() > 10, "{libc}: {places:?}");
+    for (name, place) in &defined {
+        assert!(is_ours(name) || !places.contains(place), "{libc} exports {name}");
+    }
+}
+
+#[test]
+fn the_library_imports_no_allocator_no_stdio_no_mutex_and_asks_the_kernel_for_memory_itself() {
+    /// libc's wrappers set errno, and a tool that replaces them may allocate. (`sbrk` shares libc's
+    /// idea of where the break is.)
+    const KERNEL: &[&str] =
+        &["mmap", "mmap64", "munmap", "madvise", "mremap", "brk", "mbind", "mprotect"];
+    /// It allocates, and takes locks that the interrupted thread may hold. `fwrite` alone is there, for the
+    /// stream that a caller passes to `malloc_info`.
+    const STDIO: &[&str] = &[
+        "printf",
+        "fprintf",
+        "dprintf",
+        "vprintf",
+        "vfprintf",
+        "vdprintf",
+        "sprintf",
+        "snprintf",
+        "vsnprintf",
+        "vsprintf",
+        "asprintf",
+        "vasprintf",
+        "puts",
+        "fputs",
+        "fputc",
+        "putc",
+        "putchar",
+        "fflush",
+        "fopen",
+        "fopen64",
+        "fdopen",
+        "fclose",
+        "fread",
+        "fgets",
+        "fgetc",
+        "getline",
+        "perror",
+        "strerror",
+        "setvbuf",
+        "stdin",
+        "stdout",
+        "stderr",
+    ];
+    if !available("nm") {
+        return;
+    }
+    for (library, exported) in libraries() {
+        let imported = symbols(library, "--undefined-only");
+        assert!(imported.iter().any(|name| name == "sbrk"), "the list is read: {imported:?}");
+        let denied = |name: &&String| {
+            // `_FORTIFY_SOURCE` has names of its own for the same functions.
+            let bare = name.strip_prefix("__").and_then(|name| name.strip_suffix("_chk"));
+            let listed = |name: &str| KERNEL.contains(&name) || STDIO.contains(&name);
+            listed(name)
+                || bare.is_some_and(listed)
+                || exported.contains(&name.as_str())
+                || name.starts_with("pthread_mutex_")
+                || name.starts_with("_Unwind_")
+                || name.starts_with("_Z")
+        };
+        let found: Vec<&String> = imported.iter().filter(denied).collect();
+        assert!(found.is_empty(), "{} imports {found:?}", library.display());
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ extern void *__libc_memalign(size_t, size_t), *__libc_valloc(size_t), *__libc_pv
 extern void *__libc_reallocarray(void *, size_t, size_t);
 extern int __posix_memalign(void **, size_t, size_t);
 extern void __libc_free(void *), __libc_cfree(void *);
+extern struct mallinfo __libc_mallinfo(void);
+extern int __libc_mallopt(int, int);
 
 /* What must hold between the figures, whatever they are. */
 static void check_figures(struct mallinfo2 now)
@@ -146,6 +148,9 @@ int main(void)
     __libc_cfree(p);
     CHECK(mallinfo2().hblks == mapped_objects - 1);
     __libc_cfree(NULL);
+    struct mallinfo same = mallinfo(), other = __libc_mallinfo();
+    CHECK(same.arena > 0 && memcmp(&same, &other, sizeof same) == 0);
+    CHECK(__libc_mallopt(M_ARENA_MAX, 1) == 1 && __libc_mallopt(4711, 1) == 0);
 
     CHECK(allocator_init() == 0 && allocator_init() == 0);
     CHECK(allocator_check() == 0);
