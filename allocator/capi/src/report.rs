@@ -65,12 +65,15 @@ pub(crate) fn when_ready(options: &Options) {
     let signal = match options.report {
         Report::Never => return,
         Report::Exit => {
+            // The first allocation calls this, and standard error may be closed.
+            let kept = errno::get();
             // SAFETY: duplicates a descriptor to a number above those that programs count on.
             let copy = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
             let descriptor = if copy < 0 { 2 } else { copy };
             for (part, value) in FILE.iter().zip(file_of(descriptor)) {
                 part.store(value, Ordering::Relaxed);
             }
+            errno::set(kept);
             return AT_EXIT.store(descriptor, Ordering::Relaxed);
         }
         Report::Usr1 => libc::SIGUSR1,

@@ -141,6 +141,25 @@ fn a_report_at_exit_goes_to_standard_error_and_not_into_a_file_that_took_its_des
 }
 
 #[test]
+fn the_first_allocation_leaves_errno_alone_whatever_has_become_of_standard_error() {
+    let Some(program) = compile("first_errno.c", &[]) else { return };
+    for library in [common::shared_library(), common::hardened_library()] {
+        for options in ["", "report=exit", "report=usr1", "mode=classic,report=exit", "no=such"] {
+            // Open, closed, and where no descriptor above those that programs count on may be had.
+            for start in ["exec \"$0\"", "exec \"$0\" 2>&-", "ulimit -n 50; exec \"$0\""] {
+                let mut command = Command::new("sh");
+                command.args(["-c", start]).arg(&program);
+                command.env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", options);
+                let outcome = run(&mut command);
+                outcome.expect_success(&format!("first_errno.c, {options}, {start}"));
+                let told = options.ends_with("exit") && !start.contains("2>&-");
+                assert_eq!(outcome.stderr.contains("class bytes"), told, "{options}, {start}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_signal_that_interrupts_malloc_gets_a_report_or_a_line_in_every_mode_and_never_waits_for_itself()
  {
     let Some(program) = compile("report_signal.c", &[]) else { return };
