@@ -109,24 +109,48 @@ fn the_report_and_the_heap_map_are_written_on_request_at_exit_and_on_a_signal() 
     let Some(program) = compile("reports.c", &[&library]) else { return };
     let outcome = run(preloaded(&program).env("ALLOCATOR_OPTIONS", "report=usr2"));
     outcome.expect_success("reports.c");
-    let mut segments = 0;
-    for line in outcome.stdout.lines().filter(|line| line.starts_with("{\"address\"")) {
-        let slices: u64 = line
-            .split("\"slices\":")
-            .skip(1)
-            .filter_map(|rest| rest.split([',', '}']).next()?.parse::<u64>().ok())
-            .sum();
-        let bytes = line.split("\"bytes\":").nth(1).and_then(|rest| rest.split(',').next());
-        assert_eq!(bytes, Some(&*(slices * 32768).to_string()), "spans cover it: {line}");
-        segments += 1;
-    }
-    assert!(segments > 0, "a segment:\n{}", outcome.stdout);
-    let end = format!("{{\"end\":true,\"segments\":{segments}}}");
-    assert!(outcome.stdout.contains(&end), "{}", outcome.stdout);
-    assert!(outcome.stdout.contains("\"block\":5120,\"capacity\":6"), "{}", outcome.stdout);
+    assert_is_a_heap_map(&outcome.stdout);
+    let span = "\"use\":\"bitmap\",\"block\":5120,\"capacity\":6,\"live\":3}";
+    assert!(outcome.stdout.contains(span), "three objects:\n{}", outcome.stdout);
     assert!(outcome.stderr.contains("class bytes"), "on a signal:\n{}", outcome.stderr);
     let outcome = run(preloaded("ls").env("ALLOCATOR_OPTIONS", "report=exit"));
     assert!(outcome.stderr.contains("class bytes"), "at exit:\n{}", outcome.stderr);
+}
+
+/// What stands behind `"name":` wherever it does in a line of JSON.
+fn figures(json: &str, name: &str) -> Vec<u64> {
+    let name = format!("\"{name}\":");
+    let rests = json.split(&*name).skip(1);
+    rests.map(|rest| rest.split([',', '}']).next()?.parse().ok()).map(Option::unwrap).collect()
+}
+
+/// Spans cover their segments, and what the first line says of the whole heap is their sum.
+fn assert_is_a_heap_map(map: &str) {
+    const SLICE: u64 = 32768;
+    let (mut segments, mut live, mut committed) = (0, 0, 0);
+    for line in map.lines().filter(|line| line.starts_with("{\"address\"")) {
+        let slices: u64 = figures(line, "slices").iter().sum();
+        assert_eq!(figures(line, "bytes"), [slices * SLICE], "spans cover it: {line}");
+        segments += 1;
+        for span in line.split("{\"slice\":").skip(1) {
+            let used = span.split("\"use\":\"").nth(1).and_then(|rest| rest.split('"').next());
+            for block in figures(span, "block") {
+                let (held, capacity) = (figures(span, "live")[0], figures(span, "capacity")[0]);
+                assert!(held <= capacity, "{span}");
+                live += block * held;
+            }
+            if matches!(used, Some("slab" | "bitmap" | "spare")) {
+                committed += figures(span, "slices")[0] * SLICE;
+            }
+        }
+    }
+    assert!(segments > 0, "a segment:\n{map}");
+    let first = map.lines().next().unwrap_or_default();
+    assert_eq!(figures(first, "slice_bytes"), [SLICE], "{map}");
+    assert_eq!(figures(first, "live"), [live], "what is live in all spans:\n{map}");
+    assert_eq!(figures(first, "committed"), [committed], "what spans hold:\n{map}");
+    assert_eq!(figures(first, "huge"), [0], "{map}");
+    assert!(map.contains(&format!("{{\"end\":true,\"segments\":{segments}}}")), "{map}");
 }
 
 #[test]
