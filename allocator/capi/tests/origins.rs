@@ -32,24 +32,26 @@ fn small_requests_are_served_from_the_break_and_those_of_128_kib_or_more_never()
 #[test]
 fn what_holds_objects_is_called_allocator_in_the_maps_of_the_process() {
     let Some(program) = compile("names.c", &[]) else { return };
-    for library in [shared_library(), hardened_library()] {
+    for (name, library, options) in every_mode() {
+        let options = format!("sbrk=off,{options}");
+        let what = format!("names.c, {name}, {options}, {}", library.display());
         let mut command = Command::new(&program);
-        let outcome = run(command.env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", "sbrk=off"));
-        outcome.expect_success("names.c");
+        let outcome = run(command.env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", &options));
+        outcome.expect_success(&what);
         if outcome.stdout == "no names\n" {
-            the_kernel_is_asked_for_names(&program, library);
+            the_kernel_is_asked_for_names(&program, library, &options);
             continue;
         }
         let lines: Vec<&str> = outcome.stdout.lines().collect();
         assert_eq!(lines.len(), 7, "{lines:#?}");
         for line in lines {
-            assert!(line.ends_with(" [anon:allocator]"), "{}: {line}", library.display());
+            assert!(line.ends_with(" [anon:allocator]"), "{what}: {line}");
         }
     }
 }
 
 /// Where the kernel names no memory: with strace saying that it does, names are given to whatever holds objects.
-fn the_kernel_is_asked_for_names(program: &Path, library: &Path) {
+fn the_kernel_is_asked_for_names(program: &Path, library: &Path, options: &str) {
     if !available("strace") {
         println!("skipped: a kernel that does not name memory");
         return;
@@ -58,7 +60,7 @@ fn the_kernel_is_asked_for_names(program: &Path, library: &Path) {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-e", "trace=prctl", "-e", "inject=prctl:retval=0", "-o"]).arg(&log);
     command.arg("-E").arg(format!("LD_PRELOAD={}", library.display()));
-    let outcome = run(command.args(["-E", "ALLOCATOR_OPTIONS=sbrk=off"]).arg(program));
+    let outcome = run(command.args(["-E", &format!("ALLOCATOR_OPTIONS={options}")]).arg(program));
     if !outcome.status.success() && outcome.stderr.contains("ptrace") {
         println!("skipped: strace may not trace here");
         return;
@@ -81,7 +83,8 @@ fn the_kernel_is_asked_for_names(program: &Path, library: &Path) {
     assert_eq!(objects.len(), 5, "{}", outcome.stdout);
     for object in objects {
         let is_named = named.iter().any(|range| range.contains(&object));
-        assert!(is_named, "{}: {object:#x} has no name:\n{text}", library.display());
+        let what = format!("{options}, {}", library.display());
+        assert!(is_named, "{what}: {object:#x} has no name:\n{text}");
     }
 }
 

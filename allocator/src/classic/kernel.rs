@@ -1,15 +1,18 @@
 //! What classic mode asks of the kernel, as plain numbers: 0 or `false` where the kernel refuses.
 //!
 //! Owns nothing; every call goes to the `os` floor, which leaves errno alone. Cost: one system call
-//! each, except for the clock and the thread's name.
+//! each, and one more for a mapping's name; none for the clock and the thread's word.
 
 use core::sync::atomic::AtomicU32;
 
 use crate::os::{self, Kernel, Linux, Target};
 
-/// Maps `bytes` (a multiple of the page size) of zeros.
+/// Maps `bytes` (a multiple of the page size) of zeros, under the name that all our memory has in
+/// /proc/PID/maps.
 pub(crate) fn map(bytes: usize) -> usize {
-    Linux.map(0, bytes).unwrap_or(0)
+    let Ok(at) = Linux.map(0, bytes) else { return 0 };
+    Linux.label(at, bytes);
+    at
 }
 
 /// Gives a mapping back.
@@ -35,6 +38,7 @@ pub(crate) unsafe fn purge(at: usize, bytes: usize) -> bool {
 /// # Safety
 /// As for [`unmap`], for the range it leaves.
 pub(crate) unsafe fn remap(at: usize, bytes: usize, wanted: usize) -> usize {
+    // Pages that move take their name along.
     // SAFETY: the caller's promise.
     unsafe { Linux.remap(at, bytes, wanted, Target::Anywhere) }.unwrap_or(0)
 }
