@@ -177,3 +177,6 @@ impl Stash {
         top.into_iter().chain(stack.into_iter().flatten().copied())
     }
 }
+
+#[cfg(test)]
+mod tests;
