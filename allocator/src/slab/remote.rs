@@ -248,3 +248,6 @@ pub(crate) unsafe fn send_one(span: *mut Span, block: *mut u8) -> *mut Span {
     // SAFETY: the caller's promise.
     if unsafe { send(span, &[number_of(block)]) } { span } else { null_mut() }
 }
+
+#[cfg(test)]
+mod tests;
