@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::Report;
+use crate::{Report, tools};
 
 const USAGE: &str = "usage: cargo ci figures RUN-FOLDER... PEERS.json COMMAND";
 /// Fewer rounds, or shorter ones, are a quick look.
@@ -123,7 +124,7 @@ pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
     let mut page = head(&parts, command);
     let rows = parts.into_iter().flat_map(|part| part.rows).collect();
     tables(&rows, &mut page);
-    append_peers(&json(Path::new(peers))?, &mut page);
+    append_peers(&json(Path::new(peers))?, &c_library(), &mut page);
     Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
 }
 
@@ -370,11 +371,20 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-pub(crate) fn append_peers(peers: &Peers, page: &mut String) {
-    page.push_str(
-        "## The others\n\nBuilt by `ci/peers` from the sources in their Rust crates.\n\n",
+/// The C library of this machine, which is the one that was measured on, as in `glibc 2.36`.
+pub(crate) fn c_library() -> String {
+    let said = tools::output(Command::new("getconf").arg("GNU_LIBC_VERSION"));
+    said.map_or_else(|_| "unknown".to_owned(), |version| version.trim().to_owned())
+}
+
+/// What the allocators are that were compared with: `c_library`, and those that `ci/peers` built.
+pub(crate) fn append_peers(peers: &Peers, c_library: &str, page: &mut String) {
+    let _ = writeln!(
+        page,
+        "## The others\n\nBuilt by `ci/peers` from the sources in their Rust crates, but for `{SYSTEM}`, which \
+         is the machine's own.\n\n| name | version | how it exports malloc | flags |\n|---|---|---|---|\n\
+         | {SYSTEM} | {c_library} | it is the C library itself | as its distribution built it |"
     );
-    page.push_str("| name | version | how it exports malloc | flags |\n|---|---|---|---|\n");
     for Peer { name, version, flags, exports_malloc } in &peers.peers {
         let _ = writeln!(page, "| {name} | {version} | {exports_malloc} | `{flags}` |");
     }
@@ -452,6 +462,21 @@ larson,ours,2,throughput,completed,2,10,0
             page.contains("takes ours about 50 ms.") && page.contains("A quick look"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn every_column_but_ours_has_a_row_that_says_what_it_is() {
+        let other = r#"{"name": "other", "version": "1", "flags": "-O3", "exports_malloc": "so"}"#;
+        let peers = serde_json::from_str(&format!(r#"{{"peers": [{other}]}}"#)).expect("sound");
+        let mut page = String::new();
+        append_peers(&peers, &c_library(), &mut page);
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+        assert_eq!(rows.len(), 3, "{page}");
+        let system = format!("| system | {} | it is the C library itself |", c_library());
+        assert!(rows[1].starts_with(&system), "{page}");
+        assert_eq!(rows[2], "| other | 1 | so | `-O3` |");
+        let (name, version) = system.split_once("glibc ").expect("this is a system of glibc's");
+        assert!(!name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
     table(&mut page, "Seconds", "time", &programs, &missing, |figures| figures.0);
     table(&mut page, "Peak resident MiB", "peak", &programs, &missing, |figures| figures.1);
     commands(&mut page, &programs);
-    figures::append_peers(&json(Path::new(peers))?, &mut page);
+    figures::append_peers(&json(Path::new(peers))?, &figures::c_library(), &mut page);
     Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
 }
 
