@@ -105,7 +105,8 @@ pub(crate) unsafe trait Kernel {
         to: Target,
     ) -> Result<usize, OsError>;
 
-    /// Asks that the range's pages come from `node`. Failure changes nothing but speed.
+    /// Asks that the range's pages come from `node`; nothing is asked where several nodes share that number (see
+    /// [`MAX_NODES`]). Failure changes nothing but speed.
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError>;
 
     /// Asks that the range comes in huge pages when it is first touched. Failure changes nothing but

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use super::{Kernel, Linux, OsError, Target};
+use super::{Kernel, Linux, OsError, Target, numa};
 use crate::sync::{AtomicU32, AtomicUsize};
 
 #[cfg(target_arch = "x86_64")]
@@ -147,7 +147,7 @@ unsafe impl Kernel for Linux {
 
     fn bind(&self, address: usize, len: usize, node: u32) -> Result<(), OsError> {
         const MPOL_PREFERRED: usize = 1;
-        let mask: u64 = 1u64.checked_shl(node).unwrap_or(0);
+        let Some(mask) = numa::mask_of(node) else { return Ok(()) };
         let args = [address, len, MPOL_PREFERRED, (&raw const mask) as usize, 64, 0];
         // SAFETY: the kernel only reads the mask, and only future page faults change.
         unsafe { checked("mbind", number::MBIND, args).map(drop) }
