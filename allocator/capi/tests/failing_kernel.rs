@@ -1,6 +1,9 @@
 //! A kernel that refuses: the N-th call, or every call from the N-th on, for every N of a fixed workload, or as
 //! many as there is time for; with the ordinary library, the hardened one, and in classic mode.
 //!
+//! And a kernel, or a filter such as a container's, that never allows one of the calls by which the library asks
+//! for other things than memory: limits, files that describe the machine, random bytes, barriers, names.
+//!
 //! strace makes the calls fail, so it is the library as shipped that is tested, raw system calls included.
 
 #![allow(clippy::print_stdout, reason = "skipping must be seen, and how many runs were made")]
@@ -13,6 +16,11 @@ use std::process::Command;
 
 /// The calls by which memory comes and goes, and the one that marks the start of the workload.
 const CALLS: &[&str] = &["mmap", "brk", "munmap", "madvise", "mremap", "mprotect"];
+/// The calls for other things than memory. Before the workload the loader makes some of them too.
+const QUESTIONS: &[&str] = &["openat", "read", "prctl", "membarrier", "getrandom", "prlimit64"];
+/// What the library reads to begin with, by any thread; of these calls the loader makes none.
+const FILES: &[&str] =
+    &["/proc/sys/vm/overcommit_memory", "/proc/self/cgroup", "/sys/devices/system/node/online"];
 const MARK: &str = "getpriority";
 /// A library as a program may find it.
 struct Variant {
@@ -70,7 +78,7 @@ fn numbered(
     program: &Path,
     log: &Path,
 ) -> Option<Vec<(&'static str, Vec<usize>)>> {
-    let all = format!("{},{MARK}", CALLS.join(","));
+    let all = format!("{},{MARK}", variant.calls.join(","));
     let outcome = run(&mut variant_traced(variant, program, log, &all, None));
     if !outcome.status.success() && outcome.stderr.contains("ptrace") {
         println!("skipped: strace may not trace here");
@@ -151,6 +159,59 @@ fn no_refusal_of_any_system_call_harms_the_hardened_heap() {
 fn no_refusal_of_a_protection_harms_the_hardened_heap_where_the_kernel_marks_no_pages() {
     let hardened = Variant::new("hardened without marks", hardened_library());
     survives_every_refusal(&Variant { calls: &["mprotect"], unmarked: true, ..hardened });
+}
+
+/// Refuses each question for as long as the workload lasts: as an unknown call, and as a forbidden one. strace
+/// counts the calls of each thread by itself, so that what the second thread reads is refused by its name.
+fn needs_no_answer(variant: &Variant) {
+    if !available("strace") {
+        return;
+    }
+    let Some(program) = compile("failing_kernel.c", &[]) else { return };
+    let log = scratch("failing-kernel").join("log");
+    let Some(calls) = numbered(variant, &program, &log) else { return };
+    let mut asked = Vec::new();
+    for (call, numbers) in calls {
+        let Some(first) = numbers.first() else { continue };
+        let mut which = vec![format!(":when={first}+")];
+        if matches!(call, "openat" | "read") {
+            which.push(FILES.iter().map(|file| format!(" -P {file}")).collect());
+        }
+        for (error, which) in which.iter().flat_map(|w| [("ENOSYS", w), ("EPERM", w)]) {
+            let (when, files) = which.split_at(which.find(' ').unwrap_or(which.len()));
+            let inject = format!("inject={call}:error={error}{when}");
+            let mut options = vec!["-e".to_owned(), format!("trace={call}"), "-e".into(), inject];
+            options.extend(files.split_whitespace().map(str::to_owned));
+            options.extend(["-E".into(), format!("ALLOCATOR_OPTIONS={}", variant.options)]);
+            let outcome = run(&mut traced(&program, variant.library, &log, &options));
+            let what = format!("{}: {call} fails with {error}{which}", variant.name);
+            outcome.expect_success(&what);
+            assert_eq!(outcome.stdout, "0 refused\n", "{what}: there is memory all the same");
+            let text = std::fs::read_to_string(&log).expect("strace's log");
+            assert!(text.contains("INJECTED"), "{what}: it was asked");
+        }
+        asked.push(call);
+    }
+    println!("{}: sound without an answer to {}", variant.name, asked.join(", "));
+    // Classic mode reads nothing, and starts no thread of its own.
+    let least = if variant.options.is_empty() { QUESTIONS } else { &["prctl", "getrandom"] };
+    assert!(least.iter().all(|call| asked.contains(call)), "{}: {asked:?}", variant.name);
+}
+
+#[test]
+fn a_call_that_the_kernel_never_allows_is_done_without() {
+    needs_no_answer(&Variant { calls: QUESTIONS, ..Variant::new("ordinary", shared_library()) });
+}
+
+#[test]
+fn a_call_that_the_kernel_never_allows_is_done_without_in_classic_mode() {
+    let classic = Variant::new("classic", shared_library());
+    needs_no_answer(&Variant { calls: QUESTIONS, options: "mode=classic", ..classic });
+}
+
+#[test]
+fn a_call_that_the_kernel_never_allows_is_done_without_in_the_hardened_library() {
+    needs_no_answer(&Variant { calls: QUESTIONS, ..Variant::new("hardened", hardened_library()) });
 }
 
 /// Runs a test program with every `madvise` refused as by a kernel that does not know the advice, and sees
