@@ -151,6 +151,93 @@ fn realloc_keeps_contents_and_alignment() {
     }
 }
 
+/// Bytes that differ from place to place.
+fn pattern(at: usize) -> u8 {
+    (at ^ (at >> 8)) as u8 | 1
+}
+
+#[test]
+fn an_aligned_object_stays_where_it_is_while_it_fits_its_block_and_fills_half_of_it() {
+    // Builds that watch every object move those.
+    let stays = cfg!(not(any(feature = "hardened", feature = "valgrind")));
+    for alignment in [32, 64, 512, 4096, 1 << 15, 1 << 16, 8 << 20] {
+        for size in [256, 8192, 100_000, 1 << 20, 5 << 20] {
+            let layout = |size| Layout::from_size_align(size, alignment).expect("a layout");
+            let check = |p: *mut u8, size: usize| {
+                assert_eq!(p.addr() % alignment, 0, "{:?}", layout(size));
+                // SAFETY: a live object of that many bytes.
+                let bytes = unsafe { std::slice::from_raw_parts(p, size) };
+                let whole = bytes.iter().enumerate().all(|(at, byte)| *byte == pattern(at));
+                assert!(whole, "{:?}", layout(size));
+            };
+            // SAFETY: sizes are never 0, each layout is what the object was last given, and its bytes are its own.
+            unsafe {
+                let first = ALLOCATOR.alloc(layout(size));
+                (0..size).for_each(|at| first.add(at).write(pattern(at)));
+                let usable = if stays { allocator::heap::usable_size(first) } else { size };
+                let half = usable.div_ceil(2);
+                // To the last byte of its block, to half of it, and back.
+                let (mut p, mut now) = (first, size);
+                for next in [usable, usable - 1, half, half + 1, usable] {
+                    let new = ALLOCATOR.realloc(p, layout(now), next);
+                    assert!(!stays || new == first, "{:?} to {next}", layout(now));
+                    check(new, now.min(next));
+                    (now..next).for_each(|at| new.add(at).write(pattern(at)));
+                    (p, now) = (new, next);
+                }
+                // What would leave most of the block empty moves.
+                let moved = ALLOCATOR.realloc(p, layout(now), usable / 2 - 1);
+                assert_ne!(moved, p, "{:?} to {}", layout(now), usable / 2 - 1);
+                check(moved, usable / 2 - 1);
+                ALLOCATOR.dealloc(moved, layout(usable / 2 - 1));
+            }
+        }
+    }
+}
+
+/// Bytes of `[p, p + size)` that have pages.
+fn resident(p: *mut u8, size: usize) -> usize {
+    // SAFETY: asks for a number.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size");
+    let start = p.addr().next_multiple_of(page);
+    let pages = (p.addr() + size - start) / page;
+    let mut states = vec![0_u8; pages];
+    // SAFETY: the pages lie in a live object; the kernel writes a byte for each.
+    let said = unsafe {
+        let first = p.add(start - p.addr());
+        libc::mincore(first.cast(), pages * page, states.as_mut_ptr())
+    };
+    assert_eq!(said, 0, "{}", std::io::Error::last_os_error());
+    states.iter().filter(|state| **state & 1 != 0).count() * page
+}
+
+#[test]
+fn a_large_aligned_object_that_is_to_be_zero_is_not_written_where_its_memory_is_new() {
+    // The first is larger than all that anybody freed before.
+    let new_memory = 256 << 20;
+    for (alignment, size) in [(64, new_memory), (32, 9 << 20), (64, 1_000_000), (4096, 900_000)] {
+        let layout = Layout::from_size_align(size, alignment).expect("a layout");
+        // SAFETY: the layout's size is not 0; read and written within it; freed with the same layout.
+        unsafe {
+            // What was written to and freed is zero again, and so is what nobody had before.
+            let used = ALLOCATOR.alloc(layout);
+            for at in (0..size.min(8 << 20)).step_by(1000) {
+                used.add(at).write(7);
+            }
+            let new = ALLOCATOR.alloc_zeroed(layout);
+            assert!(!new.is_null() && new.addr().is_multiple_of(alignment), "{layout:?}");
+            assert!(size < new_memory || resident(new, size) < size / 4, "{layout:?}");
+            assert!((0..size.min(8 << 20)).all(|at| new.add(at).read() == 0), "{layout:?}");
+            ALLOCATOR.dealloc(used, layout);
+            let again = ALLOCATOR.alloc_zeroed(layout);
+            assert!(!again.is_null() && again.addr().is_multiple_of(alignment), "{layout:?}");
+            assert!((0..size.min(8 << 20)).all(|at| again.add(at).read() == 0), "{layout:?}");
+            ALLOCATOR.dealloc(again, layout);
+            ALLOCATOR.dealloc(new, layout);
+        }
+    }
+}
+
 #[test]
 fn a_layout_that_no_machine_can_serve_gives_null() {
     for (size, alignment) in [
