@@ -28,7 +28,7 @@ int main(int count, char **arguments)
     CHECK(count >= 2);
     size_t largest = strtoul(arguments[1], NULL, 10);
     int zeroed = count > 2 && strcmp(arguments[2], "calloc") == 0;
-    int calls = count < 3 ? 0 : zeroed ? 20 : 200; /* more than lies ready */
+    int calls = count < 3 ? 0 : zeroed ? 100 : 200; /* more than lies ready */
     static void *some[200];
     long before = status_kib("VmRSS:");
     burst(largest);
