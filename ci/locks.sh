@@ -39,9 +39,10 @@ figures() {
   cat << 'END'
 # The locks of production mode, counted
 
-Every lock that threads share is counted: the two pools of a node, the huge objects, the heaps of ended threads, the
-directory. No path that runs per operation takes one; what is counted here are refills and returns of
-whole slices, objects above 1 MiB, and threads that come and go. Per thousand calls of `malloc` and `free`:
+The locks counted are those of the two pools of a node, of the huge objects and of the heaps of ended threads. Not counted
+are the ones that settings and profiles have, and a heap's door, for which its own thread takes no lock and waits
+only while another one visits. No path that runs per operation takes a lock; what is counted here are refills and
+returns of whole slices, objects above 1 MiB, and threads that come and go. Per thousand calls of `malloc` and `free`:
 how often a lock was taken, and how often a thread had to wait for one.
 
 END
