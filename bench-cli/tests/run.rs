@@ -8,6 +8,8 @@ mod duration;
 mod heap_map;
 #[path = "run/history.rs"]
 mod history;
+#[path = "run/names.rs"]
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,7 +46,10 @@ fn a_trace_gives_a_table_and_every_file_of_a_run() {
     let all: Vec<_> = latency.iter().filter(|row| row["op"] == "all").collect();
     assert_eq!(all[0]["count"], (4000 + 4000 - 64).to_string());
     assert!(latency.iter().all(|row| ids.contains(row["run_id"].as_str())));
-    assert!(!rows(&out.join("timeline.csv")).is_empty());
+    let timeline = rows(&out.join("timeline.csv"));
+    let after: Vec<_> = timeline.iter().map(|row| &*row["after_ms"]).collect();
+    assert_eq!(after.iter().filter(|ms| !ms.is_empty()).collect::<Vec<_>>(), [&"100"], "{after:?}");
+    assert!(after.len() > 1 && after.ends_with(&["100"]), "one look after the last operation");
     let tail = rows(&out.join("tail.csv"));
     assert_eq!(tail.len(), (4000 + 4000 - 64) / 1000, "the slowest 0.1 %");
     for (row, rank) in tail.iter().zip(1..) {
@@ -353,6 +358,12 @@ fn every_disturbance_ends_with_its_run_and_is_counted() {
     assert!(of(&free["run_id"], "mmap") >= 8);
     let failing = all.iter().find(|r| r["pressure"] == "fail:3").unwrap();
     assert_eq!(of(&failing["run_id"], "injected_failures"), 1);
+    let counted =
+        all.iter().find(|r| r["pressure"] == "fail:3" && r["pass"] == "syscalls").unwrap();
+    let its = calls.iter().filter(|row| row["run_id"] == counted["run_id"]);
+    let real = its.filter(|row| row["call"] != "injected_failures");
+    let sum: u64 = real.map(|row| row["count"].parse::<u64>().unwrap()).sum();
+    assert_eq!(counted["system_calls"], sum.to_string(), "what failed is counted once");
 }
 
 #[test]

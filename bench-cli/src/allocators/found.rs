@@ -127,3 +127,26 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
     files.sort();
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_folder_that_has_one_wins_and_in_a_folder_the_best_name() {
+        let home = tempfile::tempdir().unwrap();
+        let ours = crate::allocators::names::resolve("ours").unwrap().preload.unwrap();
+        let folders = ["built", "installed"].map(|name| home.path().join(name));
+        for folder in &folders {
+            fs::create_dir(folder).unwrap();
+        }
+        let known = Known { name: "it", files: &["libit.so.2", "libit.so"] };
+        let put = |folder: usize, file: &str| {
+            fs::copy(&ours, folders[folder].join(file)).unwrap();
+            find(&known, &folders).unwrap().path
+        };
+        assert!(put(1, "libit.so.2").ends_with("installed/libit.so.2"));
+        assert!(put(0, "libit.so").ends_with("built/libit.so"));
+        assert!(put(0, "libit.so.2").ends_with("built/libit.so.2"));
+    }
+}

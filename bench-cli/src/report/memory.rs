@@ -59,10 +59,11 @@ impl Tables {
     pub fn fragmentation(&self) -> Option<Table> {
         let runs = self.runs_by_id();
         let mut curves: BTreeMap<&str, Vec<Moment>> = BTreeMap::new();
-        for row in self.timeline.rows() {
+        for row in self.timeline.rows().filter(|row| row.text("after_ms").is_empty()) {
             if let Some((live, used)) = row.number("live_bytes").zip(row.number("rss_bytes")) {
-                let usable = row.number("usable_bytes");
-                curves.entry(row.text("run_id")).or_default().push(Moment { live, used, usable });
+                let (time, usable) = (row.number("time_ns"), row.number("usable_bytes"));
+                let moment = Moment { time: time.unwrap_or(0.0), live, used, usable };
+                curves.entry(row.text("run_id")).or_default().push(moment);
             }
         }
         let kept = self.fragmentation.rows().filter(|row| row.text("used") == "rss");
@@ -74,7 +75,8 @@ impl Tables {
                 let run = runs.get(id)?;
                 let figures = johnstone_wilson(&curve)?;
                 let mut row = vec![name(&subject(run)), run.text("allocator").to_owned()];
-                row.extend(figures.map(|f| format!("{f:.2}")));
+                let shown = |f: f64| if f.is_finite() { format!("{f:.2}") } else { String::new() };
+                row.extend(figures.map(shown));
                 let share = |v: Option<f64>| v.map_or(String::new(), |v| svg::show(Unit::Share, v));
                 let (internal, external) = shares_at_the_peak(&curve).unzip();
                 row.extend([share(internal), share(external)]);
@@ -101,6 +103,8 @@ impl Tables {
 /// A sample of the footprint.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
+    /// Nanoseconds since the first operation.
+    time: f64,
     live: f64,
     used: f64,
     usable: Option<f64>,
@@ -108,9 +112,18 @@ struct Moment {
 
 /// Use ÷ live: mean over time, at the peak of live, at the peak of use, and peak by peak.
 fn johnstone_wilson(curve: &[Moment]) -> Option<[f64; 4]> {
-    let curve: Vec<&Moment> = curve.iter().filter(|m| m.live > 0.0).collect();
     let ratio = |m: &Moment| m.used / m.live;
-    let mean = curve.iter().map(|m| ratio(m)).sum::<f64>() / curve.len() as f64;
+    // Each moment counts for the time since the one before, as in `fragmentation.csv`.
+    let (mut weighted, mut time, mut before) = (0.0, 0.0, 0.0);
+    for moment in curve {
+        if moment.live > 0.0 {
+            weighted += ratio(moment) * (moment.time - before);
+            time += moment.time - before;
+        }
+        before = moment.time;
+    }
+    let mean = if time > 0.0 { weighted / time } else { f64::NAN };
+    let curve: Vec<&Moment> = curve.iter().filter(|m| m.live > 0.0).collect();
     let peak_live = curve.iter().max_by(|a, b| a.live.total_cmp(&b.live))?;
     let peak_use = curve.iter().max_by(|a, b| a.used.total_cmp(&b.used))?;
     Some([mean, ratio(peak_live), ratio(peak_use), peak_use.used / peak_live.live])

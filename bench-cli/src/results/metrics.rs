@@ -107,6 +107,7 @@ pub const METRICS: &[Metric] = &[
     metric(LATENCY, "count", "count", None, "operations in this distribution"),
     metric(TIMELINE, "run_id", "text", None, "one process; joins all files of a run"),
     metric(TIMELINE, "time_ns", "ns", None, "since the first operation"),
+    metric(TIMELINE, "after_ms", "ms", None, "since the last operation, of a look after it"),
     metric(TIMELINE, "live_bytes", "bytes", None, "requested bytes of live objects"),
     metric(TIMELINE, "usable_bytes", "bytes", None, "usable bytes of live objects, if stated"),
     metric(TIMELINE, "rss_bytes", "bytes", LOW, "resident memory above the base"),

@@ -72,6 +72,8 @@ pub struct LatencyCsv {
 pub struct TimelineRow {
     pub run_id: String,
     pub time_ns: u64,
+    #[serde(default)]
+    pub after_ms: Option<u64>,
     pub live_bytes: u64,
     pub usable_bytes: Option<u64>,
     pub rss_bytes: u64,

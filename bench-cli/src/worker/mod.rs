@@ -31,4 +31,5 @@ pub use parent::{WorkerError, resident_now, run_once};
 pub(crate) use parent::{apply_allocator, is_scrubbed};
 pub(crate) use proof::libc_version;
 pub use spec::{CellOutcome, CellSpec, End, OUT_OF_MEMORY, Pass, Report};
+pub use trap::INJECTED;
 pub use workloads::engine::{CallSet, Pace, SlowCall, Touch};

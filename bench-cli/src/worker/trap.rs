@@ -120,7 +120,7 @@ pub(super) fn counts() -> Vec<(String, u64)> {
 }
 
 /// The name under which injected failures are counted.
-pub(super) const INJECTED: &str = "injected_failures";
+pub const INJECTED: &str = "injected_failures";
 
 #[cfg(not(target_arch = "x86_64"))]
 fn install() -> io::Result<()> {

@@ -197,7 +197,8 @@ fn choices(runs: &[RunRow], latency: &[LatencyCsv], timeline: &[TimelineRow]) ->
         .map(|row| (row.run_id.as_str(), row.value_ns as f64))
         .collect();
     let mut samples: BTreeMap<&str, Vec<&TimelineRow>> = BTreeMap::new();
-    for row in timeline {
+    // What is kept after the last operation is no part of the mean while the program ran.
+    for row in timeline.iter().filter(|row| row.after_ms.is_none()) {
         samples.entry(&row.run_id).or_default().push(row);
     }
     let mut keys: Vec<(&str, &str)> = Vec::new();

@@ -62,8 +62,8 @@ struct Program {
 
 impl Cells for Program {
     fn id(&self, slot: &Slot) -> String {
-        let allocator = &self.allocators[slot.allocator].name;
-        format!("{}--{}--{}", slug(&self.command.text), slug(allocator), slot.round)
+        let (place, allocator) = (slot.allocator, &self.allocators[slot.allocator].name);
+        format!("{}--{place}-{}--{}", slug(&self.command.text), slug(allocator), slot.round)
     }
 
     fn run(&mut self, slot: &Slot, id: &str) -> Result<Noted, CliError> {

@@ -13,7 +13,7 @@ use super::details;
 use super::duration;
 use super::limiter::{self, Limiter};
 use super::rows::{self, Context};
-use super::work::Work;
+use super::work::{self, Work};
 use super::{chosen_allocators, manifest, report, slug};
 use crate::allocators::Allocator;
 use crate::cli::{Format, Global};
@@ -42,9 +42,15 @@ pub(super) fn session(
     global: &Global,
     show: bool,
 ) -> Result<RunDirectory, CliError> {
-    let subjects = match args.what.is_empty() {
+    let mut what: Vec<String> = Vec::new();
+    for text in &args.what {
+        if !what.contains(text) {
+            what.push(text.clone());
+        }
+    }
+    let subjects = match what.is_empty() {
         true => subjects::standard_suite()?,
-        false => args.what.iter().map(|text| subjects::resolve(text)).collect::<Result<_, _>>()?,
+        false => what.iter().map(|text| subjects::resolve(text)).collect::<Result<_, _>>()?,
     };
     let allocators = chosen_allocators(args)?;
     let passes = chosen_passes(args)?;
@@ -59,7 +65,7 @@ pub(super) fn session(
             .help("set TMPDIR to a folder that can be written")
     })?;
     let settings = settings(args, global);
-    let work: Vec<Work> = match args.duration {
+    let mut work: Vec<Work> = match args.duration {
         Some(target) => {
             let allocators = if each { &allocators } else { &allocators[..1] };
             let (settings, folder) = (&settings, plans.path());
@@ -71,6 +77,7 @@ pub(super) fn session(
             .map(|subject| subject.prepare(&settings, plans.path()).map(Work::of_all))
             .collect::<Result<_, _>>()?,
     };
+    work::tell_apart(&mut work, &what);
     let notes = work.iter().map(|work| work.note(&allocators)).collect();
     let same = format!(
         "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?}",
@@ -217,7 +224,7 @@ impl Cells for Measured<'_> {
         let pass = self.passes[slot.pass].name();
         // Two allocators may differ only where a slug ends; their place tells them apart.
         let place = slot.allocator;
-        let (name, threads) = (slug(&subject.name), subject.threads);
+        let (name, threads) = (work::label(&self.work, self.place(slot)), subject.threads);
         let pressure = match self.limiter.name(variant) {
             name if name.is_empty() => String::new(),
             name => format!("-{}", slug(&name.replace('%', "pc"))),
@@ -248,6 +255,8 @@ impl Cells for Measured<'_> {
         let allocator = &self.allocators[slot.allocator];
         let outcome = worker::run_once(&spec)?;
         check_counts(subject, &spec, &outcome)?;
+        // Before a second run hits the limit of the same group.
+        let limit_hits = limit.and_then(|(_, group)| group).and_then(|group| group.limit_hits());
         let attributed = attribute(&spec, &outcome)?;
         let context = Context {
             id,
@@ -263,8 +272,7 @@ impl Cells for Measured<'_> {
             attributed,
         };
         let mut noted = rows::noted(&context, &outcome)?;
-        noted.run.limit_hits =
-            limit.and_then(|(_, group)| group).and_then(|group| group.limit_hits());
+        noted.run.limit_hits = limit_hits;
         self.limiter.learn(std::slice::from_ref(&noted.run));
         Ok(noted)
     }
@@ -318,8 +326,12 @@ impl Measured<'_> {
 
     /// What is run at a slot, and under which of the pressures (0: none).
     fn split(&self, slot: &Slot) -> (&Prepared, usize) {
-        let variants = self.limiter.variants();
-        (self.work[slot.subject / variants].of(slot.allocator), slot.subject % variants)
+        let variant = slot.subject % self.limiter.variants();
+        (self.work[self.place(slot)].of(slot.allocator), variant)
+    }
+
+    fn place(&self, slot: &Slot) -> usize {
+        slot.subject / self.limiter.variants()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::results::{
     TimelineRow, utc,
 };
 use crate::subjects::Prepared;
-use crate::worker::{CellOutcome, CellSpec, Pass};
+use crate::worker::{CellOutcome, CellSpec, INJECTED, Pass};
 
 /// The quantiles of every distribution in `latency.csv`.
 const QUANTILES: [f64; 7] = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
@@ -175,8 +175,11 @@ fn run_row(context: &Context<'_>, cell: &CellOutcome) -> RunRow {
     row.cpu_ns = Some(outcome.cpu_ns);
     row.floor_ns = context.floor_ns;
     row.instructions = report.instructions;
-    row.system_calls = (context.spec.pass == Pass::Syscalls)
-        .then(|| report.syscalls.iter().map(|(_, count)| count).sum());
+    row.system_calls = (context.spec.pass == Pass::Syscalls).then(|| {
+        // A call that was made to fail counts among those of its name.
+        let calls = report.syscalls.iter().filter(|(name, _)| name != INJECTED);
+        calls.map(|(_, count)| count).sum()
+    });
     row.peak_rss_bytes = Some(report.peak_rss_bytes);
     row.base_rss_bytes = Some(report.base_rss_bytes);
     row.peak_live_bytes = Some(report.peak_live_bytes);
@@ -268,11 +271,14 @@ fn distributions(latency: &Latency, outcome: &Outcome) -> Vec<Named> {
 
 fn timeline(id: &str, outcome: &Outcome) -> Vec<TimelineRow> {
     let Some(footprint) = &outcome.footprint else { return Vec::new() };
-    let samples = footprint.samples.iter().chain(footprint.drain.iter().map(|drain| &drain.sample));
-    samples
-        .map(|sample| TimelineRow {
+    let during = footprint.samples.iter().map(|sample| (sample, None));
+    let after = footprint.drain.iter().map(|drain| (&drain.sample, Some(drain.after_ms)));
+    during
+        .chain(after)
+        .map(|(sample, after_ms)| TimelineRow {
             run_id: id.to_owned(),
             time_ns: sample.time_ns,
+            after_ms,
             live_bytes: sample.live_bytes,
             usable_bytes: (sample.usable_bytes > 0).then_some(sample.usable_bytes),
             rss_bytes: sample.rss_bytes.saturating_sub(footprint.base_rss_bytes),

@@ -1,6 +1,7 @@
 //! What is run of a subject: the same work under all allocators, or under each an amount of its own.
 #![forbid(unsafe_code)]
 
+use super::slug;
 use crate::allocators::Allocator;
 use crate::results::{OwnWork, Subject};
 use crate::subjects::Prepared;
@@ -31,6 +32,13 @@ impl Work {
         self.of(0)
     }
 
+    fn rename(&mut self, name: &str) {
+        for plan in &mut self.0 {
+            name.clone_into(&mut plan.name);
+            name.clone_into(&mut plan.note.name);
+        }
+    }
+
     /// What the manifest says of it.
     pub(super) fn note(&self, allocators: &[Allocator]) -> Subject {
         let any = self.any().note.clone();
@@ -45,6 +53,26 @@ impl Work {
         });
         let own_work = own.collect();
         Subject { scale: None, stream_hash: None, events: None, own_work, ..any }
+    }
+}
+
+/// Calls subjects of one name by the texts that asked for them, as traces of one file name in two folders.
+pub(super) fn tell_apart(work: &mut [Work], texts: &[String]) {
+    let names: Vec<String> = work.iter().map(|work| work.any().name.clone()).collect();
+    for ((work, name), text) in work.iter_mut().zip(&names).zip(texts) {
+        if names.iter().filter(|other| *other == name).count() > 1 {
+            work.rename(text);
+        }
+    }
+}
+
+/// What the names of a subject's runs begin with: short and safe, and no other's with as many threads.
+pub(super) fn label(work: &[Work], place: usize) -> String {
+    let of = |work: &Work| (slug(&work.any().name), work.any().threads);
+    let own = of(&work[place]);
+    match work[..place].iter().any(|earlier| of(earlier) == own) {
+        true => format!("{}.{place}", own.0),
+        false => own.0,
     }
 }
 
