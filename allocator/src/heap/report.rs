@@ -86,7 +86,7 @@ pub fn statistics() -> Stats {
     stats.huge_mapped = huge.mapped;
     stats.committed += huge.live;
     stats.mapped += huge.mapped + huge.cached;
-    stats.cached += huge.cached;
+    stats.cached += huge.cached_resident;
     stats.purged += huge.purged;
     GLOBAL.registry().for_each(|_| stats.heaps += 1);
     stats

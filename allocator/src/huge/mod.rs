@@ -85,6 +85,8 @@ pub(crate) struct HugeUsage {
     pub(crate) live: usize,
     pub(crate) mapped: usize,
     pub(crate) cached: usize,
+    /// Of those, bytes with pages.
+    pub(crate) cached_resident: usize,
     /// Given back to the kernel so far.
     pub(crate) purged: usize,
     pub(crate) lock: (usize, usize),
@@ -373,15 +375,10 @@ impl<K: Kernel> Huge<K> {
             let hint = self.kernel.next_hint().fetch_add(next, Ordering::Relaxed);
             let target = os::map_aligned(&self.kernel, hint, mapped, SEGMENT);
             let target = target.map_err(|error| error.errno)?;
+            // Where this fails the kernel may have unmapped the target, and somebody else mapped something
+            // there: it is lost. That are a few at most, for what makes it fail is too many mappings.
             let moved = self.kernel.remap(old.base, old.mapped, mapped, Target::At(target));
-            moved.map_err(|error| {
-                // Too many mappings: that is found out first. After any other error the kernel may have
-                // unmapped the target, and somebody else mapped something there.
-                if error.errno == libc::ENOMEM {
-                    let _ = self.kernel.unmap(target, mapped);
-                }
-                error.errno
-            })
+            moved.map_err(|error| error.errno)
         }
     }
 
@@ -428,6 +425,7 @@ impl<K: Kernel> Huge<K> {
             live: state.live,
             mapped: state.mapped,
             cached: state.free.bytes(),
+            cached_resident: state.free.resident(),
             purged: self.purged.load(Ordering::Relaxed),
             lock: self.state.contention(),
         }

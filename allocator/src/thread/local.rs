@@ -12,7 +12,7 @@ use super::spares::Spares;
 use super::supplies::Supplies;
 use super::tls::Tls;
 use crate::bitmap::{self, Bitmaps, Left, MaskBatches, Pages};
-use crate::lock::Door;
+use crate::lock::{Door, LINEAGE};
 use crate::os;
 use crate::probe::fire;
 use crate::sampling;
@@ -53,7 +53,7 @@ pub(crate) struct ThreadHeap {
     pub(super) next_parked: *mut ThreadHeap,
     pub(super) next: *mut ThreadHeap,
     /// Kernel id of the thread that uses it.
-    pub(super) thread: u32,
+    pub(super) thread: AtomicU32,
     /// When another thread last saw this heap at work.
     pub(super) seen: Seen,
     pub(super) sampled: Sampled,
@@ -147,8 +147,8 @@ impl ThreadHeap {
 
     #[inline(never)]
     fn look_around(&mut self, calls: u32) {
-        if self.thread == FROZEN {
-            self.thread = os::thread_id();
+        if self.thread.load(Ordering::Relaxed) == FROZEN {
+            self.thread.store(os::thread_id(), Ordering::Relaxed);
         }
         if calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();
@@ -434,6 +434,8 @@ pub(crate) unsafe fn free_elsewhere(block: *mut u8, record: *mut Span, heap: *mu
 /// As [`free_elsewhere`].
 #[cold]
 unsafe fn free_without_heap(block: *mut u8, record: *mut Span) {
+    // No lock is taken here, but while those of a child are mended so are the heaps that have the block.
+    LINEAGE.look();
     let tls = Tls::here();
     // SAFETY: the caller's promise.
     unsafe {

@@ -34,10 +34,10 @@ impl Purger {
 
     /// From here on a thread is `wanted`, or none.
     pub(super) fn want(&self, wanted: bool) {
-        let steps: [(u32, u32); 2] = if wanted {
-            [(OFF, WANTED), (UNWANTED, RUNS)]
-        } else {
-            [(WANTED, OFF), (RUNS, UNWANTED)]
+        // The thread may end between two steps, so what it would turn into comes last.
+        let steps = match wanted {
+            true => [(UNWANTED, RUNS), (OFF, WANTED)],
+            false => [(WANTED, OFF), (RUNS, UNWANTED)],
         };
         for (from, to) in steps {
             self.step(from, to);
@@ -50,16 +50,18 @@ impl Purger {
         self.0.load(Ordering::Relaxed) == WANTED
     }
 
-    /// Starts the thread if it is still wanted.
+    /// Starts the thread if it is still wanted. Where that fails there is none until it is wanted anew.
     pub(super) fn start(&self) {
-        if self.step(WANTED, RUNS) {
-            start();
+        if self.step(WANTED, RUNS) && !start() {
+            self.forget();
         }
     }
 
-    /// In the child of a fork: the thread is not there.
+    /// The thread is not there, as in the child of a fork. One that is wanted and was not started yet stays so.
     pub(super) fn forget(&self) {
-        self.0.store(OFF, Ordering::Relaxed);
+        for gone in [RUNS, UNWANTED] {
+            self.step(gone, OFF);
+        }
     }
 
     fn step(&self, from: u32, to: u32) -> bool {
@@ -67,8 +69,8 @@ impl Purger {
     }
 }
 
-/// Starts the thread; without it everything works as if it had not been asked for.
-fn start() {
+/// Starts the thread; whether that could be done. Without it everything works as if it had not been asked for.
+fn start() -> bool {
     let mut thread = 0;
     // SAFETY: `run` has the type libc asks for and lives in a library that is never unloaded; all
     // signals are blocked while the thread is created, so that it inherits a full mask.
@@ -77,11 +79,13 @@ fn start() {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let errno = *libc::__errno_location();
-        if libc::pthread_create(&raw mut thread, null(), run, null_mut()) == 0 {
+        let started = libc::pthread_create(&raw mut thread, null(), run, null_mut()) == 0;
+        if started {
             libc::pthread_detach(thread);
         }
         *libc::__errno_location() = errno;
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut());
+        started
     }
 }
 

@@ -308,7 +308,7 @@ impl ThreadHeap {
     /// In a child that was not told of its fork: makes the heap whole if a visitor was changing it.
     ///
     /// # Safety
-    /// The child has one thread, and the pools were mended.
+    /// Who wants a lock in the child waits, and the pools were mended.
     pub(super) unsafe fn mend(&mut self) {
         let owner = core::ptr::from_mut(self).addr() | bitmap::OWNED;
         let Self { door, slabs, bitmaps, bitmap_queue, upkeep, .. } = self;

@@ -91,7 +91,7 @@ impl Registry {
                 }
             }
             if !heap.is_null() {
-                (*heap).thread = thread;
+                (*heap).thread.store(thread, Ordering::Relaxed);
                 fire!("heap_obtain", heap.addr(), thread as usize);
             }
         }
@@ -113,10 +113,11 @@ impl Registry {
         // the middle of a change, so nothing is taken there.
         unsafe {
             state.looked_at = (*heap).next;
-            let gone = (*heap).thread != FROZEN
+            let thread = (*heap).thread.load(Ordering::Relaxed);
+            let gone = thread != FROZEN
                 && !(*heap).slab_queue.is_parked()
                 && self.process.load(Ordering::Relaxed) == os::process_id()
-                && !os::thread_alive((*heap).thread);
+                && !os::thread_alive(thread);
             if gone { heap } else { null_mut() }
         }
     }
@@ -157,12 +158,12 @@ impl Registry {
     pub(super) fn freeze_others(&self, mine: *mut ThreadHeap) {
         self.process.store(os::process_id(), Ordering::Relaxed);
         self.for_each(|heap| {
-            // SAFETY: the child has one thread, so nobody else looks at the field.
+            // SAFETY: heap records are never freed.
             unsafe {
                 if heap == mine {
-                    (*heap).thread = os::thread_id();
+                    (*heap).thread.store(os::thread_id(), Ordering::Relaxed);
                 } else if !(*heap).slab_queue.is_parked() {
-                    (*heap).thread = FROZEN;
+                    (*heap).thread.store(FROZEN, Ordering::Relaxed);
                 }
             }
         });
@@ -171,7 +172,7 @@ impl Registry {
     /// In a child that was not told of its fork: freezes all heaps but `mine`, and the parked ones
     /// too if one of those was in the middle of a change.
     pub(super) fn mend(&self, mine: *mut ThreadHeap) {
-        // SAFETY: heap records are never freed, and the child has one thread.
+        // SAFETY: heap records are never freed, and who wants a lock meanwhile waits.
         self.for_each(|heap| unsafe { (*heap).mend() });
         self.state.mend(|state| {
             state.parked = null_mut();
@@ -201,7 +202,7 @@ impl Registry {
             // could pass the flag's store: then neither side would see the other.
             (*heap).take_queues();
             (*heap).supplies().clear();
-            fire!("heap_park", heap.addr(), (*heap).thread as usize);
+            fire!("heap_park", heap.addr(), (*heap).thread.load(Ordering::Relaxed) as usize);
         }
     }
 
@@ -313,7 +314,9 @@ impl Registry {
                 }
                 let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
                 let idle_ms = (*heap).seen.idle_ms(calls, now);
-                if (idle_ms >= IDLE_MS || reach == Reach::All) && (*heap).thread != FROZEN {
+                if (idle_ms >= IDLE_MS || reach == Reach::All)
+                    && (*heap).thread.load(Ordering::Relaxed) != FROZEN
+                {
                     visits += 1;
                     mine.visit(heap, idle_ms, reach, reaped);
                 }
@@ -340,7 +343,13 @@ impl Registry {
     /// The kernel's id of the thread that uses `heap`; 0 if it is parked or frozen.
     pub(crate) fn thread_of(&self, heap: *mut ThreadHeap) -> u32 {
         // SAFETY: heap records are never freed; a racing change gives the old or the new thread.
-        unsafe { if (*heap).slab_queue.is_parked() { FROZEN } else { (*heap).thread } }
+        unsafe {
+            if (*heap).slab_queue.is_parked() {
+                FROZEN
+            } else {
+                (*heap).thread.load(Ordering::Relaxed)
+            }
+        }
     }
 
     /// Calls `visit` for every heap there is.

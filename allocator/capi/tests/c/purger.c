@@ -2,6 +2,7 @@
 #include "check.h"
 #include <allocator.h>
 #include <dirent.h>
+#include <sys/wait.h>
 
 static int threads(void)
 {
@@ -37,11 +38,45 @@ static void wait_for(int wanted)
     CHECK(threads() == wanted);
 }
 
+static void end(pid_t child)
+{
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+}
+
+static void child_has_one_too(void)
+{
+    free(malloc(opaque(100)));
+    pid_t child = fork();
+    if (child == 0) {
+        work();
+        wait_for(2);
+        _exit(0);
+    }
+    end(child);
+}
+
+static void child_has_none(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        work();
+        CHECK(threads() == 1);
+        CHECK(allocator_configure("purge=thread") == 0);
+        wait_for(2);
+        _exit(0);
+    }
+    end(child);
+}
+
 int main(void)
 {
     CHECK(threads() == 1);
+    child_has_one_too(); /* as a daemon's, that forks before there is much memory */
     work();
     wait_for(2);
+    child_has_none(); /* until it asks again */
     for (int i = 0; i < 20; i++) {
         CHECK(allocator_configure(i % 2 == 0 ? "memory=low" : "memory=balanced") == 0);
         CHECK(allocator_configure("purge=thread") == 0);
