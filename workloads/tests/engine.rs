@@ -1,5 +1,7 @@
 //! What the engine promises, on small streams made by hand and at random.
 
+#[path = "engine/edges.rs"]
+mod edges;
 mod support;
 
 use std::num::NonZeroU64;

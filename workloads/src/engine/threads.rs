@@ -321,6 +321,8 @@ impl<'p> Shared<'p> {
             }
             worker.tally.body_end_ns = now_ns();
         }
+        // A thread without a part in the body may wait for what another does in its last repetition.
+        worker.repetition = self.repetitions(id).end - 1;
         section(Section::Epilogue, worker)
     }
 
