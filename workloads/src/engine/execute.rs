@@ -479,8 +479,9 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
         for _ in 0..times {
             for offset in 0..length {
                 let byte = p.wrapping_add(offset);
-                // SAFETY: the object is live, has at least `length` bytes (the generator states no
-                // more than it asked for), and the plan lets no other thread use it now.
+                // SAFETY: the object is live and has at least `length` bytes: where sizes are not
+                // kept, the plan states no more than are sure in every run; and the plan lets no
+                // other thread use it now.
                 unsafe { byte.write_volatile(byte.read_volatile()) };
             }
         }

@@ -64,7 +64,8 @@ pub fn run_after(
         }
         _ => None,
     };
-    let sizes = options.pass != Pass::Throughput || plan.has_sized_frees();
+    let sizes =
+        options.pass != Pass::Throughput || plan.has_sized_frees() || plan.has_unsure_accesses();
     let shared = Shared::new(plan, options, calls, sizes, latency, windows)?;
     let sampler = match options.pass {
         Pass::Footprint => Some(Sampler::new(&shared)?),

@@ -55,6 +55,9 @@ pub(crate) struct Thread {
 pub(crate) struct Object {
     pub(crate) slot: u32,
     pub(crate) size: u64,
+    /// Bytes that its slot's object has in every run: also where a realloc is refused, and in every
+    /// repetition of a body.
+    pub(crate) sure: u64,
     pub(crate) born_by: u32,
     /// Who used it last, and where.
     pub(crate) last: (u32, u64),
@@ -112,6 +115,8 @@ pub(crate) struct Builder {
     pub(crate) body: Body,
     pub(crate) has_times: bool,
     pub(crate) sized_frees: bool,
+    /// Some access is to more bytes than are sure.
+    pub(crate) unsure_accesses: bool,
     pub(crate) cross_thread_frees: u64,
     pub(crate) live_bytes: u64,
     pub(crate) peak_live_bytes: u64,
@@ -148,6 +153,7 @@ impl Builder {
             body: Body::default(),
             has_times: false,
             sized_frees: false,
+            unsure_accesses: false,
             cross_thread_frees: 0,
             live_bytes: 0,
             peak_live_bytes: 0,
@@ -284,7 +290,7 @@ impl Builder {
     }
 
     fn born(&mut self, thread: u32, id: ObjectId, slot: u32, size: u64, place: u64) {
-        let object = Object { slot, size, born_by: thread, last: (thread, place) };
+        let object = Object { slot, size, sure: size, born_by: thread, last: (thread, place) };
         self.objects.insert(id.index(), object);
         self.live_bytes += size;
         self.peak_live_bytes = self.peak_live_bytes.max(self.live_bytes);
@@ -382,11 +388,12 @@ impl Builder {
             }
             Op::Realloc { old: Some(old), object: Some(id), size } => {
                 self.counts[self.section].realloc += 1;
-                let slot = self.release(thread, old)?.slot;
+                let Object { slot, sure, .. } = self.release(thread, old)?;
                 self.body.released(slot, thread);
                 sized(&mut add, record::REALLOC, record::REALLOC_WIDE, slot, size);
                 let place = self.push(thread, &words[..*n])?;
                 self.born(thread, id, slot, size, place);
+                self.no_surer(id, sure);
                 return Ok(());
             }
             Op::Realloc { old: Some(old), object: None, size: 0 } => {
@@ -413,18 +420,22 @@ impl Builder {
             // A realloc that failed in the trace: its object lives on, whatever becomes of this one.
             Op::Realloc { old: Some(id), object: None, size } => {
                 self.counts[self.section].realloc += 1;
-                let slot = self.use_object(thread, id)?;
+                let Object { slot, .. } = self.use_object(thread, id)?;
+                self.no_surer(id, size);
                 add(record::word(record::REALLOC_TRY, slot, 0));
                 add(size);
             }
             Op::UsableSize { object: Some(id) } => {
                 self.counts[self.section].usable_size += 1;
-                let slot = self.use_object(thread, id)?;
+                let Object { slot, .. } = self.use_object(thread, id)?;
                 add(record::word(record::USABLE, slot, 0));
             }
             Op::Access { object, bytes, times } => {
-                let slot = self.use_object(thread, object)?;
-                add(record::word(record::ACCESS, slot, bytes.min(record::FIELD_MAX)));
+                let Object { slot, size, sure, .. } = self.use_object(thread, object)?;
+                // A trace may state more than it asked for. No object has room for that.
+                let bytes = bytes.min(size).min(record::FIELD_MAX);
+                self.unsure_accesses |= bytes > sure;
+                add(record::word(record::ACCESS, slot, bytes));
                 add(u64::from(times));
             }
             Op::Free { object: None, .. } => {
@@ -448,17 +459,25 @@ impl Builder {
         })
     }
 
-    /// The slot of an object that is used and lives on.
-    fn use_object(&mut self, thread: u32, id: ObjectId) -> Result<u32, PlanError> {
-        let Some(&Object { slot, last: (other, place), .. }) = self.objects.get(&id.index()) else {
+    /// No more than `bytes` are sure of an object: a run may leave it so small.
+    fn no_surer(&mut self, id: ObjectId, bytes: u64) {
+        if let Some(object) = self.objects.get_mut(&id.index()) {
+            object.sure = object.sure.min(bytes);
+        }
+    }
+
+    /// An object that is used and lives on.
+    fn use_object(&mut self, thread: u32, id: ObjectId) -> Result<Object, PlanError> {
+        let Some(&used) = self.objects.get(&id.index()) else {
             return self.impossible(format!("it uses object {}, which is not alive", id.index()));
         };
+        let (other, place) = used.last;
         self.need(thread, other, place + 1);
         let place = self.threads[thread as usize].place;
         if let Some(object) = self.objects.get_mut(&id.index()) {
             object.last = (thread, place);
         }
-        Ok(slot)
+        Ok(used)
     }
 }
 

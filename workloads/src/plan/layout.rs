@@ -13,7 +13,7 @@ use super::order::Order;
 /// First word of a plan.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ALLOPLAN");
 /// Version of the layout.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 /// Words of the header.
 pub(crate) const HEADER_WORDS: usize = 128;
 /// Words of one row of the thread table.
@@ -171,6 +171,7 @@ pub(crate) struct Header {
     pub(crate) has_times: bool,
     pub(crate) has_index: bool,
     pub(crate) sized_frees: bool,
+    pub(crate) unsure_accesses: bool,
     pub(crate) folded: bool,
     pub(crate) stream_hash: u64,
     pub(crate) static_waits: u64,
@@ -196,7 +197,8 @@ impl Header {
         let flags = u64::from(self.has_times)
             | u64::from(self.has_index) << 1
             | u64::from(self.sized_frees) << 2
-            | u64::from(self.folded) << 3;
+            | u64::from(self.folded) << 3
+            | u64::from(self.unsure_accesses) << 4;
         let fields = [
             MAGIC,
             VERSION,
@@ -256,6 +258,7 @@ impl Header {
             has_index: w[9] & 2 != 0,
             sized_frees: w[9] & 4 != 0,
             folded: w[9] & 8 != 0,
+            unsure_accesses: w[9] & 16 != 0,
             stream_hash: w[10],
             static_waits: w[11],
             cross_thread_frees: w[12],
@@ -282,6 +285,7 @@ mod tests {
             order: Order::Epoch(9),
             has_index: true,
             folded: true,
+            unsure_accesses: true,
             peak_live_bytes: 1 << 40,
             counts: [Counts { free: 1, ..Counts::default() }; 3],
             ..Header::default()

@@ -172,6 +172,13 @@ impl Plan {
         self.header.sized_frees
     }
 
+    /// Whether some accesses are to more bytes than their object has in every run: it may be that
+    /// a realloc is refused, or that a repeated body leaves a smaller object in its place.
+    #[must_use]
+    pub fn has_unsure_accesses(&self) -> bool {
+        self.header.unsure_accesses
+    }
+
     /// Bytes of event data per event that is executed, waits and times included.
     #[must_use]
     pub fn bytes_per_operation(&self) -> f64 {

@@ -84,6 +84,8 @@ impl Builder {
         for thread in &mut self.threads {
             thread.sections[0] = thread.place;
         }
+        // Every repetition but the first finds in a slot what the one before it left there.
+        self.objects.values_mut().for_each(|object| object.sure = 0);
         self.body.filled = self.objects.values().map(|object| (object.slot, None)).collect();
         Ok(())
     }

@@ -61,6 +61,7 @@ fn header(builder: &Builder, file_words: u64) -> Header {
         has_times: builder.has_times,
         has_index: builder.index.is_some(),
         sized_frees: builder.sized_frees,
+        unsure_accesses: builder.unsure_accesses,
         folded: builder.section == 2,
         stream_hash: builder.hash.value(),
         static_waits: builder.threads.iter().map(|t| t.waits.len() as u64).sum(),

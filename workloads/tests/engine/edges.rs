@@ -1,10 +1,10 @@
-//! Streams at the edge of what a trace may say: waits across a body.
+//! Streams at the edge of what a trace may say: waits across a body, accesses beyond their object.
 
 use traces::{Event, Op, ThreadId};
-use workloads::plan::{Order, Seam};
+use workloads::plan::{Order, PlanOptions, Seam};
 
 use crate::run_all;
-use crate::support::{event, free, malloc};
+use crate::support::{event, free, malloc, object, plan_of};
 
 fn marker(seam: Seam) -> Event {
     event(0, Op::Marker { value: seam.to_marker() })
@@ -31,6 +31,37 @@ fn a_thread_without_a_part_in_the_body_waits_for_its_last_repetition() {
         events.extend((500..500 + ring).map(|n| free(releaser, n)));
         for outcome in run_all(&events, Order::Deps) {
             assert_eq!((outcome.counts.allocations, outcome.counts.frees), (50_032, 50_032));
+            assert!(outcome.verification.is_none_or(|v| v.broken == 0));
+        }
+    }
+}
+
+#[test]
+fn no_access_reaches_beyond_its_object() {
+    let beyond = 1 << 22;
+    let access = |n, bytes| event(0, Op::Access { object: object(n), bytes, times: 1 });
+    let realloc = |old, new: Option<u64>, size| {
+        event(0, Op::Realloc { old: Some(object(old)), object: new.map(object), size })
+    };
+    // More than was asked for; a realloc refused here, and one refused in the trace alone.
+    let stated = vec![malloc(0, 0, 16), access(0, beyond), free(0, 0)];
+    let refused =
+        vec![malloc(0, 0, 16), realloc(0, Some(1), 1 << 47), access(1, beyond), free(0, 1)];
+    let granted = vec![malloc(0, 0, beyond), realloc(0, None, 16), access(0, beyond), free(0, 0)];
+    // Every repetition but the first finds the small object that the one before it left.
+    let repeated = vec![
+        malloc(0, 0, beyond),
+        marker(Seam::Begin),
+        access(0, beyond),
+        free(0, 0),
+        malloc(0, 1, 16),
+        marker(Seam::End { repeat: 2 }),
+        free(0, 1),
+    ];
+    for (events, unsure) in [(stated, false), (refused, true), (granted, true), (repeated, true)] {
+        let (_folder, plan) = plan_of(events.clone(), &PlanOptions::default()).unwrap();
+        assert_eq!(plan.has_unsure_accesses(), unsure);
+        for outcome in run_all(&events, Order::Deps) {
             assert!(outcome.verification.is_none_or(|v| v.broken == 0));
         }
     }

@@ -23,7 +23,8 @@ impl Observer for Throughput {
     }
 }
 
-/// Notes nothing, but has sizes kept, for streams whose releases state them.
+/// Notes nothing, but has sizes kept, for streams whose releases state them, or whose accesses may
+/// have to be cut to them.
 #[derive(Debug)]
 pub(crate) struct SizedThroughput;
 
