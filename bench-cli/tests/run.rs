@@ -10,6 +10,8 @@ mod heap_map;
 mod history;
 #[path = "run/names.rs"]
 mod names;
+#[path = "run/traps.rs"]
+mod traps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

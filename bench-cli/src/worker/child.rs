@@ -70,9 +70,13 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     let balloon = balloon.map(|limit| Balloon::inflate(limit.bytes)).transpose();
     let balloon = balloon.map_err(|error| failed(format!("cannot make a balloon: {error}")))?;
     let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
-    let threads = plan.peak_threads() * u64::from(spec.copies.max(1));
     let mut around = None;
     let mut options = options(&spec);
+    // Stacks of our own are mapped before a limit is set, and need no room in it.
+    let threads = match options.own_stacks {
+        true => 0,
+        false => plan.peak_threads() * u64::from(spec.copies.max(1)),
+    };
     if spec.pass == Pass::Footprint && spec.allocator.preload.is_some() {
         options.at_peak = heap_map::prepare(folder).map_err(failed)?;
     }
@@ -180,6 +184,7 @@ fn options(spec: &CellSpec) -> EngineOptions {
         drain_ms: spec.drain_ms.clone(),
         calls: spec.calls,
         event_memory: spec.event_memory,
+        own_stacks: trapped(spec).is_some(),
         ..EngineOptions::default()
     }
 }

@@ -9,6 +9,11 @@
 //! these calls alone, so no peak is missed. What is cut off a mapping just made never counts: where an
 //! aligned mapping is cut out of a larger one is chance.
 //!
+//! A thread created by the C library ends with all signals blocked, and then calls `madvise` for its
+//! stack: with the filter that call would end the process. So the engine's threads run on stacks of
+//! its own, for which nothing is called. A thread of the allocator's own may live on and sleep, but not
+//! end, while the filter is there.
+//!
 //! The filter stays for the life of the process; when nobody [watches](watch), calls pass uncounted.
 //!
 //! # Invariants

@@ -274,8 +274,12 @@ impl<'s, 'p> Sampler<'s, 'p> {
         work: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Footprint, EngineError> {
         let before = self.look();
-        let thread = super::threads::create(sample_loop, (&raw const *self).cast_mut().cast())
-            .map_err(|source| EngineError::Thread { thread: 0, source })?;
+        let thread = super::stacks::create(
+            sample_loop,
+            (&raw const *self).cast_mut().cast(),
+            self.shared.stack(),
+        )
+        .map_err(|source| EngineError::Thread { thread: 0, source })?;
         let result = work();
         self.stop.store(true, Ordering::SeqCst);
         // SAFETY: created above and joined once.

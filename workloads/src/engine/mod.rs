@@ -14,6 +14,7 @@
 //! | `timer` | ticks, their calibration and their cost |
 //! | `histogram` | counts by value, two digits, without allocation |
 //! | `progress` | publishing and waiting between threads |
+//! | `stacks` | creating threads, and stacks of the harness's own for them |
 //! | `threads` | birth, end and join of plan threads |
 //! | `execute` | the loop over a stream |
 //! | `program` | what the program itself does with memory: first writes, forks |
@@ -40,6 +41,7 @@ mod outcome;
 mod program;
 mod progress;
 mod run;
+mod stacks;
 mod tally;
 mod threads;
 mod timer;
@@ -54,5 +56,5 @@ pub use observe::verify::{Broken, BrokenKind, Verification};
 pub use options::{DEFAULT_EVENT_MEMORY, EngineOptions, Pace, Pass, Touch, UnknownWord};
 pub use outcome::{EngineError, Fidelity, MemoryReport, Outcome, Stalls};
 pub use run::{run, run_after};
-pub use threads::STACK;
+pub use stacks::STACK;
 pub use timer::TimerReport;

@@ -92,6 +92,9 @@ pub struct EngineOptions {
     pub calls: CallSet,
     /// Most bytes of event data in memory. A plan with more is read in windows as it is executed.
     pub event_memory: u64,
+    /// Whether threads run on stacks of the harness's own, so that the C library calls the kernel
+    /// for none: needed where its calls are caught by a signal, which it blocks as a thread ends.
+    pub own_stacks: bool,
 }
 
 impl Default for EngineOptions {
@@ -111,6 +114,7 @@ impl Default for EngineOptions {
             at_peak: None,
             calls: CallSet::default(),
             event_memory: DEFAULT_EVENT_MEMORY,
+            own_stacks: false,
         }
     }
 }

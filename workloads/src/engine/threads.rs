@@ -23,13 +23,11 @@ use super::observe::verify::Ledger;
 use super::options::EngineOptions;
 use super::outcome::EngineError;
 use super::progress::{Progress, futex_wait, futex_wake};
+use super::stacks::{STACK, Stacks, create};
 use super::tally::Tally;
 use super::timer::{Timer, now_ns};
 use super::windows::{Window, Windows};
 use crate::plan::{Plan, Section};
-
-/// Bytes of a plan thread's stack, thread-local storage of the preloaded library included.
-pub const STACK: usize = 1 << 20;
 
 /// What belongs to one thread of the run. Zeroed memory is a valid one.
 ///
@@ -46,6 +44,8 @@ pub(crate) struct State {
     pub(crate) places: AtomicU64,
     handle: AtomicU64,
     occupied: AtomicU32,
+    /// The stack of ours that the thread runs on, plus one; 0: one of the C library's.
+    stack: AtomicU32,
     next: AtomicU32,
     /// The repetition of the body that the thread is born in.
     repetition: AtomicU32,
@@ -69,6 +69,7 @@ pub(crate) struct Shared<'p> {
     pub(crate) live: Live,
     pub(crate) latency: Option<LatencyPool>,
     windows: Option<Windows>,
+    stacks: Option<Stacks>,
     pub(crate) ledger: Ledger,
     pub(crate) findings: Findings,
     pub(crate) start_ns: AtomicU64,
@@ -116,6 +117,16 @@ impl<'p> Shared<'p> {
         let copies = options.copies.max(1) as usize;
         let threads = plan.threads().len() * copies;
         let slots = usize::try_from(plan.slots()).unwrap_or(usize::MAX).saturating_mul(copies);
+        // Any two threads of the plan may be alive at once, and the harness has two of its own.
+        let count = u32::try_from(threads + 2).unwrap_or(u32::MAX);
+        let stacks =
+            options.own_stacks.then(|| Stacks::new(count)).transpose().map_err(|source| {
+                EngineError::Memory {
+                    what: "stacks",
+                    bytes: u64::from(count) * STACK as u64,
+                    source,
+                }
+            })?;
         Ok(Shared {
             plan,
             options,
@@ -126,6 +137,7 @@ impl<'p> Shared<'p> {
             live: Live::default(),
             latency,
             windows,
+            stacks,
             ledger: Ledger::default(),
             findings: Findings::default(),
             start_ns: AtomicU64::new(0),
@@ -255,7 +267,9 @@ impl<'p> Shared<'p> {
         self.arrived();
         // Before the thread exists, so that it is never joined before it is counted.
         self.created.fetch_add(1, Ordering::SeqCst);
-        match create(start::<O>, (&raw const *state).cast_mut().cast()) {
+        let stack = self.stack();
+        state.stack.store(stack.map_or(0, |(_, n)| n + 1), Ordering::SeqCst);
+        match create(start::<O>, (&raw const *state).cast_mut().cast(), stack) {
             Ok(handle) => state.handle.store(handle, Ordering::SeqCst),
             Err(error) => {
                 self.alive.fetch_sub(1, Ordering::Relaxed);
@@ -266,6 +280,31 @@ impl<'p> Shared<'p> {
                 self.abandon();
             }
         }
+    }
+
+    /// A stack for a thread that is about to be created, if stacks are to be ours.
+    pub(crate) fn stack(&self) -> Option<(&Stacks, u32)> {
+        let stacks = self.stacks.as_ref()?;
+        Some((stacks, stacks.take()?))
+    }
+
+    /// Joins the thread of a state and gives its stack and the state away.
+    fn join(&self, state: &State) {
+        // The creator stores the handle just after the thread began.
+        let mut handle = state.handle.swap(0, Ordering::SeqCst);
+        while handle == 0 {
+            std::thread::yield_now();
+            handle = state.handle.swap(0, Ordering::SeqCst);
+        }
+        // SAFETY: a thread created by us and joined once, since its handle is gone.
+        unsafe { libc::pthread_join(handle as libc::pthread_t, std::ptr::null_mut()) };
+        let stack = state.stack.swap(0, Ordering::SeqCst).checked_sub(1);
+        if let (Some(stacks), Some(n)) = (&self.stacks, stack) {
+            // SAFETY: the thread that `spawn` gave it to was joined above.
+            unsafe { stacks.give(n) };
+        }
+        state.occupied.store(0, Ordering::SeqCst);
+        futex_wake(&state.occupied);
     }
 
     /// The repetitions of the body in which thread `id` takes part; only the present one if it
@@ -359,7 +398,7 @@ impl<'p> Shared<'p> {
                 let state = self.state(ended - 1);
                 // Read before the state is given away.
                 ended = state.next.load(Ordering::SeqCst) as usize;
-                join(state);
+                self.join(state);
                 joined += 1;
             }
         }
@@ -376,7 +415,7 @@ impl<'p> Shared<'p> {
         let reaper = match alone {
             true => None,
             false => Some(
-                create(reaper, (&raw const *self).cast_mut().cast())
+                create(reaper, (&raw const *self).cast_mut().cast(), self.stack())
                     .map_err(|source| EngineError::Thread { thread: 0, source })?,
             ),
         };
@@ -399,39 +438,6 @@ impl<'p> Shared<'p> {
         }
         self.failure().map_or(Ok(()), Err)
     }
-}
-
-/// Joins the thread of a state and gives the state away.
-fn join(state: &State) {
-    // The creator stores the handle just after the thread began.
-    let mut handle = state.handle.swap(0, Ordering::SeqCst);
-    while handle == 0 {
-        std::thread::yield_now();
-        handle = state.handle.swap(0, Ordering::SeqCst);
-    }
-    // SAFETY: a thread created by us and joined once, since its handle is gone.
-    unsafe { libc::pthread_join(handle as libc::pthread_t, std::ptr::null_mut()) };
-    state.occupied.store(0, Ordering::SeqCst);
-    futex_wake(&state.occupied);
-}
-
-/// Creates a joinable thread with a small stack, without a word to Rust's runtime or its heap.
-pub(crate) fn create(
-    start: extern "C" fn(*mut c_void) -> *mut c_void,
-    argument: *mut c_void,
-) -> io::Result<libc::pthread_t> {
-    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let mut handle: libc::pthread_t = 0;
-    // SAFETY: initialised by the first call before the others use it; `start` and `argument` are
-    // what the caller vouches for.
-    let status = unsafe {
-        libc::pthread_attr_init(attributes.as_mut_ptr());
-        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
-        let status = libc::pthread_create(&raw mut handle, attributes.as_ptr(), start, argument);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        status
-    };
-    if status == 0 { Ok(handle) } else { Err(io::Error::from_raw_os_error(status)) }
 }
 
 extern "C" fn start<O: Observer>(argument: *mut c_void) -> *mut c_void {
