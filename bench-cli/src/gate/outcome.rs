@@ -162,9 +162,7 @@ impl Outcome {
     /// The gate in words.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let timing = words::sentence(&self.judged());
-        let counted: Vec<String> = self.exceeded().map(|c| format!("{}. ", c.line())).collect();
-        counted.concat() + &timing
+        words::sentence(self.exceeded().map(Counted::line), &self.judged())
     }
 }
 
@@ -251,7 +249,10 @@ pub(crate) mod tests {
         };
         found.counted = vec![counted(117)];
         assert_eq!(found.exit(false), Exit::Regression);
-        assert!(found.sentence().starts_with("FAIL cell0-2t: minor_faults 100 → 117 (+17.0 %, "));
+        assert_eq!(
+            found.sentence(),
+            "FAIL cell0-2t: minor_faults 100 → 117 (+17.0 %, allowed 116). 1 pass (shown < 5 %)."
+        );
         found.counted[0].quarantined = true;
         assert_eq!(found.exit(false), Exit::Success);
         let mut undecided = outcome(&[Verdict::Inconclusive]);

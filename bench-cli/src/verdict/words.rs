@@ -79,12 +79,13 @@ impl Judged<'_> {
     }
 }
 
-/// The whole gate in words: each failure with its figures, then the rest by number.
+/// The whole gate in words: each failure with its figures, those of `counts` first, then the rest by
+/// number. Only where nothing failed does the rest say the verdict.
 #[must_use]
-pub fn sentence(cells: &[Judged<'_>]) -> String {
+pub fn sentence(counts: impl Iterator<Item = String>, cells: &[Judged<'_>]) -> String {
     let with = |wanted: Verdict| cells.iter().filter(move |c| c.counted() == Some(wanted));
-    let mut sentences: Vec<String> =
-        with(Verdict::Fault).chain(with(Verdict::Fail)).map(|c| format!("{}.", c.line())).collect();
+    let times = with(Verdict::Fault).chain(with(Verdict::Fail)).map(Judged::line);
+    let mut sentences: Vec<String> = counts.chain(times).map(|line| format!("{line}.")).collect();
     let (passed, undecided) = (with(Verdict::Pass).count(), with(Verdict::Inconclusive).count());
     let quarantined = cells.iter().filter(|c| c.quarantined).count();
     let opening = match (sentences.is_empty(), undecided) {
@@ -144,6 +145,8 @@ fn tenths(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::verdict::block::log_of;
 
@@ -168,7 +171,7 @@ mod tests {
         }
         cells.push(Judged { name: "d", result: &undecided, rules: &rules, quarantined: false });
         assert_eq!(
-            sentence(&cells),
+            sentence(iter::empty(), &cells),
             "FAIL larson-2t: +6.1 % (99.9 % CI 5.6–6.6, 96 fresh blocks, layout floor ±1.0 %). \
              3 pass (shown < 5 %), 1 inconclusive."
         );
@@ -179,8 +182,21 @@ mod tests {
         let rules = Rules::default();
         let pass = cell(Verdict::Pass, 0.0, 12);
         let judged = Judged { name: "a", result: &pass, rules: &rules, quarantined: false };
-        assert_eq!(sentence(&[judged, judged]), "PASS: 2 pass (shown < 5 %).");
-        assert_eq!(sentence(&[]), "INCONCLUSIVE: nothing was measured.");
+        assert_eq!(sentence(iter::empty(), &[judged, judged]), "PASS: 2 pass (shown < 5 %).");
+        assert_eq!(sentence(iter::empty(), &[]), "INCONCLUSIVE: nothing was measured.");
+    }
+
+    #[test]
+    fn where_a_count_failed_times_that_pass_do_not_say_that_the_gate_passed() {
+        let rules = Rules::default();
+        for (verdict, rest) in
+            [(Verdict::Pass, "1 pass (shown < 5 %)."), (Verdict::Inconclusive, "1 inconclusive.")]
+        {
+            let result = cell(verdict, 0.0, 12);
+            let judged = Judged { name: "a", result: &result, rules: &rules, quarantined: false };
+            let counts = iter::once("FAIL a: minor_faults 1 → 9".to_owned());
+            assert_eq!(sentence(counts, &[judged]), format!("FAIL a: minor_faults 1 → 9. {rest}"));
+        }
     }
 
     #[test]
@@ -191,7 +207,7 @@ mod tests {
             Judged { name: "a", result: &fail, rules: &rules, quarantined: true },
             Judged { name: "b", result: &pass, rules: &rules, quarantined: false },
         ];
-        assert_eq!(sentence(&cells), "PASS: 1 pass (shown < 5 %), 1 quarantined.");
+        assert_eq!(sentence(iter::empty(), &cells), "PASS: 1 pass (shown < 5 %), 1 quarantined.");
         assert!(cells[0].line().ends_with("[quarantined: does not count]"));
     }
 
@@ -209,6 +225,6 @@ mod tests {
         let mut crashed = cell(Verdict::Fault, 0.0, 12);
         crashed.fault = Some("head was killed by signal 11".to_owned());
         let judged = Judged { name: "a", result: &crashed, rules: &rules, quarantined: false };
-        assert_eq!(sentence(&[judged]), "FAULT a: head was killed by signal 11.");
+        assert_eq!(sentence(iter::empty(), &[judged]), "FAULT a: head was killed by signal 11.");
     }
 }
