@@ -97,9 +97,7 @@ pub fn standard_suite() -> Result<Vec<Subject>, CliError> {
 /// [`Exit::Usage`] for an unknown workload or a bad specification, [`Exit::Trace`] for a trace that
 /// is not there.
 pub fn resolve(text: &str) -> Result<Subject, CliError> {
-    if !text.contains(['/', '.'])
-        && let Some(spec) = Spec::named(text).map_err(|e| bad_spec(text, e))?
-    {
+    if let Some(spec) = named(text).map_err(|e| bad_spec(text, e))? {
         return Ok(Subject::Workload(Box::new(spec)));
     }
     let path = Path::new(text);
@@ -118,6 +116,16 @@ pub fn resolve(text: &str) -> Result<Subject, CliError> {
             .help("name a file in it"));
     }
     Spec::load(text).map(|spec| Subject::Workload(Box::new(spec))).map_err(|e| bad_spec(text, e))
+}
+
+/// Whether [`resolve`] takes `text` as the name of a workload, whatever files there are.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    !matches!(named(text), Ok(None))
+}
+
+fn named(text: &str) -> Result<Option<Spec>, SpecError> {
+    if text.contains(['/', '.']) { Ok(None) } else { Spec::named(text) }
 }
 
 fn bad_spec(text: &str, error: SpecError) -> CliError {

@@ -69,6 +69,23 @@ fn cells_run_one_by_one_merge_into_one_verdict_and_none_counts_twice() {
 }
 
 #[test]
+fn a_plan_has_files_by_absolute_paths_and_workloads_by_name_whatever_files_lie_beside() {
+    let home = tempfile::tempdir().unwrap();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+    fs::copy(tiny, home.path().join("tiny.toml")).unwrap();
+    fs::write(home.path().join("small-churn"), "no trace").unwrap();
+    let mut planned = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    planned.current_dir(home.path()).args(["plan", "small-churn", "tiny.toml", "--out", "p"]);
+    let planned = planned.args(["--base", "system", "--head", "system"]).output().unwrap();
+    assert!(planned.status.success(), "{}", said(&planned));
+    let text = fs::read(home.path().join("p/plan.json")).unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(plan["cells"][0]["what"], "small-churn");
+    let file = fs::canonicalize(home.path().join("tiny.toml")).unwrap();
+    assert_eq!(plan["cells"][1]["what"], file.to_string_lossy().as_ref());
+}
+
+#[test]
 fn a_cell_whose_allocator_crashes_has_its_record_and_the_other_keeps_its_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-malloc.c");

@@ -16,6 +16,7 @@ use crate::gate::calibration;
 use crate::gate::scale::{self, Found, Library, Plan, PlannedCell, Record, SCHEMA};
 use crate::output;
 use crate::results::Machine;
+use crate::subjects;
 
 /// What to plan.
 #[derive(Clone, Debug, Args)]
@@ -97,8 +98,11 @@ fn library(given: &str, allocator: &Allocator) -> Library {
     Library { spec, hash: calibration::library_hash(allocator) }
 }
 
-/// A trace by its absolute path; a workload as it is.
+/// A file by its absolute path; the name of a workload as it is, whatever lies in the present folder.
 fn absolute(what: String) -> String {
+    if subjects::is_name(&what) {
+        return what;
+    }
     match fs::canonicalize(&what) {
         Ok(path) if path.is_file() => path.to_string_lossy().into_owned(),
         _ => what,
