@@ -81,10 +81,13 @@ impl Job {
         let floor = calibration::stored_floor();
         if let Some(floor) = floor {
             thresholds.rules = thresholds.rules.with_layout_floor(floor);
-            thresholds.rules.check().map_err(|e| {
+            thresholds.check().map_err(|e| {
                 CliError::new(Exit::Usage, e.to_string())
                     .because("the layout floor of this machine was measured by `calibrate`")
-                    .help("allow a larger --max-slowdown, or measure again: `bench-cli calibrate`")
+                    .help(
+                        "allow a larger slowdown (--max-slowdown, or that of the cell), or measure \
+                         again: `bench-cli calibrate --relinked TWIN.so`",
+                    )
             })?;
         }
         let (plans, prepared) = plans(&thresholds, what, common)?;

@@ -177,7 +177,7 @@ impl Plan {
             thresholds.rules = thresholds.rules.with_layout_floor(floor);
         }
         thresholds.budget = Duration::from_secs(self.budget_s);
-        thresholds.rules.check().map_err(|e| CliError::new(Exit::Usage, e.to_string()))?;
+        thresholds.check().map_err(|e| CliError::new(Exit::Usage, e.to_string()))?;
         Ok(thresholds)
     }
 }

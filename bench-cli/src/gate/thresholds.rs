@@ -39,7 +39,7 @@ use super::metric::{Limit, Metric};
 use super::{quantity, suite};
 use crate::error::{CliError, Exit};
 use crate::suggest;
-use crate::verdict::rules::Rules;
+use crate::verdict::rules::{Rules, RulesError};
 
 /// A cell whose verdict does not count for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,17 +109,35 @@ impl Thresholds {
             reader.error(&error.span().unwrap_or(0..0), error.message().to_owned())
         })?;
         let mut read = Thresholds { path: Some(path.to_owned()), ..Thresholds::default() };
+        let mut cells = None;
         for (key, value) in table.get_ref() {
             match key.get_ref().as_ref() {
                 "gate" => reader.gate(value, &mut read)?,
                 "limits" => reader.limits(value, &mut read)?,
-                "cell" => reader.cells(value, &mut read)?,
+                "cell" => cells = Some(value),
                 "quarantine" => reader.quarantine(value, &mut read)?,
                 _ => return Err(reader.unknown(key, "section", &SECTIONS)),
             }
         }
         read.rules.check().map_err(|error| reader.error(&(0..0), error.to_string()))?;
+        // Last, whatever the order of the file: a cell's margin must suit the floor of [gate].
+        if let Some(cells) = cells {
+            reader.cells(cells, &mut read)?;
+        }
         Ok(read)
+    }
+
+    /// Tests the rules of every cell: what was read may have been given another margin or floor.
+    ///
+    /// # Errors
+    /// Which number contradicts which, and in which cell.
+    pub fn check(&self) -> Result<(), RulesError> {
+        self.rules.check()?;
+        for cell in self.margins.keys() {
+            let of_cell = |error| RulesError(format!("[cell.{cell}]: {error}"));
+            self.rules_of(cell).check().map_err(of_cell)?;
+        }
+        Ok(())
     }
 
     /// The rules of one cell.
@@ -428,6 +446,30 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_cells_margin_is_held_against_the_floor_of_the_file_wherever_that_stands() {
+        let cell = "[cell.a]\nmax_slowdown = \"2%\"\n";
+        let gate =
+            |floor: &str| format!("[gate]\nmax_slowdown = \"8%\"\nlayout_floor = \"{floor}\"\n");
+        for text in [cell.to_owned() + &gate("0.5%"), gate("0.5%") + cell] {
+            assert_eq!(parse(&text).unwrap().rules_of("a").margin, 0.02);
+        }
+        for text in [cell.to_owned() + &gate("3%"), gate("3%") + cell] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains("a layout floor of 3.0 % leaves no room"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_floor_that_is_raised_later_is_held_against_every_cell() {
+        let mut read = parse("[cell.a]\nmax_slowdown = \"4%\"").unwrap();
+        read.check().unwrap();
+        read.rules = read.rules.with_layout_floor(0.022);
+        assert_eq!(read.rules.check(), Ok(()));
+        let error = read.check().unwrap_err().to_string();
+        assert!(error.starts_with("[cell.a]: a layout floor of 2.2 % leaves no room"), "{error}");
     }
 
     #[test]
