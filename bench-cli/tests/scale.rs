@@ -125,6 +125,49 @@ fn a_cell_whose_allocator_crashes_has_its_record_and_the_other_keeps_its_verdict
     assert_eq!(fs::read(format!("{out}/verdicts.csv")).unwrap(), before);
 }
 
+/// `bench-cli` in `home`, with a cache of its own.
+fn bench_cli_in(home: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache"));
+    command.args(args).output().expect("bench-cli starts")
+}
+
+/// Plans one short cell in `home`, as `home`/p/plan.json.
+fn plan_tiny(home: &Path, more: &[&str]) {
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
+    let args = ["plan", tiny, "--base", "system", "--head", "system", "--out", "p"];
+    let planned = bench_cli_in(home, &[&args[..], &["--budget", "1s"], more].concat());
+    assert!(planned.status.success(), "{}", said(&planned));
+}
+
+const CELL: [&str; 5] = ["cell", "--plan", "p/plan.json", "--index", "0"];
+
+#[test]
+fn a_cell_runs_under_the_rules_of_its_plan_whatever_floor_and_thresholds_its_node_has() {
+    let home = tempfile::tempdir().unwrap();
+    plan_tiny(home.path(), &[]);
+    let floor = bench_cli::gate::calibration::Calibration {
+        machine: bench_cli::results::Machine::here(),
+        measured_utc: String::new(),
+        cells: Vec::new(),
+        alike: bench_cli::gate::calibration::Tally::default(),
+        layout_floor: Some(0.4),
+        block_deviation: 0.0,
+        block_seconds: 0.0,
+    };
+    for folder in ["cache/bench-cli", "ci"] {
+        fs::create_dir_all(home.path().join(folder)).unwrap();
+    }
+    let kept = home.path().join("cache/bench-cli/calibration.json");
+    fs::write(kept, serde_json::to_vec(&floor).unwrap()).unwrap();
+    let gate = ["gate", "--base", "system", "--head", "system"];
+    let refused = said(&bench_cli_in(home.path(), &gate));
+    assert!(refused.contains("a layout floor of 40.0 % leaves no room"), "{refused}");
+    fs::write(home.path().join("ci/thresholds.toml"), "[nonsense]").unwrap();
+    let cell = bench_cli_in(home.path(), &CELL);
+    assert!(cell.status.success(), "{}", said(&cell));
+}
+
 #[test]
 fn a_changed_library_is_refused_and_a_damaged_record_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();

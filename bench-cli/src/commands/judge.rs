@@ -69,17 +69,15 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Resolves names, reads thresholds and prepares plans.
+    /// Resolves names, reads thresholds and prepares plans, for this machine with its layout floor.
     pub(super) fn prepare(
-        (base, head): (&str, &str),
+        libraries: (&str, &str),
         what: &[String],
         common: &Common,
         global: &Global,
     ) -> Result<Self, CliError> {
-        let (base, head) = (allocators::resolve(base)?, allocators::resolve(head)?);
         let mut thresholds = thresholds(common)?;
-        let floor = calibration::stored_floor();
-        if let Some(floor) = floor {
+        if let Some(floor) = calibration::stored_floor() {
             thresholds.rules = thresholds.rules.with_layout_floor(floor);
             thresholds.check().map_err(|e| {
                 CliError::new(Exit::Usage, e.to_string())
@@ -90,6 +88,20 @@ impl Job {
                     )
             })?;
         }
+        let job = Self::under(thresholds, libraries, what, common, global)?;
+        check_cells(&job.trial.thresholds, &job.prepared)?;
+        Ok(job)
+    }
+
+    /// Resolves names and prepares plans, under thresholds that are settled.
+    pub(super) fn under(
+        thresholds: Thresholds,
+        (base, head): (&str, &str),
+        what: &[String],
+        common: &Common,
+        global: &Global,
+    ) -> Result<Self, CliError> {
+        let (base, head) = (allocators::resolve(base)?, allocators::resolve(head)?);
         let (plans, prepared) = plans(&thresholds, what, common)?;
         let injected = common.inject_slowdown.unwrap_or(0.0);
         Ok(Job {
@@ -243,15 +255,20 @@ fn plans(
         .map_err(|e| CliError::new(Exit::Internal, "cannot make a temporary folder").because(e))?;
     let names = if what.is_empty() { &thresholds.suite } else { what };
     let prepared = suite::prepare(names, common.threads, folder.path())?;
-    let at_hand: Vec<String> = prepared.iter().map(|p| p.cell.name.clone()).collect();
-    thresholds.check_cells(&at_hand, &suite::workloads())?;
     Ok((folder, prepared))
+}
+
+/// Refuses thresholds for cells that do not exist.
+fn check_cells(thresholds: &Thresholds, prepared: &[Prepared]) -> Result<(), CliError> {
+    let at_hand: Vec<String> = prepared.iter().map(|p| p.cell.name.clone()).collect();
+    thresholds.check_cells(&at_hand, &suite::workloads())
 }
 
 /// `--explain`: what would be checked, and why.
 pub(super) fn explain(what: &[String], common: &Common) -> Result<(), CliError> {
     let thresholds = thresholds(common)?;
     let (_folder, prepared) = plans(&thresholds, what, common)?;
+    check_cells(&thresholds, &prepared)?;
     let cells: Vec<Cell> = prepared.into_iter().map(|p| p.cell).collect();
     output::print(&(explain::text(&thresholds, &cells, Date::today()) + "\n"))
 }

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -149,20 +148,17 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
             );
         }
     }
-    let common = Common {
-        threads: plan.threads,
-        inject_slowdown: Some(plan.injected),
-        budget: Some(Duration::from_secs(plan.budget_s)),
-        ..Common::default()
-    };
-    let mut job = Job::prepare(
+    let common =
+        Common { threads: plan.threads, inject_slowdown: Some(plan.injected), ..Common::default() };
+    // The rules are the plan's alone: neither thresholds nor a layout floor of this node count.
+    let mut job = Job::under(
+        plan.rules()?,
         (&plan.base.spec, &plan.head.spec),
         std::slice::from_ref(&planned.what),
         &common,
         global,
     )?;
     check(&plan, planned, &job)?;
-    job.trial.thresholds = plan.rules()?;
     job.trial.seed = plan.seed.wrapping_add(args.index as u64);
     job.trial.elsewhere = plan.cells.len() - 1;
     let outcome = job.measure(global)?;
