@@ -4,6 +4,8 @@
 mod common;
 #[path = "run/duration.rs"]
 mod duration;
+#[path = "run/forks.rs"]
+mod forks;
 #[path = "run/heap_map.rs"]
 mod heap_map;
 #[path = "run/history.rs"]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use workloads::engine::{self, EngineOptions};
+use workloads::engine::{self, EngineError, EngineOptions};
 use workloads::plan::Plan;
 
 use super::affinity;
@@ -87,10 +87,7 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     // What the harness still has to do is not under pressure.
     drop(balloon);
     let disturbed = around.map(Around::end).unwrap_or_default();
-    let outcome = ran.map_err(|error| match pressure.is_some() && error.is_out_of_memory() {
-        true => Failure(STATUS_OUT_OF_MEMORY, chain(&error)),
-        false => failed(chain(&error)),
-    })?;
+    let outcome = ran.map_err(|error| ended_early(&error, pressure.is_some()))?;
     if disturbed.1 > 0 {
         let what = format!("{} of {} forked children could not allocate", disturbed.1, disturbed.0);
         return Err(Failure(STATUS_BROKE_PROMISE, what));
@@ -129,6 +126,16 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         Some(found) if found.broken > 0 => Err(Failure(STATUS_BROKE_PROMISE, described(found))),
         _ => Ok(()),
     }
+}
+
+/// A run that came to no end: who is to blame for it.
+fn ended_early(error: &EngineError, pressed: bool) -> Failure {
+    let status = match error {
+        _ if pressed && error.is_out_of_memory() => STATUS_OUT_OF_MEMORY,
+        EngineError::Child { .. } => STATUS_BROKE_PROMISE,
+        _ => STATUS_FAILED,
+    };
+    Failure(status, chain(error))
 }
 
 /// The calls for memory that are to fail, from and to, where system calls are caught at all.

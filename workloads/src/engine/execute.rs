@@ -167,9 +167,8 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
                 }
                 record::SPAWN => self.shared.spawn::<O>(self.base + at, self.repetition),
                 record::FORK => {
-                    if let Err(errno) = fork(&self.calls) {
-                        self.shared.fork_errno.store(errno, Ordering::SeqCst);
-                        self.shared.abandon();
+                    if let Err(failure) = fork(&self.calls) {
+                        self.shared.fork_failed(&failure);
                     }
                 }
                 record::MOVE => {

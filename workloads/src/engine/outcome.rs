@@ -11,6 +11,7 @@ use super::observe::attribution::Attributed;
 use super::observe::latency::Latency;
 use super::observe::verify::Verification;
 use super::options::{Pass, Touch};
+use super::program;
 use super::timer::TimerReport;
 use crate::plan::{Counts, Order, PlanError};
 
@@ -56,11 +57,17 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
-    /// A fork of the plan failed.
-    #[error("cannot fork, or the child did not end well")]
+    /// The system made no child for a fork of the plan.
+    #[error("cannot fork")]
     Fork {
         /// What the system said.
         source: io::Error,
+    },
+    /// A forked child made a few calls of the allocator and did not come out of them.
+    #[error("a forked child {}", program::ending(*status))]
+    Child {
+        /// What `waitpid` said of it.
+        status: i32,
     },
     /// The options contradict each other or the plan.
     #[error("{what}")]
@@ -80,6 +87,7 @@ impl EngineError {
             | EngineError::Fork { source } => {
                 matches!(source.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN))
             }
+            EngineError::Child { status } => program::out_of_memory(*status),
             _ => false,
         }
     }

@@ -22,6 +22,7 @@ use super::observe::latency::LatencyPool;
 use super::observe::verify::Ledger;
 use super::options::EngineOptions;
 use super::outcome::EngineError;
+use super::program::ForkFailure;
 use super::progress::{Progress, futex_wait, futex_wake};
 use super::stacks::{STACK, Stacks, create};
 use super::tally::Tally;
@@ -79,7 +80,8 @@ pub(crate) struct Shared<'p> {
     gate: AtomicU32,
     failed_thread: AtomicU32,
     failed_errno: AtomicI32,
-    pub(crate) fork_errno: AtomicI32,
+    fork_errno: AtomicI32,
+    child_status: AtomicI32,
     read_errno: AtomicI32,
     progress: Region,
     states: Region,
@@ -148,6 +150,7 @@ impl<'p> Shared<'p> {
             failed_thread: AtomicU32::new(0),
             failed_errno: AtomicI32::new(0),
             fork_errno: AtomicI32::new(0),
+            child_status: AtomicI32::new(0),
             read_errno: AtomicI32::new(0),
             progress: region::<Progress>("counters of threads", threads)?,
             states: region::<State>("states of threads", threads)?,
@@ -231,6 +234,15 @@ impl<'p> Shared<'p> {
         }
     }
 
+    /// Ends the run because of a fork.
+    pub(crate) fn fork_failed(&self, failure: &ForkFailure) {
+        match *failure {
+            ForkFailure::NoChild(errno) => self.fork_errno.store(errno, Ordering::SeqCst),
+            ForkFailure::Child(status) => self.child_status.store(status, Ordering::SeqCst),
+        }
+        self.abandon();
+    }
+
     /// The failure that made the run end early, if one did.
     pub(crate) fn failure(&self) -> Option<EngineError> {
         let thread = self.failed_errno.load(Ordering::SeqCst);
@@ -243,6 +255,10 @@ impl<'p> Shared<'p> {
         let read = self.read_errno.load(Ordering::SeqCst);
         if read != 0 {
             return Some(EngineError::Events { source: io::Error::from_raw_os_error(read) });
+        }
+        let child = self.child_status.load(Ordering::SeqCst);
+        if child != 0 {
+            return Some(EngineError::Child { status: child });
         }
         let fork = self.fork_errno.load(Ordering::SeqCst);
         (fork != 0).then(|| EngineError::Fork { source: io::Error::from_raw_os_error(fork) })
