@@ -65,29 +65,24 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     if let Some(set) = affinity::cpu_set(&spec.cpus) {
         affinity::bind(&set).map_err(|e| failed(format!("cannot bind to processors: {e}")))?;
     }
-    let pressure = spec.limit.as_ref();
-    let balloon = pressure.filter(|limit| limit.means == Means::Balloon);
-    let balloon = balloon.map(|limit| Balloon::inflate(limit.bytes)).transpose();
-    let balloon = balloon.map_err(|error| failed(format!("cannot make a balloon: {error}")))?;
+    let balloon = balloon(&spec)?;
     let plan = Plan::open(&spec.plan).map_err(|error| failed(chain(&error)))?;
-    let mut around = None;
     let mut options = options(&spec);
     // Stacks of our own are mapped before a limit is set, and need no room in it.
-    let threads = match options.own_stacks {
-        true => 0,
-        false => plan.peak_threads() * u64::from(spec.copies.max(1)),
-    };
+    let stacks = if options.own_stacks { 0 } else { plan.peak_threads() };
+    let threads = stacks * u64::from(spec.copies.max(1));
     if spec.pass == Pass::Footprint && spec.allocator.preload.is_some() {
         options.at_peak = heap_map::prepare(folder).map_err(failed)?;
     }
-    let ran = engine::run_after(&plan, &options, || {
-        around = Some(Around::begin(&spec, threads)?);
-        Ok(())
+    let mut disturbed = (0, 0);
+    let (cell, seen) = (&spec, &mut disturbed);
+    let ran = engine::run_after(&plan, &options, move || {
+        let around = Around::begin(cell, threads)?;
+        Ok(move || *seen = around.end())
     });
     // What the harness still has to do is not under pressure.
     drop(balloon);
-    let disturbed = around.map(Around::end).unwrap_or_default();
-    let outcome = ran.map_err(|error| ended_early(&error, pressure.is_some()))?;
+    let outcome = ran.map_err(|error| ended_early(&error, spec.limit.is_some()))?;
     if disturbed.1 > 0 {
         let what = format!("{} of {} forked children could not allocate", disturbed.1, disturbed.0);
         return Err(Failure(STATUS_BROKE_PROMISE, what));
@@ -126,6 +121,13 @@ fn measure(folder: &Path) -> Result<(), Failure> {
         Some(found) if found.broken > 0 => Err(Failure(STATUS_BROKE_PROMISE, described(found))),
         _ => Ok(()),
     }
+}
+
+/// What is to hold memory beside the run.
+fn balloon(spec: &CellSpec) -> Result<Option<Balloon>, Failure> {
+    let limit = spec.limit.as_ref().filter(|limit| limit.means == Means::Balloon);
+    let balloon = limit.map(|limit| Balloon::inflate(limit.bytes)).transpose();
+    balloon.map_err(|error| failed(format!("cannot make a balloon: {error}")))
 }
 
 /// A run that came to no end: who is to blame for it.

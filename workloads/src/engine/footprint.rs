@@ -230,6 +230,13 @@ fn ends(plan: &Plan) -> Vec<Ends> {
     ends.collect()
 }
 
+/// What was seen before a run and after it, beside the samples of the sampler.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    before: Sample,
+    drain: Vec<Drain>,
+}
+
 /// Watches a run from a thread of its own.
 pub(crate) struct Sampler<'s, 'p> {
     shared: &'s Shared<'p>,
@@ -272,7 +279,7 @@ impl<'s, 'p> Sampler<'s, 'p> {
     pub(crate) fn watch(
         &self,
         work: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<Footprint, EngineError> {
+    ) -> Result<Looks, EngineError> {
         let before = self.look();
         let thread = super::stacks::create(
             sample_loop,
@@ -287,7 +294,7 @@ impl<'s, 'p> Sampler<'s, 'p> {
         self.keep(self.look());
         result?;
         let ended = now_ns();
-        let mut drain = Vec::new();
+        let mut drain = Vec::with_capacity(self.shared.options.drain_ms.len());
         for &after_ms in &self.shared.options.drain_ms {
             let until = ended + after_ms * 1_000_000;
             while now_ns() < until {
@@ -295,10 +302,11 @@ impl<'s, 'p> Sampler<'s, 'p> {
             }
             drain.push(Drain { after_ms, sample: self.look() });
         }
-        Ok(self.report(&before, drain))
+        Ok(Looks { before, drain })
     }
 
-    fn report(&self, before: &Sample, drain: Vec<Drain>) -> Footprint {
+    /// What was seen, copied and computed.
+    pub(crate) fn report(&self, Looks { before, drain }: Looks) -> Footprint {
         #[expect(clippy::cast_possible_truncation, reason = "at most SAMPLES")]
         let count = self.count.load(Ordering::SeqCst) as usize;
         // SAFETY: the region holds SAMPLES samples, of which `count` were written by threads that

@@ -27,18 +27,20 @@ use crate::plan::{Counts, Plan};
 /// If the plan or the options make no sense, a thread cannot be created, or the harness gets no
 /// memory of its own. Failed allocations are results, not errors.
 pub fn run(plan: &Plan, options: &EngineOptions) -> Result<Outcome, EngineError> {
-    run_after(plan, options, || Ok(()))
+    run_after(plan, options, || Ok(|| ()))
 }
 
 /// As [`run`], with `ready` called when all that the harness needs is mapped and nothing of the
-/// plan has been executed: the moment to take memory away from the process.
+/// plan has been executed: the moment to take memory away from the process. What it returns is called
+/// after the last operation and the last look at the process, before anything is told of the run:
+/// the moment to give it back. A run that fails drops it instead.
 ///
 /// # Errors
 /// As [`run`], and what `ready` fails with.
-pub fn run_after(
+pub fn run_after<D: FnOnce()>(
     plan: &Plan,
     options: &EngineOptions,
-    ready: impl FnOnce() -> io::Result<()>,
+    ready: impl FnOnce() -> io::Result<D>,
 ) -> Result<Outcome, EngineError> {
     check(plan, options)?;
     let no_windows = |source| EngineError::Memory {
@@ -73,9 +75,9 @@ pub fn run_after(
     };
     let reset = reset_peak();
     let (base, _) = resident();
-    ready().map_err(|source| EngineError::Ready { source })?;
+    let done = ready().map_err(|source| EngineError::Ready { source })?;
     let before = Usage::now();
-    let mut footprint = None;
+    let mut looks = None;
     match options.pass {
         Pass::Throughput if sizes => shared.run::<SizedThroughput>()?,
         Pass::Throughput => shared.run::<Throughput>()?,
@@ -84,12 +86,14 @@ pub fn run_after(
         Pass::Attribution => shared.run::<AttributionObserver>()?,
         Pass::Footprint => {
             if let Some(sampler) = &sampler {
-                footprint = Some(sampler.watch(|| shared.run::<FootprintObserver>())?);
+                looks = Some(sampler.watch(|| shared.run::<FootprintObserver>())?);
             }
         }
     }
     let usage = Usage::now().since(&before);
     let (_, peak) = resident();
+    done();
+    let footprint = sampler.as_ref().zip(looks).map(|(sampler, looks)| sampler.report(looks));
     let skew = sampler.as_ref().and_then(Sampler::largest_skew);
     let memory =
         MemoryReport { base_rss_bytes: base, peak_rss_bytes: peak, peak_is_of_this_run: reset };

@@ -1,6 +1,7 @@
 //! Streams at the edge of what a trace may say: waits across a body, accesses beyond their object.
 
 use traces::{Event, Op, ThreadId};
+use workloads::engine::{EngineOptions, run_after};
 use workloads::plan::{Order, PlanOptions, Seam};
 
 use crate::run_all;
@@ -64,5 +65,22 @@ fn no_access_reaches_beyond_its_object() {
         for outcome in run_all(&events, Order::Deps) {
             assert!(outcome.verification.is_none_or(|v| v.broken == 0));
         }
+    }
+}
+
+#[test]
+fn what_a_run_is_put_under_ends_when_its_last_operation_is_done() {
+    let (_folder, plan) =
+        plan_of(vec![malloc(0, 0, 16), free(0, 0)], &PlanOptions::default()).unwrap();
+    for pass in crate::PASSES {
+        let engine = EngineOptions { pass, ..EngineOptions::default() };
+        let (mut begun, mut ended) = (0, 0);
+        let (began, end) = (&mut begun, &mut ended);
+        let outcome = run_after(&plan, &engine, move || {
+            *began += 1;
+            Ok(move || *end += 1)
+        });
+        assert_eq!(outcome.unwrap().counts.frees, 1);
+        assert_eq!((begun, ended), (1, 1));
     }
 }
