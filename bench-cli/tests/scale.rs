@@ -169,6 +169,19 @@ fn a_cell_runs_under_the_rules_of_its_plan_whatever_floor_and_thresholds_its_nod
 }
 
 #[test]
+fn a_cell_is_bound_to_the_processors_of_its_plan() {
+    let home = tempfile::tempdir().unwrap();
+    // A processor that no machine has: a cell that asked for none would run.
+    plan_tiny(home.path(), &["--cpus", "99999"]);
+    let cell = bench_cli_in(home.path(), &CELL);
+    assert!(
+        !cell.status.success() && said(&cell).contains("cannot bind to processors"),
+        "{}",
+        said(&cell)
+    );
+}
+
+#[test]
 fn a_changed_library_is_refused_and_a_damaged_record_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_string_lossy().into_owned();

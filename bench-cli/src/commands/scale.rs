@@ -72,6 +72,7 @@ pub fn plan(args: &PlanArgs, global: &Global) -> Result<Exit, CliError> {
         seed: global.seed,
         injected: job.trial.injected,
         threads: args.common.threads,
+        cpus: args.common.cpus.clone(),
         cells: cells.collect(),
     };
     let path = plan.write(&out)?;
@@ -148,8 +149,12 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
             );
         }
     }
-    let common =
-        Common { threads: plan.threads, inject_slowdown: Some(plan.injected), ..Common::default() };
+    let common = Common {
+        threads: plan.threads,
+        inject_slowdown: Some(plan.injected),
+        cpus: plan.cpus.clone(),
+        ..Common::default()
+    };
     // The rules are the plan's alone: neither thresholds nor a layout floor of this node count.
     let mut job = Job::under(
         plan.rules()?,

@@ -77,6 +77,9 @@ pub struct Plan {
     pub injected: f64,
     /// Threads asked for.
     pub threads: Option<u32>,
+    /// Processors of a node that its processes are bound to; none: they are not bound.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
     /// The cells.
     pub cells: Vec<PlannedCell>,
 }
@@ -374,6 +377,7 @@ mod tests {
             seed: 1,
             injected: 0.0,
             threads: None,
+            cpus: Vec::new(),
             cells: vec![cell("x"), cell("y")],
         }
     }
@@ -421,6 +425,13 @@ mod tests {
         record(&plan, 1, Verdict::Fail).write(folder.path()).unwrap();
         let merged = merge(&plan, folder.path()).unwrap().outcome;
         assert_eq!((merged.rows.len(), merged.exit(false)), (2, Exit::Regression));
+    }
+
+    #[test]
+    fn a_plan_from_before_it_named_processors_is_read_and_binds_to_none() {
+        let mut old = serde_json::to_value(plan()).unwrap();
+        old.as_object_mut().unwrap().remove("cpus");
+        assert_eq!(serde_json::from_value::<Plan>(old).unwrap(), plan());
     }
 
     #[test]
