@@ -413,9 +413,15 @@ fn a_run_is_exported_to_other_tools() {
     assert!(markdown.starts_with("| workload |") && markdown.contains("| system |"), "{markdown}");
     let (_, metrics, _) = run(home.path(), &["export", "out", "--to", "openmetrics"]);
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("bench_time_seconds{"), "{metrics}");
+    // What an earlier run into the same folder left is none of this one's.
+    let logs = home.path().join("out/hist");
+    let log = fs::read_dir(&logs).unwrap().next().unwrap().unwrap().path();
+    fs::copy(log, logs.join("stale.hlog")).unwrap();
     let (code, _, stderr) = run(home.path(), &["export", "out", "--to", "hgrm"]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(fs::read_dir(home.path().join("out/hgrm")).unwrap().count() > 2);
+    let names = fs::read_dir(home.path().join("out/hgrm")).unwrap();
+    let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() > 2 && names.iter().all(|name| !name.starts_with("stale")), "{names:?}");
     fails(home.path(), &["export", "nowhere"], 2, &["nowhere", "manifest.json"]);
 }
 

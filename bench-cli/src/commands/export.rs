@@ -1,6 +1,7 @@
 //! `bench-cli export`: a run directory in the formats of other tools.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,7 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<Exit, CliError> {
         To::Openmetrics => output::print(&openmetrics(&lines))?,
         To::Hgrm => {
             let out = global.out.clone().unwrap_or_else(|| args.folder.join("hgrm"));
-            let written = hgrm(&args.folder, &out)?;
+            let written = hgrm(&args.folder, &timed(&recorded), &out)?;
             output::print(&format!("{written} files in {}\n", out.display()))?;
         }
     }
@@ -148,8 +149,15 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Writes one percentile file per distribution of every log; returns their number.
-fn hgrm(folder: &Path, out: &Path) -> Result<usize, CliError> {
+/// The runs that left a log: those in both tables. Other logs in the folder are those of an earlier
+/// run into it.
+fn timed(recorded: &Recorded) -> BTreeSet<&str> {
+    let timed: BTreeSet<&str> = recorded.latency.iter().map(|row| row.run_id.as_str()).collect();
+    recorded.runs.iter().map(|run| run.run_id.as_str()).filter(|id| timed.contains(id)).collect()
+}
+
+/// Writes one percentile file per distribution of the logs of `runs`; returns their number.
+fn hgrm(folder: &Path, runs: &BTreeSet<&str>, out: &Path) -> Result<usize, CliError> {
     let unwritable = |error: std::io::Error| {
         CliError::new(Exit::Usage, format!("cannot write to `{}`", out.display()))
             .because(error)
@@ -157,14 +165,13 @@ fn hgrm(folder: &Path, out: &Path) -> Result<usize, CliError> {
     };
     fs::create_dir_all(out).map_err(unwritable)?;
     let mut written = 0;
-    for entry in fs::read_dir(folder.join("hist")).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for run in runs {
+        let path = folder.join("hist").join(format!("{run}.hlog"));
         let Ok(text) = fs::read(&path) else { continue };
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for (tag, histogram) in read_log(&text).map_err(|why| {
             CliError::new(Exit::Usage, format!("`{}` is damaged", path.display())).because(why)
         })? {
-            let file = out.join(format!("{stem}--{}.hgrm", tag.replace(['/', ':'], "-")));
+            let file = out.join(format!("{run}--{}.hgrm", tag.replace(['/', ':'], "-")));
             atomic::write(&file, percentiles(&histogram).as_bytes()).map_err(unwritable)?;
             written += 1;
         }
@@ -202,6 +209,7 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::HistogramLog;
 
     #[test]
     fn percentiles_end_at_the_largest_value_and_hold_every_count() {
@@ -214,6 +222,23 @@ mod tests {
         let words: Vec<&str> = last.split_whitespace().collect();
         assert_eq!(words, ["100.000", "1.000000000000", "100"]);
         assert!(text.contains("Total count    =          100"), "{text}");
+    }
+
+    #[test]
+    fn logs_of_an_earlier_run_into_the_same_folder_are_not_exported() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
+        histogram.record(7).unwrap();
+        let mut log = HistogramLog::new(0, 1.0);
+        log.add("malloc:all", &histogram).unwrap();
+        fs::create_dir(folder.path().join("hist")).unwrap();
+        for run in ["new", "stale"] {
+            log.write(&folder.path().join("hist").join(format!("{run}.hlog"))).unwrap();
+        }
+        let out = folder.path().join("hgrm");
+        assert_eq!(hgrm(folder.path(), &BTreeSet::from(["new", "gone"]), &out).unwrap(), 1);
+        let files = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(files.collect::<Vec<_>>(), ["new--malloc-all.hgrm"]);
     }
 
     #[test]
