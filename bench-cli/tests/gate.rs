@@ -148,6 +148,40 @@ fn a_stored_baseline_fails_what_grew_beyond_it_and_is_refused_under_another_key(
 }
 
 #[test]
+fn a_layout_floor_outlives_whatever_ends_its_calibration_and_a_calibration_without_twins() {
+    let home = tempfile::tempdir().unwrap();
+    let calibrate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+        command.current_dir(home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+        // A margin that no noise comes near, so that no floor leaves too little room.
+        command.args(["calibrate", TINY, "--out", "out", "--max-slowdown", "99%"]).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+        let kept = fs::read(home.path().join("cache/bench-cli/calibration.json")).unwrap();
+        let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+        (kept["layout_floor"].as_f64().expect("a floor"), kept["alike"]["gates"].as_u64().unwrap())
+    };
+    let (measured, alike) = calibrate(&["--relinked", "system", "--gates", "0"]);
+    assert_eq!(alike, 0, "it ended after the twins");
+    let (kept, alike) = calibrate(&["--gates", "1"]);
+    assert!((kept - measured).abs() < 1e-9, "{kept} for {measured}");
+    assert_eq!(alike, 1);
+    let (_, alike) = calibrate(&["--relinked", "system", "--gates", "0"]);
+    assert_eq!(alike, 1, "a new floor takes nothing else back");
+    // Slowed heads say nothing about linking: their twins are measured as they are.
+    let (unslowed, _) =
+        calibrate(&["--relinked", "system", "--gates", "0", "--inject-slowdown", "300%"]);
+    assert!(unslowed < 0.5, "{unslowed}");
+}
+
+#[test]
+fn the_help_of_calibrate_says_that_its_budget_is_that_of_all_gates() {
+    let help = stdout(&bench_cli(&["calibrate", "--help"]));
+    assert!(help.contains("the whole calibration") && !help.contains("undecided"), "{help}");
+    assert!(stdout(&bench_cli(&["gate", "--help"])).contains("undecided by then"));
+}
+
+#[test]
 fn what_is_misspelt_or_missing_is_refused_before_anything_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("t.toml");

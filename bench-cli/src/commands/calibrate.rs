@@ -20,8 +20,15 @@ use crate::verdict::block::share_of;
 use crate::verdict::location::WalshAverages;
 use crate::verdict::rules::{Rules, Verdict};
 
+/// Of a gate it is the budget of one; here it is that of all.
+const BUDGET_HELP: &str =
+    "How long the whole calibration may take, as in 90s, 4m, 1h [default: 25m]";
+/// Gates against each relinked twin.
+const TWIN_GATES: u64 = 4;
+
 /// What to calibrate with.
 #[derive(Clone, Debug, Args)]
+#[command(mut_arg("budget", |budget| budget.help(BUDGET_HELP)))]
 pub struct CalibrateArgs {
     /// Workloads by name, or traces by path (default: the first cell of the gate suite)
     #[arg(value_name = "WORKLOAD|TRACE")]
@@ -77,23 +84,16 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<Exit, CliError> {
     let one = Common { budget: Some(Duration::from_secs(600)), ..args.common.clone() };
     let what = if args.what.is_empty() { vec![first_cell(&one)?] } else { args.what.clone() };
     let mut record = Record::default();
-    for twin in &args.relinked {
-        let job = Job::prepare((&args.library, twin), &what, &one, global)?;
-        for gate in 0..4 {
-            if !record.gate(&job, "relinked", global.seed + gate, end, global, &out)? {
-                break;
-            }
-        }
-    }
+    record.twins(args, &what, &one, (end, global, &out))?;
     let job = Job::prepare((&args.library, &args.library), &what, &one, global)?;
     let kind = if args.common.inject_slowdown.is_some() { "injected" } else { "alike" };
     for gate in 0..args.gates {
-        if !record.gate(&job, kind, global.seed + 1000 + gate, end, global, &out)? {
+        if !record.gate(&job, kind, global.seed + 1000 + gate, (end, global, &out))? {
             break;
         }
     }
-    let cells = job.trial.cells.iter().map(|c| c.name.clone()).collect();
-    let calibration = record.calibration(cells);
+    let mut calibration = record.calibration(names(&job));
+    calibration.layout_floor = calibration.layout_floor.or_else(calibration::stored_floor);
     if kind == "alike" && calibration.alike.gates > 0 {
         let kept = calibration::store(&calibration)?;
         note(global, &format!("kept in {}", kept.display()));
@@ -111,22 +111,60 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<Exit, CliError> {
     Ok(if record.interrupted { Exit::Interrupted } else { Exit::Success })
 }
 
+fn names(job: &Job) -> Vec<String> {
+    job.trial.cells.iter().map(|cell| cell.name.clone()).collect()
+}
+
 /// The first name of the suite: a calibration needs many gates, so each must be short.
 fn first_cell(common: &Common) -> Result<String, CliError> {
     let thresholds = judge::thresholds(common)?;
     Ok(thresholds.suite.first().map_or(crate::gate::suite::DEFAULT[0], String::as_str).to_owned())
 }
 
+/// When to stop, how to speak, and the output folder.
+type Frame<'a> = (Instant, &'a Global, &'a Path);
+
 impl Record {
+    /// Measures the relinked twins, and keeps the layout floor once all of them were: whatever
+    /// ends the calibration afterwards does not take it back.
+    fn twins(
+        &mut self,
+        args: &CalibrateArgs,
+        what: &[String],
+        common: &Common,
+        frame: Frame<'_>,
+    ) -> Result<(), CliError> {
+        // Code that is linked anew is not slowed, and an earlier floor does not judge a new one.
+        let common = Common { inject_slowdown: None, ..common.clone() };
+        let mut cells = Vec::new();
+        for twin in &args.relinked {
+            let libraries = (args.library.as_str(), twin.as_str());
+            let thresholds = judge::thresholds(&common)?;
+            let job = Job::under(thresholds, libraries, what, &common, frame.1)?;
+            for gate in 0..TWIN_GATES {
+                if !self.gate(&job, "relinked", frame.1.seed + gate, frame)? {
+                    // Fewer gates would show a smaller floor than there is.
+                    self.twins.clear();
+                    note(frame.1, "the twins were not measured to the end: they show no floor");
+                    return Ok(());
+                }
+            }
+            cells = names(&job);
+        }
+        if !self.twins.is_empty() {
+            let kept = calibration::store_floor(&self.calibration(cells))?;
+            note(frame.1, &format!("the layout floor is kept in {}", kept.display()));
+        }
+        Ok(())
+    }
+
     /// Runs one gate and notes it; false: no more of them.
     fn gate(
         &mut self,
         job: &Job,
         kind: &'static str,
         seed: u64,
-        end: Instant,
-        global: &Global,
-        out: &Path,
+        (end, global, out): Frame<'_>,
     ) -> Result<bool, CliError> {
         if Instant::now() >= end {
             return Ok(false);
@@ -263,17 +301,19 @@ impl Record {
         }
         match calibration.layout_floor {
             Some(floor) => {
+                let from = match self.twins.len() {
+                    0 => "as measured earlier".to_owned(),
+                    gates => format!("95th percentile of {gates} gates"),
+                };
                 let _ = writeln!(
                     text,
-                    "Relinking moves timings by up to {} (95th percentile of {} gates); gates here \
-                     use a layout floor of {}.",
+                    "Relinking moves timings by up to {} ({from}); gates here use a layout floor of {}.",
                     percent(floor),
-                    self.twins.len(),
                     percent(floor.max(rules.layout_floor))
                 );
             }
             None => text.push_str(
-                "No relinked twin was given: gates use the layout floor of their thresholds.\n",
+                "No relinked twin was measured: gates use the layout floor of their thresholds.\n",
             ),
         }
         let _ = writeln!(
@@ -305,6 +345,16 @@ mod tests {
         assert_eq!(record.calibration(Vec::new()).layout_floor, Some(0.003));
         record.twins.clear();
         assert_eq!(record.calibration(Vec::new()).layout_floor, None);
+    }
+
+    #[test]
+    fn a_floor_that_was_measured_earlier_is_said_to_be_one() {
+        let record = Record::default();
+        let mut calibration = record.calibration(Vec::new());
+        assert!(record.words(&calibration, None, &Rules::default()).contains("No relinked twin"));
+        calibration.layout_floor = Some(0.015);
+        let text = record.words(&calibration, None, &Rules::default());
+        assert!(text.contains("by up to 1.50 % (as measured earlier)"), "{text}");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Calibration {
     /// The library against itself.
     pub alike: Tally,
     /// 95th percentile of the sizes of the differences between relinked twins, as a share;
-    /// `None` where no twin was given.
+    /// of an earlier calibration where no twin was given, `None` where there is none either.
     pub layout_floor: Option<f64>,
     /// Standard deviation of a block's difference.
     pub block_deviation: f64,
@@ -71,12 +71,29 @@ pub struct Calibration {
     pub block_seconds: f64,
 }
 
+/// What was learned on this machine, if anything was.
+fn stored() -> Option<Calibration> {
+    let text = fs::read(path()?).ok()?;
+    let calibration: Calibration = serde_json::from_slice(&text).ok()?;
+    (calibration.machine == Machine::here()).then_some(calibration)
+}
+
 /// The layout floor that was measured on this machine, if one was.
 #[must_use]
 pub fn stored_floor() -> Option<f64> {
-    let text = fs::read(path()?).ok()?;
-    let calibration: Calibration = serde_json::from_slice(&text).ok()?;
-    calibration.layout_floor.filter(|_| calibration.machine == Machine::here())
+    stored()?.layout_floor
+}
+
+/// Keeps the layout floor of `calibration`, and what else was learned here before.
+///
+/// # Errors
+/// As [`store`].
+pub fn store_floor(calibration: &Calibration) -> Result<PathBuf, CliError> {
+    let layout_floor = calibration.layout_floor;
+    match stored() {
+        Some(before) => store(&Calibration { layout_floor, ..before }),
+        None => store(calibration),
+    }
 }
 
 /// Keeps what was learned.
