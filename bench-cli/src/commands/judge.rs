@@ -306,7 +306,7 @@ pub(super) fn write_files(
 }
 
 /// What was found, without how it came about.
-pub(super) fn write_tables(outcome: &Outcome, out: &Path) -> Result<(), CliError> {
+fn write_tables(outcome: &Outcome, out: &Path) -> Result<(), CliError> {
     files::write_whole(&out.join("blocks.csv"), &files::blocks(outcome)?)?;
     files::write_whole(&out.join("verdicts.csv"), &files::verdicts(outcome)?)?;
     files::write_whole(&out.join("verdict.json"), files::json(outcome)?.as_bytes())?;

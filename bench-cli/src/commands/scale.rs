@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -12,9 +12,10 @@ use crate::allocators::Allocator;
 use crate::cli::Global;
 use crate::error::{CliError, Exit};
 use crate::gate::calibration;
-use crate::gate::scale::{self, Found, Library, Plan, PlannedCell, Record, SCHEMA};
+use crate::gate::scale::{self, Found, Library, Merged, Plan, PlannedCell, Record, SCHEMA};
+use crate::history::commit::Commit;
 use crate::output;
-use crate::results::Machine;
+use crate::results::{self, AllocatorNote, Machine, Manifest, Subject, utc};
 use crate::subjects;
 
 /// What to plan.
@@ -73,6 +74,8 @@ pub fn plan(args: &PlanArgs, global: &Global) -> Result<Exit, CliError> {
         injected: job.trial.injected,
         threads: args.common.threads,
         cpus: args.common.cpus.clone(),
+        planned_utc: utc::rfc3339(utc::now()),
+        commit: Commit::checked_out(Path::new(".")),
         cells: cells.collect(),
     };
     let path = plan.write(&out)?;
@@ -127,7 +130,7 @@ pub struct CellArgs {
 /// See [`Exit`].
 pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
     let plan = Plan::read(&args.plan)?;
-    let folder = args.plan.parent().unwrap_or(std::path::Path::new(".")).to_path_buf();
+    let folder = args.plan.parent().unwrap_or(Path::new(".")).to_path_buf();
     let fingerprint = plan.fingerprint();
     let Some(planned) = plan.cells.get(args.index) else {
         return Err(CliError::new(
@@ -249,7 +252,39 @@ pub fn merge(args: &MergeArgs, global: &Global) -> Result<Exit, CliError> {
         );
     }
     judge::show(&merged.outcome, global)?;
-    judge::write_tables(&merged.outcome, &args.folder)?;
     cell_latency::write(&merged.latency, &args.folder)?;
+    judge::write_files(&merged.outcome, &manifest(&plan, &merged), &args.folder)?;
     Ok(merged.outcome.exit(args.allow_inconclusive))
+}
+
+/// What is needed to repeat it. The same cells merged again give the same text, so that a history
+/// knows the folder; cells without a record have yet to run.
+fn manifest(plan: &Plan, merged: &Merged) -> Manifest {
+    let whole = merged.missing.is_empty() && merged.damaged.is_empty();
+    let note = |library: &Library, role: &str| AllocatorNote {
+        name: role.to_owned(),
+        library: Some(library.spec.clone()),
+        library_hash: Some(library.hash.clone()),
+        env: Vec::new(),
+    };
+    let subjects = plan.cells.iter().map(|planned| Subject {
+        name: planned.cell.name.clone(),
+        kind: "cell".to_owned(),
+        stream_hash: planned.stream_hash.clone(),
+        ..Subject::default()
+    });
+    Manifest {
+        schema: results::SCHEMA,
+        bench_cli: env!("CARGO_PKG_VERSION").to_owned(),
+        command: std::env::args().collect(),
+        started_utc: plan.planned_utc.clone(),
+        state: if whole { "completed" } else { "running" }.to_owned(),
+        seed: plan.seed,
+        generator: "ChaCha8".to_owned(),
+        fingerprint: plan.fingerprint(),
+        commit: plan.commit.clone(),
+        machine: merged.machine.clone().unwrap_or_default(),
+        subjects: subjects.collect(),
+        allocators: vec![note(&plan.base, "base"), note(&plan.head, "head")],
+    }
 }

@@ -24,6 +24,7 @@ use super::outcome::{Cell, CellVerdict, Counted, Outcome};
 use super::session::Row;
 use super::thresholds::Thresholds;
 use crate::error::{CliError, Exit};
+use crate::history::commit::Commit;
 use crate::results::{Machine, decode};
 use crate::verdict::block::Side;
 use crate::verdict::procedure::CellResult;
@@ -80,6 +81,12 @@ pub struct Plan {
     /// Processors of a node that its processes are bound to; none: they are not bound.
     #[serde(default)]
     pub cpus: Vec<usize>,
+    /// When it was made, in UTC.
+    #[serde(default)]
+    pub planned_utc: String,
+    /// The commit that was checked out where it was made.
+    #[serde(default)]
+    pub commit: Option<Commit>,
     /// The cells.
     pub cells: Vec<PlannedCell>,
 }
@@ -157,10 +164,11 @@ impl Plan {
         Ok(path)
     }
 
-    /// What every cell of this plan must agree on.
+    /// What every cell of this plan must agree on; not when and where it was made.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        calibration::fingerprint(&format!("{self:?}"))
+        let shared = Plan { planned_utc: String::new(), commit: None, ..self.clone() };
+        calibration::fingerprint(&format!("{shared:?}"))
     }
 
     /// The rules, as on the machine that made the plan.
@@ -266,6 +274,8 @@ pub struct Merged {
     pub outcome: Outcome,
     /// Times of single calls, by cell.
     pub latency: Vec<(String, Vec<Distribution>)>,
+    /// Where the first cell ran that has its record.
+    pub machine: Option<Machine>,
     /// Cells without a record.
     pub missing: Vec<usize>,
     /// Cells whose record is damaged, and how.
@@ -292,6 +302,7 @@ pub fn merge(plan: &Plan, folder: &Path) -> Result<Merged, CliError> {
         interrupted: false,
     };
     let (mut latency, mut missing, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+    let mut machine = None;
     for (index, planned) in plan.cells.iter().enumerate() {
         let name = &planned.cell.name;
         let result = match Record::find(folder, index, &fingerprint)? {
@@ -300,6 +311,7 @@ pub fn merge(plan: &Plan, folder: &Path) -> Result<Merged, CliError> {
                 outcome.counted.append(&mut record.counted);
                 outcome.took += Duration::try_from_secs_f64(record.took_s).unwrap_or_default();
                 latency.push((name.clone(), record.latency));
+                machine.get_or_insert(record.machine);
                 record.result
             }
             Found::Damaged(why) => {
@@ -318,7 +330,7 @@ pub fn merge(plan: &Plan, folder: &Path) -> Result<Merged, CliError> {
             quarantine: thresholds.quarantine_of(name, today).cloned(),
         });
     }
-    Ok(Merged { outcome, latency, missing, damaged })
+    Ok(Merged { outcome, latency, machine, missing, damaged })
 }
 
 /// The result of a cell that nobody measured.
@@ -378,6 +390,8 @@ mod tests {
             injected: 0.0,
             threads: None,
             cpus: Vec::new(),
+            planned_utc: String::new(),
+            commit: None,
             cells: vec![cell("x"), cell("y")],
         }
     }
