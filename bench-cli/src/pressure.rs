@@ -15,7 +15,8 @@
 //! Each is probed before anything is measured, and refused in a sentence where it cannot be had.
 //!
 //! The harness's own memory is never part of the limit, which is set when the harness has all it
-//! needs and lifted before it tells what it saw; of the address space, the stacks of the plan's threads do not count either.
+//! needs and lifted before it tells what it saw; of the address space, the stacks of the plan's threads do not
+//! count either.
 #![forbid(unsafe_code)]
 
 use std::fmt;

@@ -11,7 +11,7 @@
 mod common;
 
 use common::{available, compile, hardened_library, run, scratch, shared_library};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The calls by which memory comes and goes, and the one that marks the start of the workload.
@@ -71,6 +71,28 @@ fn takes_marks_off(line: &str) -> bool {
     line.contains("MADV_GUARD_REMOVE") || line.contains("0x67 /* MADV_")
 }
 
+/// The program that is refused what it asks for.
+struct Workload {
+    program: PathBuf,
+    /// What strace wrote of its last run.
+    log: PathBuf,
+    /// See [`numbered`].
+    calls: Vec<(&'static str, Vec<usize>)>,
+}
+
+impl Workload {
+    /// None where there is no compiler or no strace, which is said.
+    fn of(variant: &Variant) -> Option<Workload> {
+        if !available("strace") {
+            return None;
+        }
+        let program = compile("failing_kernel.c", &[])?;
+        let log = scratch("failing-kernel").join("log");
+        let calls = numbered(variant, &program, &log)?;
+        Some(Workload { program, log, calls })
+    }
+}
+
 /// Which calls of each kind the workload makes, by their numbers in the whole process: before them come
 /// the loader's. None where strace may not trace.
 fn numbered(
@@ -99,12 +121,7 @@ fn numbered(
 
 /// Refuses each of the workload's calls alone, and each with all that follow.
 fn survives_every_refusal(variant: &Variant) {
-    if !available("strace") {
-        return;
-    }
-    let Some(program) = compile("failing_kernel.c", &[]) else { return };
-    let log = scratch("failing-kernel").join("log");
-    let Some(calls) = numbered(variant, &program, &log) else { return };
+    let Some(Workload { program, log, calls }) = Workload::of(variant) else { return };
     let (name, mut runs) = (variant.name, 0);
     for (call, numbers) in calls {
         assert!(!numbers.is_empty(), "{name}: the workload calls {call}");
@@ -164,12 +181,7 @@ fn no_refusal_of_a_protection_harms_the_hardened_heap_where_the_kernel_marks_no_
 /// Refuses each question for as long as the workload lasts: as an unknown call, and as a forbidden one. strace
 /// counts the calls of each thread by itself, so that what the second thread reads is refused by its name.
 fn needs_no_answer(variant: &Variant) {
-    if !available("strace") {
-        return;
-    }
-    let Some(program) = compile("failing_kernel.c", &[]) else { return };
-    let log = scratch("failing-kernel").join("log");
-    let Some(calls) = numbered(variant, &program, &log) else { return };
+    let Some(Workload { program, log, calls }) = Workload::of(variant) else { return };
     let mut asked = Vec::new();
     for (call, numbers) in calls {
         let Some(first) = numbers.first() else { continue };

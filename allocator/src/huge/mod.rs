@@ -376,7 +376,7 @@ impl<K: Kernel> Huge<K> {
             let target = os::map_aligned(&self.kernel, hint, mapped, SEGMENT);
             let target = target.map_err(|error| error.errno)?;
             // Where this fails the kernel may have unmapped the target, and somebody else mapped something
-            // there: it is lost. That are a few at most, for what makes it fail is too many mappings.
+            // there: it is lost. Those are few, for what makes it fail is that there are too many mappings.
             let moved = self.kernel.remap(old.base, old.mapped, mapped, Target::At(target));
             moved.map_err(|error| error.errno)
         }

@@ -2,7 +2,8 @@
 //!
 //! Started by the first slow call that finds enough memory held; sleeps in the kernel, takes a pool's
 //! lock only if it is free, and has a heap, which takes over what was freed for sleeping threads. It ends
-//! when it is no longer wanted. A forked child has none until it asks again.
+//! when it is no longer wanted. The child of a fork has none until it asks again; but where the parent's had not
+//! started yet, the child's starts like any.
 
 use core::ffi::c_void;
 use core::ptr::{null, null_mut};

@@ -66,12 +66,13 @@ pub(super) fn tell_apart(work: &mut [Work], texts: &[String]) {
     }
 }
 
-/// What the names of a subject's runs begin with: short and safe, and no other's with as many threads.
+/// What the names of a subject's runs begin with: short and safe, and no other's with as many threads. No slug
+/// holds a `~`.
 pub(super) fn label(work: &[Work], place: usize) -> String {
     let of = |work: &Work| (slug(&work.any().name), work.any().threads);
     let own = of(&work[place]);
     match work[..place].iter().any(|earlier| of(earlier) == own) {
-        true => format!("{}.{place}", own.0),
+        true => format!("{}~{place}", own.0),
         false => own.0,
     }
 }
