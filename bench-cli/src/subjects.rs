@@ -12,8 +12,7 @@ use workloads::plan::{Counts, Order, Plan, PlanError, PlanOptions};
 use workloads::spec::{SourceOptions, Spec, SpecError};
 
 use crate::error::{CliError, Exit};
-use crate::results;
-use crate::suggest;
+use crate::{output, results, suggest};
 
 /// What is measured when nobody says what: few workloads, each a different question.
 const STANDARD_SUITE: [&str; 5] = ["larson", "xmalloc", "mstress", "small-churn", "profile"];
@@ -196,6 +195,9 @@ fn prepare_trace(path: &Path, settings: &Settings, folder: &Path) -> Result<Prep
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let plan = Plan::prepare(&mut *source, &options, &free_name(folder))
         .map_err(|error| explain(error, &path.to_string_lossy()))?;
+    if let Some(lost) = source.lost() {
+        output::note(&format!("{}: {lost}", path.display()));
+    }
     Ok(prepared(&plan, name, "trace", Some(source.census())))
 }
 

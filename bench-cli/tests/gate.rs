@@ -4,9 +4,15 @@
 //! libraries are only asked not to fail. How finely the verdict sees is tested by simulation
 //! (`verdict::simulation`) and measured by `bench-cli calibrate`.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A workload of a few milliseconds.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-churn.toml");
@@ -145,6 +151,65 @@ fn a_stored_baseline_fails_what_grew_beyond_it_and_is_refused_under_another_key(
     let refused = gate(&["--baseline", &stored]);
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("stored under `1.0`"), "{}", stderr(&refused));
+}
+
+/// The first of `PATH` is a folder with a valgrind that writes `counting`, and never ends.
+fn endless_valgrind(folder: &Path) -> OsString {
+    let valgrind = folder.join("valgrind");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo valgrind-0 && exit\n\
+         : > '{}'; exec sleep 1000\n",
+        folder.join("counting").display()
+    );
+    fs::write(&valgrind, script).unwrap();
+    fs::set_permissions(&valgrind, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut path = folder.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
+}
+
+#[test]
+fn a_gate_interrupted_while_it_counts_is_interrupted_and_stores_no_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, stored) = (folder.path().join("out"), folder.path().join("b.json"));
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    gate.args(["gate", TINY, "--base", "system", "--head", "system", "--instructions"]);
+    gate.args(["--budget", "1s", "--allow-inconclusive", "--save-baseline"]).arg(&stored);
+    gate.arg("--out").arg(&out).env("PATH", endless_valgrind(folder.path()));
+    let mut gate = gate.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !folder.path().join("counting").exists() {
+        assert!(gate.try_wait().unwrap().is_none(), "it counts");
+        thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&gate), Signal::INT).unwrap();
+    let output = gate.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}{}", stdout(&output), stderr(&output));
+    assert!(!stderr(&output).contains("cannot be counted"), "{}", stderr(&output));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!((&manifest["state"], stored.exists()), (&"interrupted".into(), false));
+}
+
+#[test]
+fn without_valgrind_instructions_are_refused_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    gate.args(["gate", TINY, "--base", "system", "--head", "system", "--instructions", "--out"]);
+    let output = gate.arg(&out).env("PATH", folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains("valgrind is not installed"), "{}", stderr(&output));
+    assert!(!out.exists(), "nothing was begun");
+}
+
+#[test]
+fn a_process_may_take_as_long_as_the_gate_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(hangs) = library(folder.path(), "hangs.so", &["-DSPIN=100000000"]) else { return };
+    let output = gate(&hangs, &hangs, &folder.path().join("out"), &["--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(6), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("hung"), "{}", stdout(&output));
 }
 
 #[test]

@@ -161,6 +161,23 @@ fn a_child_has_a_trace_of_its_own_and_its_fork_stands_in_the_parents() {
     assert!(child.iter().any(|e| matches!(e.op, Op::Malloc { size: 123_457, .. })));
 }
 
+#[test]
+fn a_child_made_without_handlers_has_a_trace_of_its_own_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n\
+        int _Fork(void);\n\
+        int main() { free(malloc(111)); if (_Fork() == 0) { free(malloc(222)); _exit(0); } \
+        wait(0); free(malloc(333)); return 0; }";
+    if !compile(folder.path(), source, &[]) {
+        println!("skipped: no _Fork here (glibc before 2.34)");
+        return;
+    }
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let counts = |events: &[traces::Event]| [111, 222, 333].map(|size| sizes(events, size));
+    assert_eq!(counts(&events(&folder.path().join("t.atrace"))), [1, 0, 1]);
+    assert_eq!(counts(&events(&childs_trace(folder.path()))), [0, 1, 0]);
+}
+
 /// A program whose child goes on when it has ended: until there is a file `stop`.
 fn daemon(folder: &Path) {
     let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <fcntl.h>\n\
@@ -180,8 +197,8 @@ fn stop(folder: &Path) {
     }
 }
 
-/// The trace of the daemon.
-fn daemons_trace(folder: &Path) -> std::path::PathBuf {
+/// The trace of the one child.
+fn childs_trace(folder: &Path) -> std::path::PathBuf {
     let traces: Vec<String> =
         names(folder).into_iter().filter(|n| n.starts_with("t.") && n != "t.atrace").collect();
     assert_eq!(traces.len(), 1, "{traces:?}");
@@ -205,7 +222,7 @@ fn a_daemon_is_recorded_until_the_program_ends_and_its_trace_says_that_it_goes_o
     let message = fs::read_to_string(folder.path().join("log")).expect("just written");
     assert!(message.contains("goes on, and is recorded no more; see --wait"), "{message}");
     assert_eq!(sizes(&events(&folder.path().join("t.atrace")), 111), 1);
-    let trace = daemons_trace(folder.path());
+    let trace = childs_trace(folder.path());
     let events = events(&trace);
     assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 0));
     stop(folder.path());
@@ -245,7 +262,7 @@ fn with_wait_a_daemon_is_recorded_to_its_end() {
     let mut child = start_waiting(folder.path());
     stop(folder.path());
     assert_eq!(child.wait().expect("our child").code(), Some(0));
-    let events = events(&daemons_trace(folder.path()));
+    let events = events(&childs_trace(folder.path()));
     assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 1));
     assert!(!log(folder.path()).contains("goes on"), "{}", log(folder.path()));
 }
@@ -261,7 +278,7 @@ fn waiting_for_a_daemon_ends_at_ctrl_c_with_sound_traces() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our child");
     assert_eq!(child.wait().expect("our child").code(), Some(0), "the program ended well");
-    let events = events(&daemons_trace(folder.path()));
+    let events = events(&childs_trace(folder.path()));
     assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 0));
     stop(folder.path());
 }

@@ -230,6 +230,24 @@ fn ctrl_c_keeps_what_is_finished_and_resume_completes_it() {
 }
 
 #[test]
+fn a_run_that_takes_a_folder_over_leaves_no_line_of_the_one_before() {
+    let home = tempfile::tempdir().unwrap();
+    let args = |program| ["run", "--exec", program, "-a", "system", "--runs", "1", "--out", "out"];
+    let (code, _, stderr) = run(home.path(), &args("true"));
+    assert_eq!((code, rows(&home.path().join("out/runs.csv")).len()), (0, 1), "{stderr}");
+    let mut second = bench_cli(home.path()).args(args("sleep 1000")).spawn().unwrap();
+    let running = || fs::read_to_string(home.path().join("out/manifest.json")).unwrap();
+    while !running().contains("sleep 1000") {
+        assert!(second.try_wait().unwrap().is_none(), "it runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Nothing that it could still write.
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert!(rows(&home.path().join("out/runs.csv")).is_empty());
+}
+
+#[test]
 fn a_program_is_timed_under_each_allocator_and_its_output_compared() {
     let home = tempfile::tempdir().unwrap();
     let Some(bump) = library(home.path(), "bump", &bump_allocator(""), &[]) else { return };

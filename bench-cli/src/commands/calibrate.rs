@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::judge::{self, Common, Job, note};
+use super::judge::{self, Common, Job, KERNEL_COUNTS, note};
 use crate::cli::{Format, Global};
 use crate::error::{CliError, Exit};
 use crate::gate::calibration::{self, Calibration, Tally};
-use crate::gate::outcome::Outcome;
+use crate::gate::outcome::{CellVerdict, Outcome};
 use crate::gate::{files, quantity};
 use crate::output;
 use crate::results::{Machine, utc};
@@ -66,6 +66,7 @@ struct Record {
     alike: Tally,
     injected: Tally,
     differences: Vec<f64>,
+    /// By how much relinking moved a cell, for each cell of each gate against a twin.
     twins: Vec<f64>,
     processes: usize,
     took: Duration,
@@ -172,7 +173,9 @@ impl Record {
         crate::interrupt::listen();
         let mut trial = job.trial.clone();
         trial.seed = seed;
-        let outcome = trial.run(job.workers.clone(), &mut |_, _| {})?;
+        let mut outcome = trial.run(job.workers.clone(), &mut |_, _| {})?;
+        // A gate fails on these counts too, so that their false alarms are part of its rate.
+        job.count(&mut outcome, &KERNEL_COUNTS)?;
         if outcome.interrupted {
             self.interrupted = true;
             return Ok(false);
@@ -201,12 +204,10 @@ impl Record {
     fn note(&mut self, kind: &'static str, outcome: &Outcome) {
         let timing: Verdict =
             outcome.cells.iter().map(|c| c.result.verdict).max().unwrap_or(Verdict::Inconclusive);
-        let differences: Vec<f64> = outcome
-            .cells
-            .iter()
-            .flat_map(|c| c.result.screen.iter().chain(&c.result.fresh))
-            .copied()
-            .collect();
+        let of_cell = |c: &CellVerdict| -> Vec<f64> {
+            c.result.screen.iter().chain(&c.result.fresh).copied().collect()
+        };
+        let differences: Vec<f64> = outcome.cells.iter().flat_map(of_cell).collect();
         let exceeded = outcome.exceeded().count();
         let estimate = WalshAverages::of(&differences).estimate();
         self.rows.push(GateRow {
@@ -223,7 +224,10 @@ impl Record {
         self.took += outcome.took;
         let tally = match kind {
             "relinked" => {
-                self.twins.extend(estimate.map(|e| share_of(e).abs()));
+                // Relinking may speed one cell up and slow another down; the floor holds for each.
+                let moved = |c: &CellVerdict| WalshAverages::of(&of_cell(c)).estimate();
+                let moved = outcome.cells.iter().filter_map(moved);
+                self.twins.extend(moved.map(|estimate| share_of(estimate).abs()));
                 return;
             }
             "injected" => &mut self.injected,
@@ -303,7 +307,7 @@ impl Record {
             Some(floor) => {
                 let from = match self.twins.len() {
                     0 => "as measured earlier".to_owned(),
-                    gates => format!("95th percentile of {gates} gates"),
+                    cells => format!("95th percentile of {cells} cells of gates"),
                 };
                 let _ = writeln!(
                     text,
@@ -336,6 +340,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::outcome::tests::outcome;
 
     #[test]
     fn the_layout_floor_is_the_95th_percentile_of_the_twins() {
@@ -345,6 +350,18 @@ mod tests {
         assert_eq!(record.calibration(Vec::new()).layout_floor, Some(0.003));
         record.twins.clear();
         assert_eq!(record.calibration(Vec::new()).layout_floor, None);
+    }
+
+    #[test]
+    fn cells_that_relinking_moves_either_way_do_not_cancel_in_the_floor() {
+        let mut found = outcome(&[Verdict::Pass, Verdict::Pass]);
+        for (cell, moved) in found.cells.iter_mut().zip([1.04_f64, 0.96]) {
+            cell.result.screen = vec![moved.ln(); 12];
+        }
+        let mut record = Record::default();
+        record.note("relinked", &found);
+        let floor = record.calibration(Vec::new()).layout_floor.unwrap();
+        assert!((0.039..0.041).contains(&floor), "{floor}");
     }
 
     #[test]

@@ -21,8 +21,6 @@ use crate::worker::{CellSpec, Pass, run_once};
 
 /// Two processes of each side, in an order that spreads a drift evenly.
 const ORDER: [Side; 4] = [Side::A, Side::B, Side::B, Side::A];
-/// A worker that takes longer than this hangs.
-const TIMEOUT_S: u64 = 120;
 /// The quantiles of `latency.csv`.
 const QUANTILES: [f64; 6] = [0.5, 0.9, 0.99, 0.999, 0.9999, 1.0];
 /// What stands for all cells together.
@@ -48,7 +46,7 @@ pub(super) fn measure(job: &Job, seed: u64) -> Result<Vec<Distribution>, CliErro
         let mut spec = CellSpec::new(plan.clone(), allocator.clone(), Pass::Latency);
         spec.touch = *touch;
         spec.cpus.clone_from(&job.workers.cpus);
-        spec.timeout_s = TIMEOUT_S;
+        spec.timeout_s = job.workers.timeout_s;
         spec.seed = seed.wrapping_add(place);
         let report = run_once(&spec)?.report;
         let Some(latency) = report.and_then(|report| report.outcome.latency) else { continue };

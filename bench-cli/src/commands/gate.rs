@@ -15,7 +15,7 @@ use crate::gate::baseline::{Baseline, Key};
 use crate::gate::metric::Metric;
 use crate::gate::outcome::Outcome;
 use crate::gate::{files, github, junit};
-use crate::{interrupt, output};
+use crate::{interrupt, output, worker};
 
 /// What to judge and where to say it.
 #[derive(Clone, Debug, Args)]
@@ -76,6 +76,9 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
             return Ok(Exit::Success);
         }
     }
+    if args.instructions {
+        worker::need_valgrind("leave --instructions away")?;
+    }
     let out = judge::out_folder(global, "gate")?;
     let junit =
         args.junit.as_ref().map(|path| path.clone().unwrap_or_else(|| out.join("junit.xml")));
@@ -89,7 +92,9 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     let stored = stored.transpose()?;
     let mut outcome = job.measure(global)?;
     if args.instructions {
-        job.count(&mut outcome, Metric::Instructions, global)?;
+        for line in job.count(&mut outcome, &[Metric::Instructions])? {
+            output::note(&line);
+        }
     }
     if let Some(stored) = &stored {
         let judged = stored.judge(&outcome, &job.trial.thresholds.limits);

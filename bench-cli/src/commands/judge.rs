@@ -29,8 +29,12 @@ use crate::verdict::words::Judged;
 
 /// Where thresholds are looked for when nobody says where.
 const DEFAULT_CONFIG: &str = "ci/thresholds.toml";
-/// A worker that takes longer than this hangs: cells of a gate take a fraction of a second.
-const TIMEOUT_S: u64 = 120;
+/// A worker that takes longer than this hangs, unless told otherwise: cells of a gate take a fraction of a
+/// second.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What every gate counts of the kernel's calls.
+pub(super) const KERNEL_COUNTS: [Metric; 2] = [Metric::MappingCalls, Metric::CommittedBytes];
 
 /// Cells, rules, and how long it may take.
 #[derive(Clone, Debug, Default, Args)]
@@ -53,6 +57,9 @@ pub(super) struct Common {
     /// Processors the processes are bound to, as in 0,1
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(super) cpus: Vec<usize>,
+    /// How long one process may take before it counts as hung (default: 2m; a long trace needs more)
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(super) timeout: Option<Duration>,
 }
 
 /// A comparison that is ready to run.
@@ -121,7 +128,7 @@ impl Job {
                 head,
                 inject_slowdown: injected,
                 cpus: common.cpus.clone(),
-                timeout_s: TIMEOUT_S,
+                timeout_s: common.timeout.unwrap_or(TIMEOUT).as_secs(),
             },
             prepared,
             _plans: plans,
@@ -150,31 +157,44 @@ impl Job {
             note(global, &judged.line());
         };
         let mut outcome = t.run(self.workers.clone(), &mut hear)?;
-        self.count(&mut outcome, Metric::MappingCalls, global)?;
-        self.count(&mut outcome, Metric::CommittedBytes, global)?;
+        for line in self.count(&mut outcome, &KERNEL_COUNTS)? {
+            output::note(&line);
+        }
         Ok(outcome)
     }
 
-    /// Adds a metric to what was counted: one run of each side of each cell of one thread.
+    /// Adds metrics to what was counted: for each one run of each side of each cell of one thread. An outcome
+    /// that is counted in part is an interrupted one. Gives a line for each figure that cannot be had, for
+    /// whoever wants no progress too: the verdict rests on one figure less.
     pub(super) fn count(
         &self,
         outcome: &mut Outcome,
-        metric: Metric,
-        global: &Global,
-    ) -> Result<(), CliError> {
-        let of = |index: usize, side: Side| match metric {
-            Metric::Instructions => self.workers.instructions(index, side),
-            Metric::CommittedBytes => self.workers.committed_bytes(index, side),
-            _ => self.workers.mapping_calls(index, side),
-        };
-        for (index, cell) in outcome.cells.iter().enumerate() {
-            if cell.cell.threads > 1 || cell.result.fault.is_some() || interrupt::requested() {
+        metrics: &[Metric],
+    ) -> Result<Vec<String>, CliError> {
+        let mut uncounted = Vec::new();
+        for (metric, index) in
+            metrics.iter().flat_map(|metric| (0..outcome.cells.len()).map(move |i| (*metric, i)))
+        {
+            let cell = &outcome.cells[index];
+            if cell.cell.threads > 1 || cell.result.fault.is_some() {
                 continue;
             }
-            let (base, head) = (of(index, Side::A)?, of(index, Side::B)?);
+            let of = |side: Side| match metric {
+                Metric::Instructions => self.workers.instructions(index, side),
+                Metric::CommittedBytes => self.workers.committed_bytes(index, side),
+                _ => self.workers.mapping_calls(index, side),
+            };
+            let (base, head) = (of(Side::A)?, of(Side::B)?);
+            if interrupt::requested() {
+                outcome.interrupted = true;
+                break;
+            }
             let Some((base, head)) = base.zip(head) else {
-                let (name, metric) = (&cell.cell.name, metric.name());
-                note(global, &format!("{name}: {metric} cannot be counted here"));
+                uncounted.push(format!(
+                    "{}: {} cannot be counted here",
+                    cell.cell.name,
+                    metric.name()
+                ));
                 continue;
             };
             outcome.counted.push(Counted {
@@ -187,7 +207,7 @@ impl Job {
                 stored: false,
             });
         }
-        Ok(())
+        Ok(uncounted)
     }
 
     /// What is needed to repeat it.

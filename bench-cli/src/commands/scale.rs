@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -74,6 +75,7 @@ pub fn plan(args: &PlanArgs, global: &Global) -> Result<Exit, CliError> {
         injected: job.trial.injected,
         threads: args.common.threads,
         cpus: args.common.cpus.clone(),
+        timeout_s: args.common.timeout.map(|timeout| timeout.as_secs()),
         planned_utc: utc::rfc3339(utc::now()),
         commit: Commit::checked_out(Path::new(".")),
         cells: cells.collect(),
@@ -156,6 +158,7 @@ pub fn cell(args: &CellArgs, global: &Global) -> Result<Exit, CliError> {
         threads: plan.threads,
         inject_slowdown: Some(plan.injected),
         cpus: plan.cpus.clone(),
+        timeout: plan.timeout_s.map(Duration::from_secs),
         ..Common::default()
     };
     // The rules are the plan's alone: neither thresholds nor a layout floor of this node count.

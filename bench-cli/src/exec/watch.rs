@@ -3,10 +3,11 @@
 //! `wait4` cannot tell a child's peak: what a process has resident before `execve` counts as well,
 //! so a small program would seem as large as the harness that started it. Polling `/proc` misses
 //! the end. So the program is traced, but stops only at forks, execs and exits: at the exit event
-//! its memory is still there, and `VmHWM` in `/proc/PID/status` is final. Where ptrace is refused,
-//! `VmHWM` is polled, and the last value seen stands.
+//! its memory is still there, and `VmHWM` in `/proc/PID/status` is final. Threads are traced too, since any of
+//! them may fork; each stops as it begins and as it ends. Where ptrace is refused, `VmHWM` is polled, and the
+//! last value seen stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -91,8 +92,10 @@ struct Watch<'a> {
     start: Instant,
     main: libc::pid_t,
     traced: bool,
-    /// Processes that have not ended; true once the stop that begins their life was seen.
-    alive: BTreeMap<libc::pid_t, bool>,
+    /// Threads that have not ended, each with its process. A process's first thread has its number.
+    alive: BTreeMap<libc::pid_t, libc::pid_t>,
+    /// Processes whose first thread has ended.
+    first_ended: BTreeSet<libc::pid_t>,
     processes: u64,
     peak_rss: u64,
     preloaded: Option<bool>,
@@ -127,7 +130,7 @@ fn start<'a>(
     let main = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
     // SAFETY: all-zero bytes are a valid `rusage`.
     let usage = unsafe { std::mem::zeroed() };
-    let alive = BTreeMap::from([(main, true)]);
+    let alive = BTreeMap::from([(main, main)]);
     let preloaded = None;
     let mut watch = Watch {
         spec,
@@ -135,6 +138,7 @@ fn start<'a>(
         main,
         traced,
         alive,
+        first_ended: BTreeSet::new(),
         processes: 1,
         peak_rss: 0,
         preloaded,
@@ -157,6 +161,7 @@ impl Watch<'_> {
         let options = libc::PTRACE_O_TRACEEXIT
             | libc::PTRACE_O_TRACEFORK
             | libc::PTRACE_O_TRACEVFORK
+            | libc::PTRACE_O_TRACECLONE
             | libc::PTRACE_O_TRACEEXEC
             | libc::PTRACE_O_EXITKILL;
         // SAFETY: the child is stopped and traced by this thread.
@@ -180,9 +185,8 @@ impl Watch<'_> {
             let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
             let flags = libc::__WALL | libc::__WNOTHREAD;
             let flags = if self.traced { flags } else { flags | libc::WNOHANG };
-            let whom = if self.traced { -1 } else { self.main };
             // SAFETY: both out parameters are writable.
-            let pid = unsafe { libc::wait4(whom, &raw mut status, flags, &raw mut usage) };
+            let pid = unsafe { libc::wait4(self.whom(), &raw mut status, flags, &raw mut usage) };
             if pid == 0 {
                 self.look(self.main);
                 thread::sleep(Duration::from_micros(500));
@@ -200,6 +204,7 @@ impl Watch<'_> {
                 continue;
             }
             self.alive.remove(&pid);
+            self.first_ended.remove(&pid);
             if pid == self.main {
                 self.usage = usage;
                 return Ok(if libc::WIFSIGNALED(status) {
@@ -211,24 +216,38 @@ impl Watch<'_> {
         }
     }
 
-    /// Deals with one stop of one process and lets it go on.
-    fn stopped(&mut self, pid: libc::pid_t, status: libc::c_int) {
-        let begun = self.alive.insert(pid, true);
-        if begun.is_none() {
-            self.processes += 1;
+    /// Deals with one stop of one thread and lets it go on.
+    fn stopped(&mut self, thread: libc::pid_t, status: libc::c_int) {
+        let known = self.alive.get(&thread).copied();
+        let process = known.or_else(|| process_of(thread)).unwrap_or(thread);
+        if known.is_none() {
+            self.alive.insert(thread, process);
+            self.processes += u64::from(process == thread);
         }
         let signal = libc::WSTOPSIG(status);
         match status >> 16 {
             libc::PTRACE_EVENT_EXIT => {
-                self.look(pid);
-                resume(pid, 0);
+                // A process may outlive its first thread, which is reaped last all the same.
+                if thread == process || self.first_ended.contains(&process) {
+                    self.look(thread);
+                }
+                if thread == process {
+                    self.first_ended.insert(process);
+                }
+                resume(thread, 0);
             }
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_EXEC => {
-                resume(pid, 0);
+            libc::PTRACE_EVENT_EXEC => {
+                // Of a process only the thread that called it is left, under the process's number.
+                self.alive.retain(|other, of| *of != process || *other == process);
+                self.first_ended.remove(&process);
+                resume(thread, 0);
             }
-            // A new process begins with a stop that is no signal of the program's own.
-            _ if begun.is_none() && signal == libc::SIGSTOP => resume(pid, 0),
-            _ => resume(pid, signal),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                resume(thread, 0);
+            }
+            // A new thread begins with a stop that is no signal of the program's own.
+            _ if known.is_none() && signal == libc::SIGSTOP => resume(thread, 0),
+            _ => resume(thread, signal),
         }
     }
 
@@ -247,24 +266,50 @@ impl Watch<'_> {
         }
     }
 
-    /// Ends whatever the program left running, and reaps it.
+    /// Ends whatever the program left running, and reaps it. A process ends when the last of its threads was
+    /// reaped, whatever their order.
     fn end_the_rest(&mut self) {
-        for &pid in self.alive.keys() {
-            // SAFETY: a process of this tree that was not reaped yet, so its id is not reused.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
+        for &thread in self.alive.keys() {
+            end(thread);
         }
-        while let Some((pid, _)) = self.alive.pop_first() {
+        while !self.alive.is_empty() {
             let mut status = 0;
-            loop {
-                // SAFETY: `status` is writable.
-                let got = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
-                if got < 0 || !libc::WIFSTOPPED(status) {
-                    break;
+            let flags = libc::__WALL | libc::__WNOTHREAD;
+            // SAFETY: `status` is writable.
+            let thread = unsafe { libc::waitpid(self.whom(), &raw mut status, flags) };
+            if thread < 0 {
+                if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+                    continue;
                 }
-                resume(pid, 0);
+                break;
+            }
+            if libc::WIFSTOPPED(status) {
+                // It may have begun just now.
+                end(thread);
+                self.alive.entry(thread).or_insert(thread);
+                resume(thread, 0);
+            } else {
+                self.alive.remove(&thread);
             }
         }
     }
+
+    /// Whom to wait for: anything that is traced, else the program itself.
+    fn whom(&self) -> libc::pid_t {
+        if self.traced { -1 } else { self.main }
+    }
+}
+
+/// Ends a process, named by any of its threads.
+fn end(thread: libc::pid_t) {
+    // SAFETY: a thread of this tree that was not reaped yet, so its number is not reused.
+    unsafe { libc::kill(thread, libc::SIGKILL) };
+}
+
+/// The process of a thread.
+fn process_of(thread: libc::pid_t) -> Option<libc::pid_t> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// Lets a stopped process go on, with a signal or with none (0).
@@ -350,6 +395,74 @@ mod tests {
         let script = "head -c 64000000 /dev/zero | tail -c 64000000 | wc -c";
         let peak = run(script).peak_rss_bytes;
         assert!(peak > 60_000_000, "tail keeps 64 MB, seen {peak}");
+    }
+
+    /// Compiles and runs a program in C; none where there is no compiler.
+    fn run_source(text: &str) -> Option<ExecOutcome> {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("p.c"), folder.path().join("p"));
+        fs::write(&source, format!("{HEADERS}{text}")).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-pthread", "-o"]).arg(&program).arg(&source);
+        match cc.status() {
+            Ok(status) => assert!(status.success(), "{text}"),
+            Err(_) => {
+                println!("skipped: no C compiler");
+                return None;
+            }
+        }
+        Some(run(&program.display().to_string()))
+    }
+
+    const HEADERS: &str = "#include <pthread.h>\n#include <stdlib.h>\n#include <unistd.h>\n";
+
+    /// A program of which another thread than the first does the work.
+    fn run_in_a_thread(work: &str) -> Option<ExecOutcome> {
+        run_source(&format!(
+            "static void *body(void *none) {{ {work}; return none; }}\n\
+             int main(void) {{ pthread_t t; pthread_create(&t, 0, body, 0); \
+             pthread_join(t, 0); return 0; }}"
+        ))
+    }
+
+    #[test]
+    fn the_peak_of_a_child_that_a_thread_forked_counts() {
+        let work = "if (system(\"head -c 64000000 /dev/zero | tail -c 64000000 | wc -c\")) exit(1)";
+        let Some(outcome) = run_in_a_thread(work) else { return };
+        assert_eq!(outcome.status, Status::Exited(0));
+        assert!(outcome.peak_rss_bytes > 60_000_000, "{}", outcome.peak_rss_bytes);
+        // The program, its shell and the shell's three, of which it may become the last; threads are none.
+        assert!((4..=5).contains(&outcome.processes), "{}", outcome.processes);
+    }
+
+    #[test]
+    fn what_a_thread_leaves_running_is_ended() {
+        let work = "if (system(\"sleep 1000 & sleep 1000 &\")) exit(1)";
+        let Some(outcome) = run_in_a_thread(work) else { return };
+        assert_eq!(outcome.status, Status::Exited(0));
+    }
+
+    #[test]
+    fn a_process_goes_on_after_a_thread_of_it_executes_another_program() {
+        let work = "execl(\"/bin/sh\", \"sh\", \"-c\", \"exit 7\", (char *)0)";
+        let Some(outcome) = run_in_a_thread(work) else { return };
+        assert_eq!((outcome.status, outcome.processes), (Status::Exited(7), 1));
+    }
+
+    #[test]
+    fn the_peak_of_a_process_that_outlives_its_first_thread_counts() {
+        let Some(outcome) = run_source(
+            "static void *body(void *first) { pthread_join(*(pthread_t *)first, 0);\n\
+             char *p = malloc(64000000); for (int i = 0; i < 64000000; i += 4096) p[i] = 1;\n\
+             exit(7); }\n\
+             static pthread_t first;\n\
+             int main(void) { pthread_t t; first = pthread_self();\n\
+             pthread_create(&t, 0, body, &first); pthread_exit(0); }",
+        ) else {
+            return;
+        };
+        assert_eq!((outcome.status, outcome.processes), (Status::Exited(7), 1));
+        assert!(outcome.peak_rss_bytes > 60_000_000, "{}", outcome.peak_rss_bytes);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use workloads::spec::Spec;
 
 use super::outcome::Cell;
 use super::trial::Prepared;
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 use crate::subjects::{self, Amount, Settings, Subject};
 
 /// What a gate runs where neither the command line nor the thresholds say. Each runs its gate
@@ -32,7 +33,7 @@ pub fn prepare(
     } else {
         names
     };
-    names
+    let prepared = names
         .iter()
         .map(|name| {
             let subject = subjects::resolve(name)?;
@@ -53,7 +54,22 @@ pub fn prepare(
                 stream_hash: prepared.note.stream_hash,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>, CliError>>()?;
+    refuse_one_name_for_two(&prepared)?;
+    Ok(prepared)
+}
+
+/// Verdicts, thresholds and baselines know a cell by its name alone.
+fn refuse_one_name_for_two(prepared: &[Prepared]) -> Result<(), CliError> {
+    let mut names = BTreeSet::new();
+    match prepared.iter().map(|p| &p.cell.name).find(|name| !names.insert(*name)) {
+        None => Ok(()),
+        Some(name) => Err(CliError::new(Exit::Usage, format!("two cells are called `{name}`"))
+            .because(
+                "a cell is named after its workload, or the file of its trace, and its threads",
+            )
+            .help("name each once; give one of two files of the same name another")),
+    }
 }
 
 /// Workloads that thresholds may speak of though they are not at hand.
@@ -99,6 +115,15 @@ mod tests {
         let refuse = |name: &str| prepare(&[name.to_owned()], None, folder.path()).unwrap_err();
         assert_eq!(refuse("larsen").exit, crate::error::Exit::Usage);
         assert_eq!(refuse("no/such.trace").exit, crate::error::Exit::Trace);
+    }
+
+    #[test]
+    fn two_cells_of_one_name_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let twice = ["larson".to_owned(), "larson".to_owned()];
+        let error = prepare(&twice, None, folder.path()).unwrap_err();
+        assert_eq!(error.exit, crate::error::Exit::Usage);
+        assert!(error.to_string().contains("two cells are called `larson-2t`"), "{error}");
     }
 
     #[test]

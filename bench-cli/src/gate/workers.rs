@@ -86,6 +86,9 @@ impl Workers {
     fn counting(&self, cell: usize, side: Side, pass: Pass) -> Result<Option<Report>, CliError> {
         let mut spec = self.spec(cell, side, 0);
         spec.pass = pass;
+        if pass == Pass::Instructions {
+            spec.timeout_s = spec.timeout_s.saturating_mul(SLOWER_UNDER_VALGRIND);
+        }
         // The injected slowdown is time, spent after the work: it has no place in a count.
         spec.inject_slowdown = 0.0;
         match run_once(&spec) {
@@ -95,6 +98,9 @@ impl Workers {
         }
     }
 }
+
+/// What a processor does in a second takes callgrind so many.
+const SLOWER_UNDER_VALGRIND: u64 = 50;
 
 /// The calls behind `mapping_calls`. `madvise` is none of them: an allocator may give memory up by
 /// the clock.

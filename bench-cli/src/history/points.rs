@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CliError, Exit};
-use crate::results::{Manifest, Recorded, RunRow};
+use crate::results::{Manifest, Recorded, RunRow, Subject};
 
 /// What a value belongs to; the machine comes from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ pub struct Key {
     pub subject: String,
     /// Who served `malloc`.
     pub allocator: String,
-    /// How it was measured: threads, pass, order, pace, touch, pressure.
+    /// How it was measured: threads, pass, scale, order, pace, touch, pressure.
     pub conditions: String,
     /// A column's name; quantiles are `malloc_p99.9_ns`.
     pub metric: String,
@@ -66,19 +66,17 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
         return Err(fault(folder, "manifest.json", &why));
     }
     // The next commit does another amount of work in the same time.
-    if manifest.subjects.iter().any(|subject| !subject.own_work.is_empty()) {
+    if manifest.subjects.iter().any(|s| s.length_ns.is_some() || !s.own_work.is_empty()) {
         let what = format!("`{}` is nothing to be followed over commits", folder.display());
         return Err(CliError::new(Exit::Usage, what)
-            .because(
-                "each allocator did as much work as took it a given time (--duration-for each)",
-            )
+            .because("it did as much work as took a given time (--duration)")
             .help("measure a given amount: `bench-cli run` with --scale, or with neither"));
     }
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
         of_gate(folder, &mut samples)?;
     } else {
-        of_run(&Recorded::read(folder)?, &mut samples);
+        of_run(&Recorded::read(folder)?, &manifest.subjects, &mut samples);
     }
     let points = samples.into_iter().filter_map(|(key, values)| Some((key, value(values)?)));
     let points: BTreeMap<Key, Value> = points.collect();
@@ -103,7 +101,11 @@ fn value(mut values: Vec<f64>) -> Option<Value> {
     Some(Value { median, processes: n })
 }
 
-fn of_run(recorded: &Recorded, samples: &mut Samples) {
+fn of_run(recorded: &Recorded, subjects: &[Subject], samples: &mut Samples) {
+    let key = |run: &RunRow, metric: &str| {
+        let of = subjects.iter().find(|subject| subject.name == run.workload);
+        key(run, of.and_then(|subject| subject.scale), metric)
+    };
     let mut of_id: BTreeMap<&str, &RunRow> = BTreeMap::new();
     for run in recorded.runs.iter().filter(|run| run.end == "completed") {
         of_id.insert(&run.run_id, run);
@@ -137,8 +139,12 @@ fn columns(run: &RunRow) -> [(&'static str, Option<u64>); 9] {
     ]
 }
 
-fn key(run: &RunRow, metric: &str) -> Key {
+/// The key of a metric of a run that does `scale` times the work of its specification.
+fn key(run: &RunRow, scale: Option<f64>, metric: &str) -> Key {
     let mut conditions = format!("{}t {}", run.threads, run.pass);
+    if let Some(scale) = scale.filter(|scale| *scale != 1.0) {
+        conditions += &format!(" scale={scale}");
+    }
     for (name, text) in [("order", &run.order), ("pace", &run.pace), ("touch", &run.touch)] {
         if !text.is_empty() {
             conditions += &format!(" {name}={text}");
@@ -197,10 +203,10 @@ fn of_gate(folder: &Path, samples: &mut Samples) -> Result<(), CliError> {
             note(&row.cell, "head/base", "slowdown", slowdown);
         }
         // The other counts are in every row of `blocks.csv`.
-        if row.metric == "instructions" {
+        if ["instructions", "mapping_calls", "committed_bytes"].contains(&row.metric.as_str()) {
             for (side, value) in [("base", row.base_value), ("head", row.head_value)] {
                 if let Some(value) = value {
-                    note(&row.cell, side, "instructions", value);
+                    note(&row.cell, side, &row.metric, value);
                 }
             }
         }
@@ -229,7 +235,10 @@ mod tests {
     fn runs_under_other_conditions_are_other_series() {
         let run = RunRow { threads: 2, pass: "latency".to_owned(), ..RunRow::default() };
         let pressed = RunRow { pressure: "80%".to_owned(), ..run.clone() };
-        assert_eq!(key(&run, "x").conditions, "2t latency");
-        assert_eq!(key(&pressed, "x").conditions, "2t latency pressure=80%");
+        let conditions = |run: &RunRow, scale: Option<f64>| key(run, scale, "x").conditions;
+        assert_eq!(conditions(&run, None), "2t latency");
+        assert_eq!(conditions(&run, Some(1.0)), "2t latency");
+        assert_eq!(conditions(&run, Some(0.5)), "2t latency scale=0.5");
+        assert_eq!(conditions(&pressed, None), "2t latency pressure=80%");
     }
 }

@@ -3,6 +3,7 @@
 //! # Invariants
 //! 1. Every file in it is whole at any moment: each is written aside and renamed.
 //! 2. A line is there only if its run ended; an interrupted run is continued after the last one.
+//! 3. Every line in it belongs to the manifest: a run that takes a folder over begins with none.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -79,6 +80,10 @@ impl RunDirectory {
             next_flush: Instant::now() + FLUSH_EVERY,
         };
         directory.look_at_what_is_there(resume)?;
+        if !resume {
+            // Before the manifest: what ran under another one is not continued under this.
+            directory.write("runs.csv", &directory.runs)?;
+        }
         directory.write_manifest("running")?;
         if out.is_none() && !resume {
             directory.link_latest();

@@ -11,10 +11,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::error::{CliError, Exit};
+
 /// Where valgrind lies, if it is installed.
-pub fn valgrind() -> Option<PathBuf> {
+fn valgrind() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join("valgrind")).find(|file| file.is_file())
+}
+
+/// Refuses to count instructions where valgrind is not installed; `without` says how to do without.
+///
+/// # Errors
+/// [`Exit::Unfit`].
+pub fn need_valgrind(without: &str) -> Result<(), CliError> {
+    if valgrind().is_some() {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::Unfit, "instructions cannot be counted on this machine")
+        .because("valgrind is not installed")
+        .help(format!("install valgrind, or {without}")))
 }
 
 /// `program` under callgrind, which writes its totals to `counts`.

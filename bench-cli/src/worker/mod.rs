@@ -25,7 +25,7 @@ mod trap;
 
 pub use affinity::parse_cpus;
 pub(crate) use affinity::{bind, cpu_set};
-pub use callgrind::valgrind;
+pub use callgrind::need_valgrind;
 pub use child::{WorkerArgs, work};
 pub use parent::{WorkerError, resident_now, run_once};
 pub(crate) use parent::{apply_allocator, is_scrubbed};

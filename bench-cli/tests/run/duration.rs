@@ -45,6 +45,7 @@ fn a_length_of_time_becomes_an_amount_of_work_the_same_for_all_and_when_continue
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(operations(&out), measured);
     fails(home.path(), &[&args[..], &["--scale", "2"]].concat(), 2, &["cannot be used with"]);
+    fails(home.path(), &["history", "import", "out"], 2, &["(--duration)", "--scale"]);
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn each_allocator_gets_an_amount_of_its_own_and_keeps_it_when_continued() {
     assert!(markdown.contains("ns per call") && markdown.contains("given time"), "{markdown}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("time per call") && page.contains("given time"));
-    fails(home.path(), &["history", "import", "out"], 2, &["--duration-for each", "--scale"]);
+    fails(home.path(), &["history", "import", "out"], 2, &["--duration", "--scale"]);
 }
 
 #[test]

@@ -38,8 +38,9 @@ const _: () = assert!(size_of::<Wiped>() == PAGE, "whole pages are wiped");
 // SAFETY: `parked` is touched only under `lock`; the rest are atomics.
 unsafe impl Sync for Wiped {}
 
-const NO_CHUNK: Chunk = Chunk { base: 0, len: 0, cursor: 0, unit: usize::MAX };
+const NO_CHUNK: Chunk = Chunk { base: 0, len: 0, cursor: 0, unit: 0 };
 
+/// All zero, so that it lies in `.bss`: the kernel wipes anonymous pages alone, and `.data` is a file's.
 static WIPED: Wiped = Wiped {
     block: AtomicPtr::new(core::ptr::null_mut()),
     lock: AtomicU32::new(0),

@@ -80,8 +80,15 @@ pub(super) fn session(
     work::tell_apart(&mut work, &what);
     let notes = work.iter().map(|work| work.note(&allocators)).collect();
     let same = format!(
-        "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-        args.pace, args.touch, args.copies, args.cpus, args.pressure, args.drain
+        "{passes:?} {settings:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        args.pace,
+        args.touch,
+        args.copies,
+        args.cpus,
+        args.pressure,
+        args.drain,
+        args.event_memory,
+        args.timeout
     );
     let manifest = manifest(notes, &allocators, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
@@ -143,10 +150,8 @@ fn chosen_passes(args: &RunArgs) -> Result<Vec<Pass>, CliError> {
     if args.verify && !passes.contains(&Pass::Verify) {
         passes.push(Pass::Verify);
     }
-    if passes.contains(&Pass::Instructions) && worker::valgrind().is_none() {
-        return Err(CliError::new(Exit::Unfit, "instructions cannot be counted on this machine")
-            .because("valgrind is not installed")
-            .help("install valgrind, or leave `instructions` out of --pass"));
+    if passes.contains(&Pass::Instructions) {
+        worker::need_valgrind("leave `instructions` out of --pass")?;
     }
     if passes.contains(&Pass::Syscalls) {
         pressure::probe_traps().map_err(|(why, help)| {
