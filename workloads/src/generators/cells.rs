@@ -33,7 +33,7 @@ pub struct Cells {
     /// Releases state their size.
     #[serde(default)]
     pub sized: bool,
-    /// A cell is only emptied or only filled at a time, and starts empty.
+    /// A cell is only emptied or only filled at a time, and starts filled as often as empty.
     #[serde(default)]
     pub toggles: bool,
     /// Four fifths of the exchanges go to one fifth of the cells, again within it.
@@ -146,9 +146,9 @@ impl Workload for CellsWorkload {
         for (n, thread) in threads.into_iter().enumerate() {
             let random = Random::new(self.seed, n as u64);
             let mut worker = Worker { thread, random, cells: vec![None; cells as usize] };
-            if !spec.toggles {
-                let by = if spec.filled_by_main { 0 } else { thread };
-                for i in 0..worker.cells.len() {
+            let by = if spec.filled_by_main { 0 } else { thread };
+            for i in 0..worker.cells.len() {
+                if !spec.toggles || worker.random.chance(0.5) {
                     worker.cells[i] = Some(spec.allocate(&mut worker, by, out));
                 }
             }
