@@ -30,6 +30,11 @@ fn what_counts_only_before_the_first_allocation_is_refused_and_changes_nothing_a
     }
 }
 
+#[test]
+fn the_first_request_of_a_process_may_be_an_aligned_one_in_every_mode() {
+    common::holds_in_every_mode("first_aligned.c", &[], |_| None);
+}
+
 /// What the library says of a setting that it does not understand.
 fn complaint(shown: &str) -> String {
     format!("allocator: ALLOCATOR_OPTIONS: not understood, ignored: {shown}\n")

@@ -278,17 +278,15 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
     if size > MAX_OBJECT || align > MAX_OBJECT {
         return ptr::null_mut();
     }
-    if classic::is_configured() {
+    // The first call of a process finds out who serves it, and only thread heaps have aligned classes.
+    let heap = own_heap(Tls::here());
+    if heap.is_null() {
         return allocate_without_heap(size, align, false);
     }
     if let Some(class) = slab::SizeClass::aligned(size, align) {
         return allocate(class.size());
     }
     if let Some(class) = bitmap::SizeClass::aligned(size, align) {
-        let heap = own_heap(Tls::here());
-        if heap.is_null() {
-            return allocate_without_heap(size, align, false);
-        }
         // SAFETY: this thread's heap.
         let block = unsafe {
             let sample = sampled::take(heap, class.size(), align, false);
