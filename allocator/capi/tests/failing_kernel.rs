@@ -22,6 +22,8 @@ const QUESTIONS: &[&str] = &["openat", "read", "prctl", "membarrier", "getrandom
 const FILES: &[&str] =
     &["/proc/sys/vm/overcommit_memory", "/proc/self/cgroup", "/sys/devices/system/node/online"];
 const MARK: &str = "getpriority";
+/// Of the workload's calls of a kind, the first ones, by which the library starts. Each of them is refused.
+const START: usize = 4;
 /// A library as a program may find it.
 struct Variant {
     name: &'static str,
@@ -29,7 +31,7 @@ struct Variant {
     options: &'static str,
     /// The calls that are refused.
     calls: &'static [&'static str],
-    /// Of how many calls of a kind each is refused; of more, as many are, spread evenly.
+    /// Of how many calls of a kind behind the first ones each is refused; of more, as many are, spread evenly.
     points: usize,
     /// The kernel marks no pages (before 6.13), so that the library asks it to protect them.
     unmarked: bool,
@@ -127,7 +129,9 @@ fn survives_every_refusal(variant: &Variant) {
         assert!(!numbers.is_empty(), "{name}: the workload calls {call}");
         // What was marked before could not be unmarked any more.
         let marks = call == "madvise" && variant.library == hardened_library();
-        for nth in numbers.iter().step_by(numbers.len().div_ceil(variant.points)) {
+        let (start, rest) = numbers.split_at(numbers.len().min(START));
+        let step = rest.len().div_ceil(variant.points).max(1);
+        for nth in start.iter().chain(rest.iter().step_by(step)) {
             let from_on = (!marks).then(|| format!("{nth}+"));
             for when in [Some(nth.to_string()), from_on].into_iter().flatten() {
                 // A refused brk returns the old break, never an error. glibc takes 0 for a break not yet

@@ -113,7 +113,7 @@ pub(super) fn own_heap(tls: Tls) -> *mut ThreadHeap {
     if heap.is_null() { attach(tls) } else { heap }
 }
 
-/// Gives this thread a heap, unless classic mode serves the process: then no thread ever has one,
+/// Gives this thread a heap, unless classic mode is to serve the process: then no thread ever has one,
 /// every bin stays empty, and every call takes the slow path, which is classic mode's only path.
 #[cold]
 #[inline(never)]
@@ -123,23 +123,25 @@ fn attach(tls: Tls) -> *mut ThreadHeap {
     }
     GLOBAL.ensure_ready();
     let options = GLOBAL.options_to_serve_by();
-    if options.mode == Mode::Classic && start_classic(&options) {
+    if options.mode == Mode::Classic {
+        // Without memory for it the request fails, and the next one tries again: two kinds of heap never mix.
+        start_classic(&options);
         return ptr::null_mut();
     }
     thread::attach(tls)
 }
 
-/// Makes the process heap of classic mode; false when there is no memory for it.
+/// Makes the process heap of classic mode, unless there is no memory for it.
 #[cold]
 #[inline(never)]
-fn start_classic(options: &Options) -> bool {
+fn start_classic(options: &Options) {
     let mut settings = classic::Settings::DEFAULT;
     settings.sbrk = options.sbrk.unwrap_or(GLOBAL.owns_the_break());
     options::for_each_setting(|setting| {
         !options::is_of_classic_mode(setting) || settings.set(setting)
     });
     if !classic::configure(&settings, crate::os::processors()) {
-        return classic::is_configured();
+        return;
     }
     extern "C" fn before() {
         classic::before_fork();
@@ -152,7 +154,6 @@ fn start_classic(options: &Options) -> bool {
     }
     // SAFETY: the handlers live in a library that is never unloaded.
     unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    true
 }
 
 /// What is left when a thread has no heap: classic mode, or no memory.
