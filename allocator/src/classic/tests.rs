@@ -266,6 +266,39 @@ fn a_cached_object_is_handed_out_again_without_a_lock() {
 }
 
 #[test]
+fn an_object_that_waited_in_an_exact_list_is_not_taken_for_a_cached_one() {
+    for (placement, deferred) in
+        [(PlacementChoice::QuickFit, false), (PlacementChoice::Segregated, true)]
+    {
+        let cache = true;
+        let process = process(Settings { placement, deferred, cache, ..Settings::DEFAULT });
+        let allocate = |count| -> Vec<usize> {
+            (0..count).map(|_| process.allocate(40, 16, false).unwrap().unwrap()).collect()
+        };
+        // Nothing is written to the objects, so their words are as the lists left them.
+        let free = |objects: &[usize]| {
+            for &object in objects {
+                process.usable(object).unwrap();
+                process.free(object).unwrap();
+            }
+        };
+        // More than the cache holds: some wait in a list, and are taken from there.
+        free(&allocate(40));
+        free(&allocate(40));
+        // The cache is emptied and the lists are merged: what they left lies somewhere in free memory.
+        process.flush_cache().unwrap();
+        process.trim(0).unwrap();
+        let objects = allocate(200);
+        free(&objects);
+        for &object in &objects {
+            assert_eq!(process.free(object).unwrap_err().kind, FaultKind::DoubleFree);
+        }
+        process.flush_cache().unwrap();
+        assert_eq!(process.check().unwrap().live_blocks, 0);
+    }
+}
+
+#[test]
 fn misuse_of_a_cached_object_is_found() {
     let process = cached(PlacementChoice::Segregated, LockChoice::Arena);
     let object = process.allocate(100, 16, false).unwrap().unwrap();

@@ -11,12 +11,14 @@
 //! 1. A block that waits is marked as parked in its header, so neighbours never merge with it and a
 //!    second free is recognised.
 //! 2. Every block in list g has g grains of 16 bytes.
+//! 3. A block leaves its list without its guard: left in an object, it would read as "cached" to the caches
+//!    of threads, which seal the same word alike.
 //!
 //! Source: Weinstock, Wulf: Quick fit (1988).
 
 use super::FirstFit;
 use crate::block::{Fault, FaultKind, FreeBlock, GRAIN, Ground, HEADER, Listed, Placement};
-use crate::block::{fault_at, follow, link};
+use crate::block::{fault_at, follow, link, store};
 
 const BINS: usize = 65;
 
@@ -39,6 +41,8 @@ impl<P: Placement, const ON: bool> QuickFit<P, ON> {
         }
         // SAFETY: a block that waits holds two words for us.
         *head = unsafe { waiting(ground, at) }?;
+        // SAFETY: as above; the zero is invariant 3.
+        unsafe { store(at + HEADER + 8, 0) };
         if *head == 0 {
             self.bits &= !(1 << grains);
         }
