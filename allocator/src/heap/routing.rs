@@ -14,7 +14,7 @@ use crate::huge;
 use crate::options::{self, Mode, Options};
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
-use crate::sync::Ordering;
+use crate::sync::{AtomicBool, Ordering};
 use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
 use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, set_zero};
 
@@ -458,6 +458,9 @@ fn with_room(size: usize, usable: usize) -> usize {
     if steps { room } else { size }
 }
 
+/// Whether an object had to shrink where it is, for want of memory, and so may fill less than half of its block.
+pub(super) static SHRUNK_IN_PLACE: AtomicBool = AtomicBool::new(false);
+
 /// A block of `size` bytes (above 0) that begins as `block` does; `block` is freed. Null when
 /// memory is exhausted: then `block` is as it was.
 ///
@@ -489,6 +492,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
             ptr::copy_nonoverlapping(block, new, usable.min(size));
             deallocate(block);
         } else if size <= usable {
+            SHRUNK_IN_PLACE.store(true, Ordering::Relaxed);
             return block;
         }
         new

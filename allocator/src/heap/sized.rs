@@ -1,14 +1,14 @@
 //! Frees by callers who know the size: what can be compared without cost to anybody else.
 
-use super::routing::has_class;
+use super::routing::{SHRUNK_IN_PLACE, has_class};
 use super::{deallocate, usable_size};
 use crate::block::FaultKind;
 use crate::fatal;
+use crate::sync::Ordering;
 #[cfg(not(feature = "valgrind"))]
 use crate::{
     segment::record_of,
     slab::{self, MAX_SLAB},
-    sync::Ordering,
     thread::Tls,
     units::SEGMENT,
 };
@@ -81,8 +81,12 @@ unsafe fn compare_and_deallocate(block: *mut u8, size: usize) {
     unsafe {
         if !block.is_null() {
             let usable = usable_size(block);
-            // No class wastes half of a block. A mapping of its own may, and so may a block of classic mode.
-            let too_small = size < usable / 2 && usable > 64 && has_class(block);
+            // No class wastes half of a block. A mapping of its own may, and so may a block of classic mode, and
+            // one whose object shrank without memory to move to.
+            let too_small = size < usable / 2
+                && usable > 64
+                && has_class(block)
+                && !SHRUNK_IN_PLACE.load(Ordering::Relaxed);
             if size > usable || too_small {
                 return fatal::fault(FaultKind::SizeMismatch.line(), block.addr(), usable);
             }

@@ -1,0 +1,39 @@
+/* An object that shrinks where there is no memory to move it to stays where it is, and is as small as was asked for. */
+#include "check.h"
+#include <allocator.h>
+#include <sys/resource.h>
+
+int main(void)
+{
+    static const size_t sizes[] = {900, 5000, 300000};
+    char *objects[3];
+    for (int i = 0; i < 3; i++) {
+        objects[i] = malloc(opaque(sizes[i]));
+        CHECK(objects[i] != NULL);
+        memset(objects[i], i, sizes[i]);
+    }
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = (rlim_t)status_kib("VmSize:") << 10;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    void **all = NULL, **one;
+    while ((one = malloc(opaque(100))) != NULL) {
+        *one = all;
+        all = one;
+    }
+    for (int i = 0; i < 3; i++) {
+        objects[i] = realloc(objects[i], opaque(100));
+        CHECK(objects[i] != NULL && objects[i][99] == (char)i);
+        free_sized(objects[i], opaque(100));
+    }
+    limit.rlim_cur = before;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    while (all != NULL) {
+        one = *all;
+        free(all);
+        all = one;
+    }
+    CHECK(allocator_check() == 0);
+    return 0;
+}
