@@ -150,7 +150,9 @@ impl<P: Strategy> Arenas<P> {
         {
             return Ok(Some(object));
         }
-        self.pooled(size, align, zero)
+        // What no block can hold fits a mapping, and so may what finds no region.
+        let found = self.pooled(size, align, zero)?;
+        Ok(found.or_else(|| self.shared.mapped.allocate(size, align)))
     }
 
     /// Puts a cache in front for each thread, if the strategy's objects have headers.

@@ -158,6 +158,22 @@ fn requests_of_the_threshold_and_more_have_a_mapping_of_their_own() {
 }
 
 #[test]
+fn what_no_block_can_hold_has_a_mapping_of_its_own_below_the_threshold_too() {
+    for placement in PlacementChoice::ALL {
+        let settings = Settings { placement, mmap_threshold: 1 << 30, ..Settings::DEFAULT };
+        let process = process(settings);
+        let large = process.allocate(600 << 20, 16, false).unwrap().unwrap();
+        let aligned = process.allocate(100, 512 << 20, false).unwrap().unwrap();
+        assert_eq!(aligned % (512 << 20), 0, "{placement:?}");
+        for object in [large, aligned] {
+            bytes(object, 100).fill(7);
+            process.free(object).unwrap();
+        }
+        assert_eq!(process.snapshot().mapped_objects, 0, "{placement:?}");
+    }
+}
+
+#[test]
 fn memory_that_was_freed_goes_back_and_can_be_used_again() {
     let process = process(Settings { trim_threshold: 1 << 20, ..Settings::DEFAULT });
     for _ in 0..3 {
