@@ -170,6 +170,11 @@ fn a_break_that_others_move_harms_nobody_without_address_randomisation() {
 }
 
 #[test]
+fn a_break_that_others_move_on_costs_each_region_of_the_classic_heap_one_growth_at_most() {
+    holds_with("break_passed.c", &[], &[("ALLOCATOR_OPTIONS", "mode=classic")]);
+}
+
+#[test]
 fn a_limit_on_data_makes_allocations_fail_and_nothing_else() {
     holds_with("data_limit.c", &[], &[]);
 }

@@ -25,7 +25,8 @@ pub(super) struct PoolSource {
     registry: &'static Registry,
     arena: u8,
     sbrk: bool,
-    /// The region on the break: its start, the break as we left it, how far it may grow.
+    /// The region on the break: its start, the break as we left it, how far it may grow: to where it is, once
+    /// somebody else moved the break on.
     base: usize,
     top: usize,
     limit: usize,
@@ -110,13 +111,18 @@ unsafe impl Source for PoolSource {
             self.registry.set_end(base, end + bytes);
             return Added { bytes, zeroed: true };
         }
+        if end + bytes > self.limit {
+            return none;
+        }
         let ready = self.top - end;
         if bytes > ready {
             let more = bytes - ready;
             let at = kernel::extend_break(more);
             if at != self.top {
-                // Blocked, or moved by somebody else: this region ends here. What came is lost
-                // until the break is ours again, and it was never touched.
+                // Blocked, or moved by somebody else: then what came is lost, this once, and was never touched.
+                if at != 0 {
+                    self.limit = self.top;
+                }
                 return none;
             }
             self.top += more;
