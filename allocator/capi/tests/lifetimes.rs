@@ -170,6 +170,12 @@ fn a_break_that_others_move_harms_nobody_without_address_randomisation() {
 }
 
 #[test]
+fn memory_from_a_break_that_went_down_within_a_page_is_zero_where_it_counts_as_fresh() {
+    let options = [("ALLOCATOR_OPTIONS", "mode=classic,mmap_threshold=64m")];
+    holds_with("break_zeros.c", &[], &options);
+}
+
+#[test]
 fn a_break_that_others_move_on_costs_each_region_of_the_classic_heap_one_growth_at_most() {
     holds_with("break_passed.c", &[], &[("ALLOCATOR_OPTIONS", "mode=classic")]);
 }

@@ -57,6 +57,8 @@ impl PoolSource {
         if base == 0 {
             return None;
         }
+        // SAFETY: this range is the region's, which nobody knows of yet.
+        unsafe { clear_to_page(base, base + bytes) };
         (self.base, self.top, self.limit) = (base, base + bytes, base + reach);
         self.enter(Extent { base, bytes, limit: reach, zeroed: true })
     }
@@ -76,6 +78,18 @@ impl PoolSource {
         }
         None
     }
+}
+
+/// Clears `at..end`, over which the break was just moved, up to where its first page begins. From there on it is zero;
+/// before, it is as whoever had moved the break down left it, since the kernel takes whole pages only.
+///
+/// # Safety
+/// The range is the caller's.
+unsafe fn clear_to_page(at: usize, end: usize) {
+    let bytes = at.next_multiple_of(kernel::page()).min(end) - at;
+    let start = core::ptr::with_exposed_provenance_mut::<u8>(at);
+    // SAFETY: the caller's promise; `bytes` is at most the range's length.
+    unsafe { start.write_bytes(0, bytes) };
 }
 
 fn round(bytes: usize) -> Option<usize> {
@@ -125,6 +139,8 @@ unsafe impl Source for PoolSource {
                 }
                 return none;
             }
+            // SAFETY: this range is the region's from here on.
+            unsafe { clear_to_page(at, at + more) };
             self.top += more;
         }
         self.registry.set_end(base, end + bytes);
