@@ -159,16 +159,15 @@ impl<T> Lock<T> {
         }
         // Others may sleep beside us: whoever slept takes the lock with the mark.
         let ours = ours | WAITED_FOR;
-        let mut seen = self.state.load(Ordering::Relaxed);
         loop {
+            // A signal handler that interrupted the wait may have forked: then the holder is not in this process.
+            LINEAGE.look();
+            let seen = self.state.load(Ordering::Relaxed);
             let wanted = if seen == FREE { ours } else { seen | WAITED_FOR };
             match self.state.compare_exchange(seen, wanted, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(FREE) => return,
-                Ok(_) => {
-                    os::futex_wait(&self.state, wanted);
-                    seen = self.state.load(Ordering::Relaxed);
-                }
-                Err(now) => seen = now,
+                Ok(_) => os::futex_wait(&self.state, wanted),
+                Err(_) => {}
             }
         }
     }

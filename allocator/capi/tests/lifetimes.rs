@@ -28,6 +28,15 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 }
 
 #[test]
+fn fork_from_a_signal_handler_that_interrupted_a_wait_for_a_lock_does_not_hang() {
+    let Some(program) = compile("fork_waiting.c", &[]) else { return };
+    for library in [shared_library(), hardened_library()] {
+        run(preloaded(&program).env("LD_PRELOAD", library))
+            .expect_success(&format!("fork_waiting.c with {}", library.display()));
+    }
+}
+
+#[test]
 fn fork_handlers_of_the_programs_own_may_allocate() {
     let Some(program) = compile("fork_handlers.c", &[]) else { return };
     for options in ["", "mode=classic", "mode=classic,lock=arena", "mode=classic,cache=on"] {

@@ -93,7 +93,7 @@ impl Lineage {
         unsafe { &*self.word.load(Ordering::Relaxed) }
     }
 
-    /// To be called before a lock is taken.
+    /// To be called before a lock is taken, and again while it is waited for.
     #[inline(always)]
     pub(crate) fn look(&self) {
         if self.word().load(Ordering::Relaxed) != TOLD {

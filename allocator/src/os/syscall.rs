@@ -279,11 +279,14 @@ pub(crate) fn allow_barriers() {
     unsafe { raw(number::MEMBARRIER, [REGISTER_PRIVATE_EXPEDITED, 0, 0, 0, 0, 0]) };
 }
 
-/// Sleeps while `word` holds `value`; may return early.
+/// Sleeps while `word` holds `value`, for a tenth of a second at most; may return early, and does so after a
+/// signal handler: the kernel resumes a sleep by itself only if that has no end.
 pub(crate) fn futex_wait(word: &AtomicU32, value: u32) {
     let op = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
-    let args = [core::ptr::from_ref(word) as usize, op, value as usize, 0, 0, 0];
-    // SAFETY: the kernel reads the word, which lives as long as the borrow.
+    let most = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let address = core::ptr::from_ref(word) as usize;
+    let args = [address, op, value as usize, &raw const most as usize, 0, 0];
+    // SAFETY: the kernel reads the word and the time, which live as long as the call.
     unsafe { raw(number::FUTEX, args) };
 }
 
