@@ -71,7 +71,7 @@ impl Footprint {
     /// Takes note of a peak; the recent one.
     fn note(&self, peak: usize, now: u64) -> usize {
         let began = self.epoch_began.load(Ordering::Relaxed);
-        if now.wrapping_sub(began) >= EPOCH_MS
+        if now.saturating_sub(began) >= EPOCH_MS
             && self
                 .epoch_began
                 .compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed)
@@ -91,7 +91,7 @@ impl Footprint {
     /// The control group's limit in bytes, if it has one.
     fn limit(&self, now: u64) -> Option<usize> {
         let read = self.limit_read.load(Ordering::Relaxed);
-        if read == 0 || now.wrapping_sub(read) >= LIMIT_MS {
+        if read == 0 || now.saturating_sub(read) >= LIMIT_MS {
             self.limit_read.store(now, Ordering::Relaxed);
             self.limit.store(os::memory_limit().unwrap_or(0), Ordering::Relaxed);
         }
@@ -101,7 +101,7 @@ impl Footprint {
     /// Whether a look did not help just now: what seems spare cannot be given back.
     fn is_in_vain(&self, now: u64) -> bool {
         let failed = self.failed.load(Ordering::Relaxed);
-        failed != 0 && now.wrapping_sub(failed) < EPOCH_MS
+        failed != 0 && now.saturating_sub(failed) < EPOCH_MS
     }
 }
 
@@ -233,6 +233,7 @@ mod tests {
     fn a_peak_counts_for_an_epoch_and_the_one_after() {
         let footprint = Footprint::new();
         assert_eq!(footprint.note(100, 1000), 100);
+        assert_eq!(footprint.note(40, 999), 100, "the time of a thread that came before");
         assert_eq!(footprint.note(40, 1100), 100);
         assert_eq!(footprint.note(40, 1260), 100, "of the epoch before");
         assert_eq!(footprint.note(30, 1300), 100);
@@ -247,6 +248,7 @@ mod tests {
         let footprint = Footprint::new();
         assert!(!footprint.is_in_vain(100));
         footprint.failed.store(1000, Ordering::Relaxed);
+        assert!(footprint.is_in_vain(999), "the time of a thread that came before");
         assert!(footprint.is_in_vain(1249));
         assert!(!footprint.is_in_vain(1250));
     }

@@ -353,7 +353,8 @@ impl Global {
     pub(super) fn tick(&self) {
         let now = self.now();
         let last = self.last_tick.load(Ordering::Relaxed);
-        if now.wrapping_sub(last) >= TICK_MS
+        // Another thread may have had a later time before.
+        if now.saturating_sub(last) >= TICK_MS
             && self
                 .last_tick
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
@@ -378,7 +379,7 @@ impl Global {
 
     /// Whether a second has passed without a tick: no thread has had a slow path.
     pub(super) fn was_idle(&self, now: u64) -> bool {
-        now.wrapping_sub(self.last_tick.load(Ordering::Relaxed)) >= IDLE_MS
+        now.saturating_sub(self.last_tick.load(Ordering::Relaxed)) >= IDLE_MS
     }
 
     /// The time in milliseconds.
@@ -485,5 +486,13 @@ mod tests {
             }
             assert_ne!(first_hint(bits, 1), first_hint(bits, 2));
         }
+    }
+
+    #[test]
+    fn no_second_has_passed_for_who_read_the_clock_before_the_last_tick() {
+        let now = GLOBAL.now();
+        GLOBAL.last_tick.store(now, Ordering::Relaxed);
+        assert!(!GLOBAL.was_idle(now - 1));
+        assert!(!GLOBAL.was_idle(now));
     }
 }

@@ -53,6 +53,9 @@ const PERIODS: u32 = 4;
 /// Milliseconds without a slow call after which a thread is taken to sleep, and after which to sleep on.
 pub(super) const IDLE_MS: u32 = 10;
 const LONG_IDLE_MS: u32 = 1000;
+/// Milliseconds by which the time that a looker read may be behind that of another; what seems to be more is a sleep of
+/// weeks, for which the bits do not suffice.
+const LATE_MS: u32 = 1 << 20;
 
 /// What others saw of a heap. Zeroed memory is a right one.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// For how many milliseconds at least the number has been `calls`. Several lookers may be wrong about each
-    /// other's times: a hint.
+    /// other's times: a hint. None for who read the clock before another who was here.
     pub(super) fn idle_ms(&self, calls: u32, now_ms: u64) -> u32 {
         let seen = self.calls.load(Ordering::Relaxed);
         let (since, now) = (seen as u32, now_ms as u32);
@@ -73,7 +76,7 @@ impl Seen {
             self.calls.store(u64::from(calls) << 32 | u64::from(now), Ordering::Relaxed);
             return 0;
         }
-        now.wrapping_sub(since)
+        if since.wrapping_sub(now) < LATE_MS { 0 } else { now.wrapping_sub(since) }
     }
 
     /// The pages to give back now that the number is `calls`. A thread that has made no slow call since then
@@ -329,5 +332,25 @@ impl ThreadHeap {
                 });
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heap_is_idle_since_somebody_first_saw_its_calls_and_not_before_for_whoever_comes_late() {
+        let seen = Seen { calls: AtomicU64::new(0), purged: AtomicU32::new(0) };
+        let began = u64::from(u32::MAX) - 5;
+        assert_eq!(seen.idle_ms(7, began), 0);
+        assert_eq!(seen.idle_ms(7, began + 20), 20, "across the end of 32 bits");
+        assert_eq!(seen.idle_ms(7, began - 1), 0, "a time that was read before somebody else's");
+        assert_eq!(seen.idle_ms(7, began - 1000), 0);
+        assert_eq!(seen.idle_ms(7, began + 20), 20);
+        let month = 30 * 24 * 3600 * 1000;
+        assert_eq!(seen.idle_ms(7, began + u64::from(month)), month);
+        assert_eq!(seen.idle_ms(8, began + 30), 0, "a call was made");
+        assert_eq!(seen.idle_ms(8, began + 41), 11);
     }
 }
