@@ -27,7 +27,7 @@ use crate::os::{self, Kernel, Target};
 use crate::probe::fire;
 use crate::segment::{Held, Kind, Span};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::units::{MAX_OBJECT, SEGMENT, round_up, set_zero};
+use crate::units::{SEGMENT, round_up, set_zero};
 
 pub(crate) use self::record::{huge_record, limit_usable, usable};
 #[cfg(feature = "hardened")]
@@ -38,6 +38,11 @@ const HEAD: usize = Span::BYTES;
 const HARDENED: bool = cfg!(feature = "hardened");
 /// Address space left free behind a mapping.
 const GAP: usize = if HARDENED { SEGMENT } else { 0 };
+
+/// Bytes of address space: what does not fit there is refused before anything is given back for it.
+fn addresses() -> usize {
+    1 << os::address_bits()
+}
 
 /// Bytes to map for `used` ones.
 fn whole(used: usize) -> usize {
@@ -125,7 +130,7 @@ impl<K: Kernel> Huge<K> {
     /// An object of `size` bytes at a multiple of `align` (a power of two), zeroed if asked for;
     /// null when the kernel has no more memory.
     pub(crate) fn allocate(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
-        if size > MAX_OBJECT - (align + 2 * SEGMENT).min(MAX_OBJECT) {
+        if size >= addresses().saturating_sub(align + 2 * SEGMENT) {
             return ptr::null_mut();
         }
         let offset = align.clamp(HEAD, SEGMENT);
@@ -179,8 +184,7 @@ impl<K: Kernel> Huge<K> {
     fn map(&self, offset: usize, mapped: usize, used: usize, align: usize) -> Option<Place> {
         // The object, not the base, has the alignment when that is above a segment.
         let lead = if align > SEGMENT { align } else { 0 };
-        let hint =
-            self.kernel.next_hint().fetch_add(round_up(mapped, SEGMENT) + GAP, Ordering::Relaxed);
+        let hint = os::next_place(&self.kernel, round_up(mapped, SEGMENT) + GAP);
         // When memory is short, whole units are a luxury; what is cached, too.
         let first = if os::address_space_is_scarce() { used } else { mapped };
         for bytes in [first, used] {
@@ -319,7 +323,7 @@ impl<K: Kernel> Huge<K> {
     pub(crate) unsafe fn resize(&self, record: *mut Span, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         let old = unsafe { Place::read(record) };
-        if old.offset != HEAD || size > MAX_OBJECT - 4 * SEGMENT {
+        if old.offset != HEAD || size >= addresses() - 4 * SEGMENT {
             return ptr::null_mut();
         }
         let used = round_up(HEAD + size, self.kernel.page_size());
@@ -371,8 +375,7 @@ impl<K: Kernel> Huge<K> {
                 Err(error) if error.errno != libc::ENOMEM => return Err(error.errno),
                 Err(_) => {}
             }
-            let next = round_up(mapped, SEGMENT) + GAP;
-            let hint = self.kernel.next_hint().fetch_add(next, Ordering::Relaxed);
+            let hint = os::next_place(&self.kernel, round_up(mapped, SEGMENT) + GAP);
             let target = os::map_aligned(&self.kernel, hint, mapped, SEGMENT);
             let target = target.map_err(|error| error.errno)?;
             // Where this fails the kernel may have unmapped the target, and somebody else mapped something

@@ -241,3 +241,37 @@ fn pages_of_a_larger_object_count_on_after_a_smaller_one_was_there() {
         assert_eq!((spare(), huge.usage().cached), (0, 0));
     }
 }
+
+#[test]
+fn what_no_address_space_holds_is_refused_for_nothing() {
+    let huge = huge(4 << 10);
+    // SAFETY: live objects of this floor, each freed once or kept.
+    unsafe {
+        let live = huge.allocate(5 << 20, 16, false);
+        huge.free(huge_record(huge.allocate(9 << 20, 16, false)), || 0);
+        let state = || (huge.usage().cached, huge.kernel.next_hint().load(Ordering::Relaxed));
+        let before = state();
+        for (size, align) in [(1 << 62, 16), (1 << 48, 16), (1, 1 << 62), (0, 1 << 48)] {
+            assert!(huge.allocate(size, align, false).is_null(), "{size} {align}");
+        }
+        assert!(huge.resize(huge_record(live), 1 << 62).is_null());
+        assert_eq!(
+            state(),
+            before,
+            "nothing was given back, and the next mapping lies where it would have"
+        );
+        huge.free(huge_record(live), || 0);
+    }
+}
+
+#[test]
+fn mappings_are_asked_for_one_behind_the_other_and_from_the_first_address_on_again() {
+    let kernel = Paged::new(4 << 10);
+    let end = 1 << os::address_bits();
+    kernel.next_hint().store(end - 3 * SEGMENT, Ordering::Relaxed);
+    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), end - 3 * SEGMENT);
+    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), end - SEGMENT);
+    assert_eq!(os::next_place(&kernel, end / 2), SEGMENT);
+    assert_eq!(os::next_place(&kernel, end / 2), end / 2 + SEGMENT);
+    assert_eq!(os::next_place(&kernel, 0), SEGMENT);
+}

@@ -125,7 +125,7 @@ pub(crate) unsafe trait Kernel {
     /// Resident bytes of this process that are no file's; `None` where that cannot be known.
     fn resident_bytes(&self) -> Option<usize>;
 
-    /// Where the next mapping is asked for, so that mappings come aligned without cutting.
+    /// Where the next mapping is asked for, so that mappings come aligned without cutting; see [`next_place`].
     fn next_hint(&self) -> &AtomicUsize;
 }
 
@@ -135,6 +135,13 @@ static NEXT_HINT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
 /// The kernel this process runs on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linux;
+
+/// Where to ask for the next `len` bytes: behind all that was asked for before, and after the last address of the process
+/// at the first again. Requests that failed have moved it too.
+pub(crate) fn next_place<K: Kernel>(kernel: &K, len: usize) -> usize {
+    let place = kernel.next_hint().fetch_add(len, crate::sync::Ordering::Relaxed);
+    place & ((1 << address_bits()) - 1)
+}
 
 /// Maps `len` bytes at a multiple of `align` (a power of two of at least a page).
 ///

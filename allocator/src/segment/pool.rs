@@ -331,7 +331,7 @@ impl<K: Kernel> Pool<K> {
                 state.origin = Origin::Map;
             }
         }
-        let hint = self.kernel.next_hint().fetch_add(SEGMENT, Ordering::Relaxed);
+        let hint = os::next_place(&self.kernel, SEGMENT);
         os::map_aligned(&self.kernel, hint, len, SEGMENT)
     }
 
