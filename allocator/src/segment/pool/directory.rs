@@ -1,9 +1,11 @@
 //! The list of a pool's segments.
 
 use core::ptr::{self, null_mut};
+use core::sync::atomic::compiler_fence;
 
 use crate::os::Kernel;
 use crate::segment::Header;
+use crate::sync::Ordering;
 
 const INLINE: usize = 32;
 const CHUNK: usize = 1024;
@@ -55,6 +57,8 @@ impl Directory {
     /// Appends a segment, for which [`Directory::make_room`] made room.
     pub(super) fn push(&mut self, segment: *mut Header) {
         self.set(self.count, segment);
+        // In this order, in which a fork finds them too.
+        compiler_fence(Ordering::Release);
         self.count += 1;
     }
 
@@ -74,13 +78,39 @@ impl Directory {
         self.set(index, last);
         // SAFETY: the last segment is the pool's.
         unsafe { (*last).index = index };
+        // As in `push`.
+        compiler_fence(Ordering::Release);
         self.count -= 1;
     }
 
-    /// Drops a last entry that was counted before it was written.
-    pub(super) fn forget_unset(&mut self) {
-        while self.count > 0 && self.get(self.count - 1).is_null() {
-            self.count -= 1;
+    /// After a fork that interrupted [`Directory::remove`]: the last segment, if it has taken its place already, is
+    /// listed once.
+    pub(super) fn mend(&mut self) {
+        let Some(others) = self.count.checked_sub(1) else { return };
+        if (0..others).any(|index| self.get(index) == self.get(others)) {
+            self.count = others;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_has_taken_the_place_of_one_removed_is_listed_once_after_a_fork() {
+        let mut directory = Directory::EMPTY;
+        directory.mend();
+        assert_eq!(directory.count(), 0);
+        let segments = [1, 2, 3].map(|address| ptr::without_provenance_mut(address << 22));
+        for segment in segments {
+            directory.push(segment);
+        }
+        directory.mend();
+        assert_eq!(directory.count(), 3);
+        directory.set(0, segments[2]);
+        directory.mend();
+        let left: [_; 2] = core::array::from_fn(|index| directory.get(index as u32));
+        assert_eq!((directory.count(), left), (2, [segments[2], segments[1]]));
     }
 }

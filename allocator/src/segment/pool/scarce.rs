@@ -136,7 +136,7 @@ impl<K: Kernel> Pool<K> {
     /// the pool, counts everything anew.
     pub(crate) fn mend(&self) {
         self.state.mend(|state| {
-            state.directory.forget_unset();
+            state.directory.mend();
             (state.used, state.dirty_slices) = (0, 0);
             for index in 0..state.directory.count() {
                 // SAFETY: segments in the directory are mapped, and nobody else changes them.
