@@ -56,6 +56,11 @@ fn there_is_one_purging_thread_at_most_and_none_that_is_no_longer_wanted() {
 }
 
 #[test]
+fn a_heap_that_a_thread_got_by_a_child_of_vfork_is_that_threads() {
+    holds_in_both_builds("vfork.c");
+}
+
+#[test]
 fn the_child_of_a_fork_without_fork_handlers_allocates() {
     holds("fork_raw.c");
 }

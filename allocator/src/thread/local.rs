@@ -13,7 +13,6 @@ use super::supplies::Supplies;
 use super::tls::Tls;
 use crate::bitmap::{self, Bitmaps, Left, MaskBatches, Pages};
 use crate::lock::{Door, LINEAGE};
-use crate::os;
 use crate::probe::fire;
 use crate::sampling;
 use crate::segment::{Depth, Kind, Span};
@@ -148,7 +147,7 @@ impl ThreadHeap {
     #[inline(never)]
     fn look_around(&mut self, calls: u32) {
         if self.thread.load(Ordering::Relaxed) == FROZEN {
-            self.thread.store(os::thread_id(), Ordering::Relaxed);
+            self.thread.store(GLOBAL.registry.thread_here(), Ordering::Relaxed);
         }
         if calls.is_multiple_of(FLUSH_EVERY) {
             self.flush();

@@ -23,7 +23,7 @@ const PARKED_TRIES: usize = 4;
 const QUEUE_TRIES: usize = 4;
 /// A queue this long is not being emptied by its thread.
 const IDLE_QUEUE: u32 = 8;
-/// `thread` of a heap whose thread did not survive a fork.
+/// `thread` of a heap whose thread did not survive a fork, or is not known.
 pub(super) const FROZEN: u32 = 0;
 /// Bytes mapped for heap records at a time.
 const METADATA: usize = 256 << 10;
@@ -74,7 +74,6 @@ impl Registry {
     /// A heap for the calling thread: a parked one, one whose thread vanished, or a new one. Null
     /// when memory is exhausted.
     pub(super) fn obtain(&self) -> *mut ThreadHeap {
-        let thread = os::thread_id();
         let mut state = self.state.lock();
         let mut heap = state.parked;
         // SAFETY: parked heaps, and those of vanished threads, belong to the lock's holder; a new
@@ -91,11 +90,19 @@ impl Registry {
                 }
             }
             if !heap.is_null() {
+                let thread = self.thread_here();
                 (*heap).thread.store(thread, Ordering::Relaxed);
                 fire!("heap_obtain", heap.addr(), thread as usize);
             }
         }
         heap
+    }
+
+    /// What the calling thread's heap says of its thread. A child of `vfork` runs in its parent's memory as the thread
+    /// that waits for it: the heap is that thread's, which says so at its next look around.
+    pub(super) fn thread_here(&self) -> u32 {
+        let same = self.process.load(Ordering::Relaxed) == os::process_id();
+        if same { os::thread_id() } else { FROZEN }
     }
 
     /// A heap whose thread ended without telling: its last allocations came after libc's last
