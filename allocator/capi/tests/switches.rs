@@ -100,3 +100,11 @@ fn the_ordinary_library_knows_none_of_the_switches_and_says_so() {
         assert_eq!(outcome.stderr, said);
     }
 }
+
+#[test]
+fn no_address_comes_back_at_once_however_many_objects_wait_when_sampling_begins() {
+    let library = hardened_library().display().to_string();
+    let Some(program) = compile("sampled_ring.c", &[&library]) else { return };
+    let outcome = run(Command::new(&program).env("LD_PRELOAD", hardened_library()));
+    outcome.expect_success("sampled_ring.c");
+}

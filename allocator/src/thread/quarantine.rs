@@ -125,11 +125,14 @@ impl Quarantine {
         }
     }
 
-    /// Makes free blocks of a class ready that never waited, at most a batch, when none is.
+    /// Makes free blocks of a class ready that never waited, when none is: at most a batch, and no more than
+    /// there is room for.
     pub(crate) fn add_ready(&mut self, class: SizeClass, mut next: impl FnMut() -> *mut u8) {
         self.prepare(class);
         let (ring, blocks) = self.parts(class);
-        for _ in 0..BATCH {
+        // Up to `limit` blocks may wait where nothing is made ready because the next sample is near.
+        let room = ring.limit.saturating_sub(ring.next.wrapping_sub(ring.first));
+        for _ in 0..BATCH.min(room as usize) {
             let block = next();
             if block.is_null() {
                 return;
@@ -163,6 +166,53 @@ impl Quarantine {
         for slot in &mut self.medium {
             if !slot.is_null() {
                 release(replace(slot, null_mut()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::iter;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    #[test]
+    fn however_many_blocks_wait_those_added_beside_them_fit_and_each_leaves_once() {
+        for class in SizeClass::all() {
+            for waiting in 0..POSITIONS {
+                // SAFETY: zeroed memory is an empty quarantine.
+                let mut ring = unsafe { Box::<Quarantine>::new_zeroed().assume_init() };
+                ring.prepare(class);
+                let limit = ring.rings[class.index()].limit as usize;
+                // Nobody reads the blocks.
+                let mut number = 0;
+                let mut fresh = || {
+                    number += 16;
+                    core::ptr::without_provenance_mut::<u8>(number)
+                };
+                let mut put = |ring: &mut Quarantine, count| {
+                    let mut blocks: Vec<_> = iter::repeat_with(&mut fresh).take(count).collect();
+                    blocks.retain(|&block| ring.put(class, block));
+                    blocks
+                };
+                let waited = put(&mut ring, waiting);
+                assert_eq!(waited.len(), waiting.min(limit));
+                let mut added = 0;
+                ring.add_ready(class, || {
+                    added += 1;
+                    core::ptr::without_provenance_mut(usize::MAX - added)
+                });
+                assert_eq!(added, BATCH.min(limit - waited.len()), "beside {waiting}");
+                let later = put(&mut ring, POSITIONS);
+                let taken: Vec<_> = iter::from_fn(|| ring.take(class)).collect();
+                let ready: Vec<_> =
+                    taken.iter().map(|(block, _)| usize::MAX - block.addr()).collect();
+                assert_eq!(ready, (1..=added).rev().collect::<Vec<_>>(), "beside {waiting}");
+                let mut left = Vec::new();
+                ring.empty(|block| left.push(block));
+                assert_eq!(left, [waited, later].concat(), "beside {waiting}");
             }
         }
     }
