@@ -35,7 +35,7 @@ pub enum Mode {
 pub enum Hardening {
     /// `canary=on|off`: bytes behind and in front of an object are looked at when it is freed.
     Canary = 1,
-    /// `zero=on|off`: a freed object is set to zero.
+    /// `zero=on|off`: a freed object is set to zero. Cannot be switched on after the first allocation.
     Zero = 2,
     /// `quarantine=on|off`: a freed block waits before it is handed out again.
     Quarantine = 4,
@@ -215,6 +215,12 @@ impl Options {
         (self.mode, self.sbrk.unwrap_or(owned), self.report)
     }
 
+    /// Whether these may follow `before` once objects were freed: `zero` cannot come on, since what was freed
+    /// without it is not zero and would be taken for written to.
+    pub(crate) fn may_follow(&self, before: &Self) -> bool {
+        self.hardening & !before.hardening & Hardening::Zero as u32 == 0
+    }
+
     /// Puts what fast paths look at in force.
     pub(crate) fn publish(&self) {
         HARDENING.store(self.hardening, core::sync::atomic::Ordering::Relaxed);
@@ -383,6 +389,18 @@ mod tests {
         }
         for wrong in [&b"memory=lower"[..], b"memory", b"=", b"sbrk=1"] {
             assert!(!options.set(wrong));
+        }
+    }
+
+    #[test]
+    fn of_all_switches_zero_alone_cannot_come_on_while_the_process_runs() {
+        for name in ["canary", "zero", "quarantine", "shuffle", "guard", "copies"] {
+            let on = Options::DEFAULT;
+            let mut off = on;
+            assert_eq!(off.set(std::format!("{name}=off").as_bytes()), cfg!(feature = "hardened"));
+            assert!(off.may_follow(&on) && off.may_follow(&off) && on.may_follow(&on));
+            assert!(on.may_follow(&off) || name == "zero" && cfg!(feature = "hardened"));
+            assert!(!on.may_follow(&off) || name != "zero" || on == off);
         }
     }
 

@@ -108,3 +108,14 @@ fn no_address_comes_back_at_once_however_many_objects_wait_when_sampling_begins(
     let outcome = run(Command::new(&program).env("LD_PRELOAD", hardened_library()));
     outcome.expect_success("sampled_ring.c");
 }
+
+#[test]
+fn zero_cannot_be_switched_on_while_objects_wait_that_were_freed_without_it() {
+    let library = hardened_library().display().to_string();
+    let Some(program) = compile("zero_later.c", &[&library]) else { return };
+    for start in ["zero=on", "zero=off"] {
+        let mut command = Command::new(&program);
+        command.arg(start).env("LD_PRELOAD", hardened_library());
+        run(command.env("ALLOCATOR_OPTIONS", start)).expect_success(start);
+    }
+}

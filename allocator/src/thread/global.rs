@@ -203,7 +203,7 @@ impl Global {
         }
         let owned = self.owns_the_break();
         let begins_alike = options.for_the_start(owned) == setup.options.for_the_start(owned);
-        if !begins_alike && setup.served {
+        if setup.served && !(begins_alike && options.may_follow(&setup.options)) {
             return false;
         }
         setup.options = options;
