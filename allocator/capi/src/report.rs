@@ -59,8 +59,9 @@ fn report_at_exit(descriptor: c_int) {
     sample::write_next();
 }
 
-/// Sets up what the option `report` asks for, once the options are read: when the library is loaded, libc does not know
-/// its environment yet.
+/// Sets up what the option `report` asks for, once the options are read. As a rule that is later than the library is
+/// loaded, when libc does not know its environment yet; in a program linked with the archive, whose other constructors
+/// may come first and allocate, it is earlier.
 pub(crate) fn when_ready(options: &Options) {
     let signal = match options.report {
         Report::Never => return,

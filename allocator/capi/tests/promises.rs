@@ -171,6 +171,22 @@ fn a_report_at_exit_goes_to_standard_error_and_not_into_a_file_that_took_its_des
 }
 
 #[test]
+fn a_report_is_written_also_where_somebody_allocates_before_the_archive_is_set_up() {
+    let archive = common::static_library().display().to_string();
+    let Some(program) = compile("early_report.c", &[&archive]) else { return };
+    for mode in ["mode=production", "mode=classic"] {
+        for (report, argument) in [("never", "none"), ("exit", "none"), ("usr1", "signal")] {
+            let options = format!("{mode},report={report}");
+            let mut command = Command::new(&program);
+            let outcome = run(command.arg(argument).env("ALLOCATOR_OPTIONS", &options));
+            outcome.expect_success(&options);
+            let reports = outcome.stderr.matches("class bytes").count();
+            assert_eq!(reports, usize::from(report != "never"), "{options}:\n{}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
 fn the_first_allocation_leaves_errno_alone_whatever_has_become_of_standard_error() {
     let Some(program) = compile("first_errno.c", &[]) else { return };
     for library in [common::shared_library(), common::hardened_library()] {

@@ -18,7 +18,8 @@ pub fn configure(setting: &[u8]) -> bool {
     GLOBAL.configure(setting)
 }
 
-/// Lets `hook`, which may not allocate, see the options when the first allocation has read them.
+/// Lets `hook`, which may not allocate, see the options when the first allocation has read them: at once, if that is
+/// over.
 pub fn call_when_ready(hook: fn(&Options)) {
     GLOBAL.call_when_ready(hook);
 }

@@ -143,10 +143,12 @@ impl Global {
         self.place_pools(&options);
         setup.options = options;
         self.apply(&options);
+        // A hook that comes later finds the setup done.
+        let hook = self.when_ready.load(Ordering::Relaxed);
         drop(setup);
         super::lifecycle::register();
         super::fork::prepare();
-        self.tell(&options);
+        Self::tell(hook, &options);
     }
 
     /// Says where the pools of the first node grow; those of further ones stay untouched pages until
@@ -161,17 +163,22 @@ impl Global {
     }
 
     /// Shows the options to the C face.
-    fn tell(&self, options: &Options) {
-        let hook = self.when_ready.load(Ordering::Relaxed);
+    fn tell(hook: *mut (), options: &Options) {
         if !hook.is_null() {
             // SAFETY: only `call_when_ready` stores here, and it stores such a function.
             unsafe { core::mem::transmute::<*mut (), fn(&Options)>(hook)(options) };
         }
     }
 
-    /// Lets `hook` see the options once they are read. It may not allocate.
+    /// Lets `hook` see the options once they are read: now, if they are. It may not allocate.
     pub(crate) fn call_when_ready(&self, hook: fn(&Options)) {
+        let setup = SETUP.lock();
         self.when_ready.store(hook as *mut (), Ordering::Relaxed);
+        let options = setup.done.then_some(setup.options);
+        drop(setup);
+        if let Some(options) = options {
+            hook(&options);
+        }
     }
 
     /// What can change while the process runs.
@@ -213,7 +220,7 @@ impl Global {
         drop(setup);
         self.apply(&options);
         if !begins_alike {
-            self.tell(&options);
+            Self::tell(self.when_ready.load(Ordering::Relaxed), &options);
         }
         true
     }
