@@ -119,3 +119,30 @@ fn zero_cannot_be_switched_on_while_objects_wait_that_were_freed_without_it() {
         run(command.env("ALLOCATOR_OPTIONS", start)).expect_success(start);
     }
 }
+
+#[test]
+fn a_write_into_a_freed_object_is_found_also_where_the_quarantine_is_emptied() {
+    let Some(program) = compile("emptied.c", &[]) else { return };
+    let emptied = |how: &str, size: &str, options: &str| {
+        let mut command = Command::new(&program);
+        command.args([how, size]).env("LD_PRELOAD", hardened_library());
+        run(command.env("ALLOCATOR_OPTIONS", options))
+    };
+    for size in ["40", "900", "5000"] {
+        for how in ["trim", "end"] {
+            let outcome = emptied(how, size, "");
+            assert_eq!(what_came_of_it(&outcome), "use-after-free", "{how}, {size} bytes");
+            emptied(how, size, "zero=off").expect_success("nobody looks");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_how_objects_came_back_from_another_thread_stands_in_new_ones() {
+    let Some(program) = compile("emptied.c", &[]) else { return };
+    for size in ["8", "40", "200", "900", "5000"] {
+        let mut command = Command::new(&program);
+        command.args(["numbers", size]).env("LD_PRELOAD", hardened_library());
+        run(&mut command).expect_success(size);
+    }
+}

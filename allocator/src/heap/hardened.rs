@@ -335,11 +335,12 @@ unsafe fn retire(block: *mut u8, place: Place, size: usize) {
             return routing::deallocate(block);
         }
         let oldest = (*heap).quarantine.exchange_medium(block);
-        if !oldest.is_null() {
-            let capacity = bitmap::SizeClass::from_index((*record_of(oldest)).class).size();
-            sound::inspect_medium(oldest, capacity);
-            routing::deallocate(oldest);
+        if oldest.is_null() {
+            return (*heap).quarantine.prepare_medium(sound::look);
         }
+        let capacity = bitmap::SizeClass::from_index((*record_of(oldest)).class).size();
+        sound::inspect_medium(oldest, capacity);
+        routing::deallocate(oldest);
     }
 }
 

@@ -11,11 +11,12 @@ use core::ptr::null_mut;
 
 use super::seal::{Key, seal, small_canary_is_whole, trailer};
 use super::{routing, wipe, zeros};
+use crate::bitmap;
 use crate::block::FaultKind;
 use crate::fatal;
 use crate::options::{self, Hardening};
 use crate::sampling;
-use crate::segment::{record_of, slab_at};
+use crate::segment::{Kind, record_of, slab_at};
 use crate::slab::{self, FREED, FRESH, SizeClass};
 use crate::sync::Ordering;
 use crate::thread::{BATCH, ThreadHeap};
@@ -97,7 +98,7 @@ unsafe fn retire_slowly(block: *mut u8, class: SizeClass, heap: *mut ThreadHeap)
     // heap's spans, and is nobody's.
     unsafe {
         empty(block, class.size());
-        (*heap).quarantine.prepare(class);
+        (*heap).quarantine.prepare(class, look);
         if (*heap).quarantine.put(class, block) {
             return;
         }
@@ -199,7 +200,7 @@ unsafe fn take_from_slab(heap: *mut ThreadHeap, class: SizeClass, size: usize) -
             }
         }
         block.cast::<usize>().write(0);
-        (*heap).quarantine.add_ready(class, || {
+        (*heap).quarantine.add_ready(class, look, || {
             let block = routing::allocate_ready(class.size());
             if !block.is_null() {
                 block.cast::<usize>().write(0);
@@ -238,6 +239,23 @@ unsafe fn complain(batch: &[*mut u8], bytes: usize, capacity: usize) {
         // SAFETY: the caller's promise.
         if unsafe { !zeros::are_untouched(&[block], bytes, capacity) } {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
+        }
+    }
+}
+
+/// Ends the process if somebody wrote into a freed block of any kind.
+///
+/// # Safety
+/// The block waited in the quarantine and is still in a span in use.
+#[cold]
+pub(super) unsafe fn look(block: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let record = record_of(block);
+        if (*record).kind == Kind::Slab {
+            inspect(&[block], slab::block_size(record));
+        } else {
+            inspect_medium(block, bitmap::SizeClass::from_index((*record).class).size());
         }
     }
 }

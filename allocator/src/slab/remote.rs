@@ -94,6 +94,10 @@ pub(super) unsafe fn collect(span: *mut Span) -> Taken {
                 Block::set_next(freed, head);
                 head = freed;
             }
+            if cfg!(feature = "hardened") {
+                // Nothing but the link stays in a block, and whoever hands it out takes that away.
+                words.write_bytes(0, 2 + count);
+            }
             let block = block.cast::<Block>();
             Block::set_next(block, head);
             head = block;

@@ -356,7 +356,7 @@ impl ThreadHeap {
         self.supplies().clear();
     }
 
-    /// Frees what waits in the quarantine, as another thread would: that works for any span.
+    /// Frees what waits in the quarantine, after a look at it, as another thread would: that works for any span.
     #[cfg(feature = "hardened")]
     fn empty_quarantine(&mut self) {
         let heap = core::ptr::from_mut(self);

@@ -30,9 +30,14 @@ const LEAST: usize = BATCH;
 const MOST: usize = POSITIONS - DELAY - 2 * BATCH;
 const MEDIUM: usize = 4;
 
+/// Ends the process if somebody wrote into a block that waited.
+pub(crate) type Look = unsafe fn(*mut u8);
+
 /// The freed blocks of one heap. Zeroed memory is an empty one.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
+    /// For those that leave because the quarantine is emptied; known once there are any.
+    look: Option<Look>,
     rings: [Ring; CLASSES],
     blocks: [[*mut u8; POSITIONS]; CLASSES],
     medium: [*mut u8; MEDIUM],
@@ -109,8 +114,10 @@ impl Quarantine {
         true
     }
 
-    /// Says what blocks of a class there may be: before the first, and whenever there is no room.
-    pub(crate) fn prepare(&mut self, class: SizeClass) {
+    /// Says what blocks of a class there may be, and who looks at them: before the first, and whenever there is no
+    /// room.
+    pub(crate) fn prepare(&mut self, class: SizeClass, look: Look) {
+        self.look = Some(look);
         let (ring, _) = self.parts(class);
         let most = (BYTES / class.size().max(1)).clamp(LEAST, MOST) + DELAY + BATCH;
         (ring.limit, ring.capacity) = (most as u8, class.size() as u16);
@@ -127,8 +134,13 @@ impl Quarantine {
 
     /// Makes free blocks of a class ready that never waited, when none is: at most a batch, and no more than
     /// there is room for.
-    pub(crate) fn add_ready(&mut self, class: SizeClass, mut next: impl FnMut() -> *mut u8) {
-        self.prepare(class);
+    pub(crate) fn add_ready(
+        &mut self,
+        class: SizeClass,
+        look: Look,
+        mut next: impl FnMut() -> *mut u8,
+    ) {
+        self.prepare(class, look);
         let (ring, blocks) = self.parts(class);
         // Up to `limit` blocks may wait where nothing is made ready because the next sample is near.
         let room = ring.limit.saturating_sub(ring.next.wrapping_sub(ring.first));
@@ -152,12 +164,31 @@ impl Quarantine {
         self.medium.get_mut(here).map_or(block, |slot| replace(slot, block))
     }
 
-    /// Hands every block to `release`.
-    pub(super) fn empty(&mut self, mut release: impl FnMut(*mut u8)) {
+    /// Says who looks at larger blocks: with the first of them.
+    #[cold]
+    pub(crate) fn prepare_medium(&mut self, look: Look) {
+        self.look = Some(look);
+    }
+
+    /// Hands every block to `release`, those that waited after a look at them.
+    ///
+    /// # Safety
+    /// The blocks are still in spans in use.
+    pub(super) unsafe fn empty(&mut self, mut release: impl FnMut(*mut u8)) {
+        let look = self.look;
+        let mut leave = |block, waited: bool| {
+            if let Some(look) = look.filter(|_| waited) {
+                // SAFETY: the caller's promise; whoever put the block here says that it is one to look at.
+                unsafe { look(block) };
+            }
+            release(block);
+        };
         for (ring, blocks) in self.rings.iter_mut().zip(&self.blocks) {
+            let mut waited = false;
             while ring.first != ring.next {
+                waited |= ring.first == ring.ready;
                 if let Some(&block) = blocks.get(ring.first as usize) {
-                    release(block);
+                    leave(block, waited);
                 }
                 ring.first = ring.first.wrapping_add(1);
             }
@@ -165,7 +196,7 @@ impl Quarantine {
         }
         for slot in &mut self.medium {
             if !slot.is_null() {
-                release(replace(slot, null_mut()));
+                leave(replace(slot, null_mut()), true);
             }
         }
     }
@@ -184,7 +215,7 @@ mod tests {
             for waiting in 0..POSITIONS {
                 // SAFETY: zeroed memory is an empty quarantine.
                 let mut ring = unsafe { Box::<Quarantine>::new_zeroed().assume_init() };
-                ring.prepare(class);
+                ring.prepare(class, |_| ());
                 let limit = ring.rings[class.index()].limit as usize;
                 // Nobody reads the blocks.
                 let mut number = 0;
@@ -200,10 +231,14 @@ mod tests {
                 let waited = put(&mut ring, waiting);
                 assert_eq!(waited.len(), waiting.min(limit));
                 let mut added = 0;
-                ring.add_ready(class, || {
-                    added += 1;
-                    core::ptr::without_provenance_mut(usize::MAX - added)
-                });
+                ring.add_ready(
+                    class,
+                    |_| (),
+                    || {
+                        added += 1;
+                        core::ptr::without_provenance_mut(usize::MAX - added)
+                    },
+                );
                 assert_eq!(added, BATCH.min(limit - waited.len()), "beside {waiting}");
                 let later = put(&mut ring, POSITIONS);
                 let taken: Vec<_> = iter::from_fn(|| ring.take(class)).collect();
@@ -211,7 +246,8 @@ mod tests {
                     taken.iter().map(|(block, _)| usize::MAX - block.addr()).collect();
                 assert_eq!(ready, (1..=added).rev().collect::<Vec<_>>(), "beside {waiting}");
                 let mut left = Vec::new();
-                ring.empty(|block| left.push(block));
+                // SAFETY: nobody looks at the blocks.
+                unsafe { ring.empty(|block| left.push(block)) };
                 assert_eq!(left, [waited, later].concat(), "beside {waiting}");
             }
         }
