@@ -6,7 +6,8 @@
 //! direction meets one. A span of large blocks ends with such a slice of its own. Where the kernel marks
 //! pages so (6.13), the slices of a segment that were never used do the same, one system call for a
 //! segment and one for each run that is used for the first time. A fork may come at any point of that, so
-//! the header says of a slice that it was never used from before it is marked until after it is no more.
+//! the header says of a slice that it was never used from before it is marked until after it is no more, and a
+//! slice stops being free before it becomes a guard.
 //!
 //! Owns two bits per 4 MiB of address space, 16 MiB in all, of which a process touches a page or two, and
 //! 256 KiB that remember which slices hold blocks of which slab class. Cost: two shifts, a load and a
@@ -142,9 +143,13 @@ pub(crate) unsafe fn guard_slices(segment: *mut Header, number: u16) -> usize {
             return 0;
         }
         for slice in (GUARD_EVERY..(*segment).slices as usize).step_by(GUARD_EVERY) {
-            if guard_is_due() && os::guard(base + slice * SLICE, SLICE, true) {
+            if guard_is_due() {
                 (*segment).free &= !(1 << slice);
-                guards += 1;
+                if os::guard(base + slice * SLICE, SLICE, true) {
+                    guards += 1;
+                } else {
+                    (*segment).free |= 1 << slice;
+                }
             }
         }
     }
