@@ -227,7 +227,24 @@ fn a_thread_on_node_1_gets_segments_bound_to_it_and_what_node_0_frees_returns_th
         let mapped = GLOBAL.used_pools().nth(2).map_or(0, |pool| pool.usage().mapped);
         if cfg!(feature = "hardened") { mapped / SEGMENT * 3 * SLICE } else { 0 }
     };
+    // A thread on node 1 whose heap is older than what is known of nodes.
+    let (known, both_known) = mpsc::channel();
+    let (made, first) = mpsc::channel();
+    let early = thread::spawn(move || {
+        NODE.set(1);
+        Live::new(allocate(1), 1, 1, 1).free();
+        made.send(()).unwrap();
+        both_known.recv().unwrap();
+        let live: Vec<_> = (0..50).map(|_| Live::new(allocate(300_000), 300_000, 16, 7)).collect();
+        let used = node_1();
+        live.into_iter().for_each(Live::free);
+        trim();
+        used
+    });
+    first.recv().unwrap();
     GLOBAL.set_topology(Topology::fake(2, || NODE.get()));
+    known.send(()).unwrap();
+    assert!(early.join().unwrap() >= 50 * 300_000, "slices of its node");
     let (to_node_0, from_node_1) = mpsc::channel();
     let (freed, all_freed) = mpsc::channel();
     let thread = thread::spawn(move || {

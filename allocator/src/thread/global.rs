@@ -257,13 +257,10 @@ impl Global {
         }
     }
 
-    /// The node of the calling thread. On one node no system call is made.
-    pub(super) fn current_node(&self) -> u32 {
-        if !self.many_nodes.load(Ordering::Relaxed) {
-            return 0;
-        }
-        let topology = SETUP.lock().topology;
-        topology.current()
+    /// The node of the calling thread; `None`, without a system call, on one node and before others are known.
+    pub(super) fn current_node(&self) -> Option<u32> {
+        let topology = self.many_nodes.load(Ordering::Acquire).then(|| SETUP.lock().topology);
+        topology.map(|topology| topology.current())
     }
 
     /// Learns the machine's nodes; called when a second heap is needed, since one thread alone
@@ -281,7 +278,7 @@ impl Global {
             }
         }
         SETUP.lock().topology = topology;
-        self.many_nodes.store(topology.many(), Ordering::Relaxed);
+        self.many_nodes.store(topology.many(), Ordering::Release);
         // To the pools of further nodes the options are news.
         self.apply(&self.options());
     }

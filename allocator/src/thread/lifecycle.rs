@@ -41,7 +41,7 @@ pub(crate) fn attach(tls: Tls) -> *mut ThreadHeap {
         GLOBAL.discover_nodes();
     }
     // SAFETY: the heap is this thread's now.
-    unsafe { (*heap).upkeep.node = GLOBAL.current_node() };
+    unsafe { (*heap).upkeep.node.ask() };
     tls.attach(heap);
     arm(heap);
     heap

@@ -9,7 +9,7 @@ use super::reap::{Reach, Reaping, Seen};
 use super::registry::FROZEN;
 use super::sampled::{Limit, Sampled};
 use super::spares::Spares;
-use super::supplies::Supplies;
+use super::supplies::{Node, Supplies};
 use super::tls::Tls;
 use crate::bitmap::{self, Bitmaps, Left, MaskBatches, Pages};
 use crate::lock::{Door, LINEAGE};
@@ -63,7 +63,7 @@ pub(crate) struct ThreadHeap {
 pub(super) struct Upkeep {
     pub(super) spares: Spares,
     pub(super) empties: Empties,
-    pub(super) node: u32,
+    pub(super) node: Node,
     pub(super) slow_calls: AtomicU32,
     /// Refills from the current span that may still go the short way.
     pub(super) quick_calls: u32,

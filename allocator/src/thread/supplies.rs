@@ -10,6 +10,26 @@ use crate::slab::{self, LimboQueue, SlabSupply};
 use crate::sync::Ordering;
 use crate::units::SLICE;
 
+/// The node that a heap's slices come from: a number and 1, or 0 while nodes are not known. Zeroed memory is a right
+/// one.
+#[derive(Debug)]
+pub(super) struct Node(u32);
+
+impl Node {
+    /// Asks for the node of the calling thread.
+    pub(super) fn ask(&mut self) {
+        self.0 = GLOBAL.current_node().map_or(0, |node| node + 1);
+    }
+
+    /// Its number; a heap that was there before nodes were known asks again.
+    fn number(&mut self) -> u32 {
+        if self.0 == 0 {
+            self.ask();
+        }
+        self.0.saturating_sub(1)
+    }
+}
+
 /// The floors' view of a heap and of what is shared.
 pub(super) struct Supplies<'a> {
     identity: usize,
@@ -52,15 +72,16 @@ impl<'a> Supplies<'a> {
 
 impl Supply for Supplies<'_> {
     fn slices(&mut self, len: usize, least: usize, large: bool) -> Option<Run> {
+        let node = self.upkeep.node.number();
         if len == 1 {
-            let head = self.upkeep.spares.take(self.upkeep.node);
+            let head = self.upkeep.spares.take(node);
             if !head.is_null() {
                 return Some(Run { head, len: 1, zeroed: false });
             }
         }
         self.give_up_empties();
         GLOBAL.tick_unless_idle();
-        let run = GLOBAL.slices(self.upkeep.node, len, least, large)?;
+        let run = GLOBAL.slices(node, len, least, large)?;
         if run.zeroed && !GLOBAL.alone() {
             self.upkeep.reaping.count(run.len as usize);
         }
