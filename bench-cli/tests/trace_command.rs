@@ -149,6 +149,25 @@ fn every_verb_that_writes_makes_a_trace_that_verifies() {
 }
 
 #[test]
+fn a_cut_that_holds_nothing_leaves_the_file_at_its_output_alone() {
+    let (folder, path) = folder();
+    fs::write(path("old.atrace"), "made before").unwrap();
+    let untimed = sample("android.txt");
+    let message =
+        fails(2, &["trace", "cut", &untimed, "--time", "1s..", "-o", &path("old.atrace")]);
+    assert!(message.contains("nothing was written"), "{message}");
+    assert_eq!(fs::read_to_string(path("old.atrace")).unwrap(), "made before");
+    // The output may be the trace itself.
+    ok(&["trace", "convert", &sample("calls.csv"), "-o", &path("a.atrace")]);
+    let whole = fs::read(path("a.atrace")).unwrap();
+    fails(2, &["trace", "cut", &path("a.atrace"), "--time", "1h..", "-o", &path("a.atrace")]);
+    assert_eq!(fs::read(path("a.atrace")).unwrap(), whole);
+    ok(&["trace", "cut", &path("a.atrace"), "--time", "40ns..", "-o", &path("a.atrace")]);
+    assert!(fs::read(path("a.atrace")).unwrap() != whole);
+    assert_eq!(names(&folder), ["a.atrace", "old.atrace"]);
+}
+
+#[test]
 fn shrink_keeps_what_makes_the_command_fail() {
     let (_folder, path) = folder();
     let line = |i: u64| {

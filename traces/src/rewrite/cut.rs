@@ -77,6 +77,15 @@ impl<S: Source> Cut<S> {
         }
     }
 
+    /// Whether the part holds no event. Reads as far as its first one.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from being read so far.
+    pub fn is_empty(&mut self) -> Result<bool, TraceError> {
+        self.fill()?;
+        Ok(self.out.is_empty())
+    }
+
     fn begins(&self, event: &Event) -> bool {
         match self.span {
             Span::Times { from, .. } => from.is_none_or(|from| event.time_ns >= Some(from)),
@@ -142,22 +151,13 @@ impl<S: Source> Cut<S> {
             self.out.push_back(Event { thread, time_ns, op });
         }
     }
-}
 
-impl<S: Source> EventSource for Cut<S> {
-    type Error = TraceError;
-
-    fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
-        loop {
-            if let Some(event) = self.out.pop_front() {
-                return Ok(Some(event));
-            }
-            if self.phase == Phase::After {
-                return Ok(None);
-            }
+    /// Reads until an event is ready, or the part is over.
+    fn fill(&mut self) -> Result<(), TraceError> {
+        while self.out.is_empty() && self.phase != Phase::After {
             let Some(event) = self.source.next_event()? else {
                 self.phase = Phase::After;
-                continue;
+                break;
             };
             if self.phase == Phase::Before && self.begins(&event) {
                 self.begin(&event);
@@ -170,6 +170,16 @@ impl<S: Source> EventSource for Cut<S> {
                 _ => {}
             }
         }
+        Ok(())
+    }
+}
+
+impl<S: Source> EventSource for Cut<S> {
+    type Error = TraceError;
+
+    fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
+        self.fill()?;
+        Ok(self.out.pop_front())
     }
 }
 

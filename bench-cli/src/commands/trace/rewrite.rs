@@ -96,9 +96,8 @@ pub(super) fn cut(args: &CutArgs, quiet: bool) -> Result<Exit, CliError> {
     };
     let source = args.input.open(&args.file, quiet)?;
     let mut cut = Cut::new(source, span, !args.drop_live);
-    let totals = args.output.save(&mut cut, &[])?;
-    if totals.events == 0 {
-        let _ = std::fs::remove_file(args.output.path());
+    // Before the output is touched: it may hold an earlier part, or be the trace itself.
+    if cut.is_empty()? {
         let hint = format!(
             "see its duration and threads with `bench-cli trace info {}`; a trace without times \
              can be cut with --births",
@@ -107,6 +106,7 @@ pub(super) fn cut(args: &CutArgs, quiet: bool) -> Result<Exit, CliError> {
         return Err(CliError::new(Exit::Usage, "the part holds no event, so nothing was written")
             .help(hint));
     }
+    let totals = args.output.save(&mut cut, &[])?;
     told(&args.output, &totals, quiet);
     Ok(Exit::Success)
 }
