@@ -11,6 +11,7 @@ mod cursor;
 mod detect;
 mod format;
 mod formats;
+mod held;
 mod importer;
 mod input;
 mod raw;

@@ -6,7 +6,9 @@
 //! releases that address or [`WINDOW`] records have passed; then a free is put before it.
 //!
 //! # Cost
-//! One or two hash look-ups per record while nothing waits. At most [`WINDOW`] records wait.
+//! One or two hash look-ups per record while nothing waits. At most [`WINDOW`] records wait. A
+//! record that leaves has at most two others per address it names tried again, and these are found
+//! in time logarithmic in their number.
 //!
 //! # Invariants
 //! 1. Events of one thread leave in the order in which its records came.
@@ -19,6 +21,7 @@ use std::collections::VecDeque;
 
 use super::Census;
 use super::address_map::IntMap;
+use super::held::{Held, Woken};
 use super::raw::{Raw, RawOp};
 use crate::event::{Event, ObjectId, Op, ThreadId};
 
@@ -36,6 +39,9 @@ pub(crate) struct Resolver {
     window: u64,
     position: u64,
     out: VecDeque<Event>,
+    /// How often a record that waited was tried again.
+    #[cfg(test)]
+    tries: u64,
 }
 
 impl Resolver {
@@ -55,6 +61,8 @@ impl Resolver {
             window,
             position: 0,
             out: VecDeque::new(),
+            #[cfg(test)]
+            tries: 0,
         }
     }
 
@@ -80,17 +88,20 @@ impl Resolver {
         }
         self.expire(census);
         let queue = if self.threaded { raw.thread } else { self.position };
-        if self.held.queues.contains_key(&queue) {
+        if self.held.holds(queue) {
             self.held.enqueue(queue, self.position, raw);
         } else if let Err(address) = self.may_leave(self.position, &raw.op) {
             self.wait_for(address, queue, raw, census);
         } else {
             self.apply(raw, census);
-            self.wake(&raw.op, census);
+            let mut ready = Vec::new();
+            self.held.wake_for(&raw.op, &mut ready);
+            self.drain(ready, census);
         }
     }
 
-    /// Lets everything that still waits leave, in the order in which it came.
+    /// Lets everything that still waits leave, in the order in which it came: at most [`WINDOW`]
+    /// records, which takes milliseconds.
     pub(crate) fn finish(&mut self, census: &mut Census) {
         while let Some((_, queue)) = self.held.oldest() {
             self.force(queue, census);
@@ -111,19 +122,19 @@ impl Resolver {
     fn wait_for(&mut self, address: u64, queue: u64, raw: Raw, census: &mut Census) {
         self.held.enqueue(queue, self.position, raw);
         self.note_inversion(queue, census);
-        self.held.waiting.entry(address).or_default().push(queue);
+        self.held.wait(queue, address);
     }
 
     /// Counts the head of `queue` as an inversion, once, if its address is live and no earlier
     /// record that waits would have released it.
     fn note_inversion(&mut self, queue: u64, census: &mut Census) {
-        let Some(head) = self.held.queues.get(&queue).and_then(VecDeque::front) else { return };
+        let Some(head) = self.held.head(queue) else { return };
         let (seq, op, counted) = (head.seq, head.raw.op, head.counted);
         let Some(address) = op.returned() else { return };
         let first = self.held.first_touch(address).is_none_or(|touch| touch.seq == seq);
         if !counted && first && self.collides(address, &op) {
             census.inversions += 1;
-            if let Some(head) = self.held.queues.get_mut(&queue).and_then(VecDeque::front_mut) {
+            if let Some(head) = self.held.head_mut(queue) {
                 head.counted = true;
             }
         }
@@ -152,24 +163,27 @@ impl Resolver {
         Ok(())
     }
 
-    /// Retries every queue that waits for an address of `op`.
-    fn wake(&mut self, op: &RawOp, census: &mut Census) {
-        let mut ready = Vec::new();
-        self.held.take_waiting(op, &mut ready);
-        self.drain(&mut ready, census);
-    }
-
-    fn drain(&mut self, ready: &mut Vec<u64>, census: &mut Census) {
-        while let Some(queue) = ready.pop() {
+    /// Tries the queues that are `ready`, and whatever they wake in turn.
+    fn drain(&mut self, mut ready: Vec<Woken>, census: &mut Census) {
+        while let Some(Woken { queue, mut waited_for }) = ready.pop() {
             while let Some(head) = self.held.head(queue) {
+                #[cfg(test)]
+                {
+                    self.tries += 1;
+                }
                 if let Err(address) = self.may_leave(head.seq, &head.raw.op) {
                     self.note_inversion(queue, census);
-                    self.held.waiting.entry(address).or_default().push(queue);
+                    self.held.wait(queue, address);
+                    // It stands elsewhere now, and another one is the first to wait where it did.
+                    if let Some(before) = waited_for.filter(|&before| before != address) {
+                        self.held.wake(before, &mut ready);
+                    }
                     break;
                 }
                 self.held.dequeue(queue);
                 self.apply(head.raw, census);
-                self.held.take_waiting(&head.raw.op, ready);
+                self.held.wake_for(&head.raw.op, &mut ready);
+                waited_for = None;
             }
         }
         self.held.forget_if_empty();
@@ -197,9 +211,10 @@ impl Resolver {
         }
         self.held.dequeue(queue);
         self.apply(head.raw, census);
-        let mut ready = vec![queue];
-        self.held.take_waiting(&head.raw.op, &mut ready);
-        self.drain(&mut ready, census);
+        // Taken last: who waited is counted as an inversion before the release comes.
+        let mut ready = vec![Woken { queue, waited_for: None }];
+        self.held.wake_for(&head.raw.op, &mut ready);
+        self.drain(ready, census);
     }
 
     /// Turns a record into an event, now.
@@ -355,105 +370,6 @@ impl Clock {
         }
         Some(*last)
     }
-}
-
-/// The records that wait.
-#[derive(Default)]
-struct Held {
-    /// Per thread (or per record, where threads are unknown), in order of arrival.
-    queues: IntMap<u64, VecDeque<Waiting>>,
-    /// Everything that waits or has waited, in order of arrival.
-    arrivals: VecDeque<(u64, u64)>,
-    /// Per address, the records that wait and touch it, in order of arrival.
-    touches: IntMap<u64, VecDeque<Touch>>,
-    /// Per address, the queues whose head waits for it.
-    waiting: IntMap<u64, Vec<u64>>,
-}
-
-#[derive(Clone, Copy)]
-struct Waiting {
-    seq: u64,
-    raw: Raw,
-    counted: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Touch {
-    seq: u64,
-    allocates: bool,
-}
-
-impl Held {
-    fn is_empty(&self) -> bool {
-        self.queues.is_empty()
-    }
-
-    fn enqueue(&mut self, queue: u64, seq: u64, raw: Raw) {
-        let entry = Waiting { seq, raw, counted: false };
-        self.queues.entry(queue).or_default().push_back(entry);
-        self.arrivals.push_back((seq, queue));
-        for (address, allocates) in touched(&raw.op) {
-            self.touches.entry(address).or_default().push_back(Touch { seq, allocates });
-        }
-    }
-
-    fn head(&self, queue: u64) -> Option<Waiting> {
-        self.queues.get(&queue).and_then(|waiting| waiting.front().copied())
-    }
-
-    fn dequeue(&mut self, queue: u64) {
-        let Some(waiting) = self.queues.get_mut(&queue) else { return };
-        let Some(head) = waiting.pop_front() else { return };
-        if waiting.is_empty() {
-            self.queues.remove(&queue);
-        }
-        for (address, _) in touched(&head.raw.op) {
-            if let Some(touches) = self.touches.get_mut(&address) {
-                if let Some(at) = touches.iter().position(|touch| touch.seq == head.seq) {
-                    touches.remove(at);
-                }
-                if touches.is_empty() {
-                    self.touches.remove(&address);
-                }
-            }
-        }
-    }
-
-    /// The oldest record that waits: its number and its queue, of which it is the head.
-    fn oldest(&mut self) -> Option<(u64, u64)> {
-        while let Some(&(seq, queue)) = self.arrivals.front() {
-            if self.head(queue).is_some_and(|head| head.seq == seq) {
-                return Some((seq, queue));
-            }
-            self.arrivals.pop_front();
-        }
-        None
-    }
-
-    fn first_touch(&self, address: u64) -> Option<Touch> {
-        self.touches.get(&address).and_then(|touches| touches.front().copied())
-    }
-
-    fn take_waiting(&mut self, op: &RawOp, ready: &mut Vec<u64>) {
-        for (address, _) in touched(op) {
-            if let Some(queues) = self.waiting.remove(&address) {
-                ready.extend(queues);
-            }
-        }
-    }
-
-    fn forget_if_empty(&mut self) {
-        if self.queues.is_empty() {
-            *self = Held::default();
-        }
-    }
-}
-
-/// The addresses an operation names, each once, and whether it only allocates there.
-fn touched(op: &RawOp) -> impl Iterator<Item = (u64, bool)> {
-    let given = op.released().or(op.used());
-    let returned = op.returned().filter(|&address| Some(address) != given);
-    given.map(|address| (address, false)).into_iter().chain(returned.map(|address| (address, true)))
 }
 
 #[cfg(test)]

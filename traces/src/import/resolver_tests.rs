@@ -277,3 +277,43 @@ fn releases_recorded_late_are_all_found_again() {
     }
     assert!(inversions > 1000, "the histories hold inversions: {inversions}");
 }
+
+/// Resolves `records`; how often one that waited was tried again.
+fn tries(threaded: bool, records: impl Iterator<Item = Raw>) -> (u64, Census) {
+    let mut resolver = Resolver::new(threaded);
+    let mut census = Census::default();
+    for raw in records {
+        resolver.push(raw, &mut census);
+        while resolver.pop().is_some() {}
+    }
+    let (waiting, queues) = resolver.held.counts();
+    assert_eq!(waiting, queues, "the head of every queue waits for one address");
+    resolver.finish(&mut census);
+    assert_eq!(resolver.held.counts(), (0, 0));
+    (resolver.tries, census)
+}
+
+#[test]
+fn releases_that_never_come_cost_a_few_tries_each() {
+    const LINES: u64 = 200_000;
+    // One thread, a thread per record, and no threads at all.
+    for (threaded, threads) in [(true, 1), (true, LINES), (false, 1)] {
+        let lost = (0..LINES).map(|i| malloc(i % threads, A, 8));
+        let (tries, census) = tries(threaded, lost);
+        assert_eq!((census.missing_free, census.inversions), (LINES - 1, LINES - 1));
+        assert!(tries < 4 * LINES, "{tries} tries with {threads} threads");
+    }
+}
+
+#[test]
+fn records_that_wait_behind_others_are_not_tried_with_each_that_passes() {
+    // Thousands of allocations wait for one address while another is released and used again.
+    for threaded in [true, false] {
+        let wait = (0..20_000).map(|i| malloc(10 + i, A, 8));
+        let pass = (0..20_000).flat_map(|i| [malloc(1, B + i, 8), free(1, B + i)]);
+        let release = (0..20_000).map(|_| free(2, A));
+        let (tries, census) = tries(threaded, wait.chain(pass).chain(release));
+        assert_eq!((census.missing_free, census.unknown_free), (0, 0));
+        assert!(tries < 80_000, "{tries}");
+    }
+}
