@@ -6,7 +6,7 @@ use traces::analysis::{self, Summary, Verifier};
 use traces::container::{self, Writer, WriterOptions};
 use traces::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
 use traces::rewrite::fleetbench::{self, FleetOptions};
-use traces::rewrite::shrink::Units;
+use traces::rewrite::shrink::{Answer, Progress, Units};
 use traces::rewrite::{
     Anonymize, AnonymizeOptions, Cut, Fitter, Generator, Merge, Profile, Span, Stream,
 };
@@ -256,16 +256,46 @@ fn shrinking_finds_the_one_life_that_matters() {
     let units = Units::read(&mut Stream::new(all)).unwrap();
     assert_eq!(units.count(), 1000);
     let (rest, progress) = units
-        .shrink(10_000, |events, _| -> Result<bool, std::convert::Infallible> {
+        .shrink(10_000, |events, _| -> Result<Answer, std::convert::Infallible> {
             let shown = events.iter().any(|e| matches!(e.op, Op::Realloc { size: 4_242, .. }));
             let _ = self::events(Stream::new(events));
-            Ok(shown)
+            Ok(if shown { Answer::Shows } else { Answer::Lacks })
         })
         .unwrap();
     assert!(progress.minimal && progress.trials < 200, "{progress:?}");
     let told = summary(events(Stream::new(rest)));
     assert_eq!((told.allocated_objects, told.threads), (3, 3));
     assert_eq!((told.operations.realloc, told.operations.free), (2, 1));
+}
+
+/// Shrinks a trace of `lives` objects, of 1, 2, 3 … bytes, and returns the sizes that are left.
+fn shrunk(
+    lives: u64,
+    most_trials: u64,
+    mut look: impl FnMut(&[u64], Progress) -> Answer,
+) -> (Vec<u64>, Progress) {
+    let mut all = vec![at(0, 0, Op::ThreadStart { parent: None })];
+    all.extend((1..=lives).map(|n| at(0, 0, Op::Malloc { object: id(n), size: n })));
+    let sizes = |events: &[Event]| events.iter().filter_map(|e| e.op.requested()).collect();
+    let units = Units::read(&mut Stream::new(all)).unwrap();
+    let (rest, progress) = units
+        .shrink(most_trials, |events, progress| -> Result<Answer, std::convert::Infallible> {
+            let sizes: Vec<u64> = sizes(&events);
+            Ok(look(&sizes, progress))
+        })
+        .unwrap();
+    (sizes(&rest), progress)
+}
+
+#[test]
+fn a_search_that_is_stopped_makes_no_further_trial_and_keeps_what_it_has() {
+    let mut looks = 0;
+    let (left, progress) = shrunk(1000, 10_000, |_, _| {
+        looks += 1;
+        if looks < 3 { Answer::Shows } else { Answer::Stop }
+    });
+    assert_eq!((left.len(), looks), (250, 3));
+    assert_eq!((progress.units, progress.trials, progress.minimal), (250, 3, false));
 }
 
 /// A trace with phases, threads that end, chains and alignments; lengths as asked for.

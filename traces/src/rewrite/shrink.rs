@@ -34,6 +34,17 @@ pub struct Progress {
     pub minimal: bool,
 }
 
+/// What a trial says of a part of the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It shows what is looked for.
+    Shows,
+    /// It does not.
+    Lacks,
+    /// Nothing: the search is to end with what it has.
+    Stop,
+}
+
 impl Units {
     /// Reads a whole trace.
     ///
@@ -114,33 +125,38 @@ impl Units {
         events
     }
 
-    /// Leaves out units as long as `shows` still holds of the rest, within `most_trials` trials.
-    /// The whole trace is taken to show it.
+    /// Leaves out units as long as `look` says that the rest still shows it, within `most_trials`
+    /// trials. The whole trace is taken to show it.
     ///
     /// # Errors
-    /// What `shows` returns.
+    /// What `look` returns.
     pub fn shrink<E>(
         &self,
         most_trials: u64,
-        mut shows: impl FnMut(Vec<Event>, Progress) -> Result<bool, E>,
+        mut look: impl FnMut(Vec<Event>, Progress) -> Result<Answer, E>,
     ) -> Result<(Vec<Event>, Progress), E> {
         let mut kept: Vec<u32> = (0..self.count).collect();
         let mut parts = 2;
         let mut progress = Progress { units: self.count(), trials: 0, minimal: false };
-        while kept.len() > 1 && progress.trials < most_trials {
+        'search: while kept.len() > 1 && progress.trials < most_trials {
             let size = kept.len().div_ceil(parts);
             let mut removed = false;
             let mut start = 0;
             while start < kept.len() && progress.trials < most_trials {
                 let end = (start + size).min(kept.len());
                 let rest: Vec<u32> = kept[..start].iter().chain(&kept[end..]).copied().collect();
+                if rest.is_empty() {
+                    break;
+                }
                 progress.trials += 1;
-                if !rest.is_empty() && shows(self.select(&self.mask(&rest)), progress)? {
-                    kept = rest;
-                    progress.units = kept.len() as u64;
-                    removed = true;
-                } else {
-                    start = end;
+                match look(self.select(&self.mask(&rest)), progress)? {
+                    Answer::Shows => {
+                        kept = rest;
+                        progress.units = kept.len() as u64;
+                        removed = true;
+                    }
+                    Answer::Lacks => start = end,
+                    Answer::Stop => break 'search,
                 }
             }
             if removed {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use traces::event::Event;
 use traces::rewrite::Stream;
-use traces::rewrite::shrink::{Progress, Units};
+use traces::rewrite::shrink::{Answer, Progress, Units};
 use workloads::plan::Order;
 
 use super::human::number;
@@ -112,17 +112,19 @@ pub(super) fn run(args: &ShrinkArgs, quiet: bool) -> Result<Exit, CliError> {
     }
     let result = units.shrink(args.trials, |events, progress| {
         if interrupt::requested() {
-            // What was found so far is kept: nothing further is left out.
-            return Ok(false);
+            return Ok(Answer::Stop);
         }
         tell(quiet, &progress);
         let seen = trial.look(events)?;
-        // A trial that Ctrl-C ended has shown nothing.
-        let shows = seen.shows && !interrupt::requested();
-        if shows {
-            last = seen;
+        if interrupt::requested() {
+            // A trial that Ctrl-C ended has shown nothing. What was found so far is kept.
+            return Ok(Answer::Stop);
         }
-        Ok::<_, CliError>(shows)
+        if !seen.shows {
+            return Ok(Answer::Lacks);
+        }
+        last = seen;
+        Ok::<_, CliError>(Answer::Shows)
     });
     let (events, progress) = result?;
     let mut rest = Stream::new(events);
