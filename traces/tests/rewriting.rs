@@ -288,6 +288,24 @@ fn shrunk(
 }
 
 #[test]
+fn a_search_calls_minimal_only_what_it_has_tried_life_by_life() {
+    let needs = |wanted: &'static [u64]| {
+        move |sizes: &[u64], _| match wanted.iter().all(|size| sizes.contains(size)) {
+            true => Answer::Shows,
+            false => Answer::Lacks,
+        }
+    };
+    // The one trial leaves out the life that is needed; the other one is not tried.
+    let (left, progress) = shrunk(2, 1, needs(&[1]));
+    assert_eq!((left, progress.trials, progress.minimal), (vec![1, 2], 1, false));
+    let (left, progress) = shrunk(2, 2, needs(&[1]));
+    assert_eq!((left, progress.trials, progress.minimal), (vec![1], 2, true));
+    // The last trial allowed is the last one needed.
+    let (left, progress) = shrunk(2, 2, needs(&[1, 2]));
+    assert_eq!((left, progress.trials, progress.minimal), (vec![1, 2], 2, true));
+}
+
+#[test]
 fn a_search_that_is_stopped_makes_no_further_trial_and_keeps_what_it_has() {
     let mut looks = 0;
     let (left, progress) = shrunk(1000, 10_000, |_, _| {

@@ -30,7 +30,7 @@ pub struct Progress {
     pub units: u64,
     /// Trials made.
     pub trials: u64,
-    /// Whether no single part of the last, finest division could be left out.
+    /// Whether no unit can be left out alone: each of those still needed was tried.
     pub minimal: bool,
 }
 
@@ -138,11 +138,14 @@ impl Units {
         let mut kept: Vec<u32> = (0..self.count).collect();
         let mut parts = 2;
         let mut progress = Progress { units: self.count(), trials: 0, minimal: false };
-        'search: while kept.len() > 1 && progress.trials < most_trials {
+        'search: while kept.len() > 1 {
             let size = kept.len().div_ceil(parts);
             let mut removed = false;
             let mut start = 0;
-            while start < kept.len() && progress.trials < most_trials {
+            while start < kept.len() {
+                if progress.trials >= most_trials {
+                    break 'search;
+                }
                 let end = (start + size).min(kept.len());
                 let rest: Vec<u32> = kept[..start].iter().chain(&kept[end..]).copied().collect();
                 if rest.is_empty() {
