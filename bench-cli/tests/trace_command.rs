@@ -200,3 +200,30 @@ fn diff_tells_what_changed() {
     let told = ok(&["trace", "diff", &before, &sample("calls.csv")]);
     assert!(told.contains("peak live bytes"), "{told}");
 }
+
+#[test]
+fn diff_counts_sizes_that_are_not_among_the_hottest() {
+    let (_folder, path) = folder();
+    let trace = |more: u64| {
+        let sizes = (1..=65_u64).flat_map(|size| {
+            let count = if size == 65 { 10 + more } else { 10 };
+            (0..count).map(move |_| size)
+        });
+        let line = |(i, size)| format!("1: malloc {:#x} {size}\n", 0x1000 + i * 256);
+        sizes.zip(0_u64..).map(|(size, i)| line((i, size))).collect::<String>()
+    };
+    fs::write(path("before.txt"), trace(1)).unwrap();
+    fs::write(path("after.txt"), trace(0)).unwrap();
+    let args = ["trace", "diff", &path("before.txt"), &path("after.txt"), "--format", "json"];
+    let told = json(&ok(&args));
+    let sizes = told["sizes"].as_array().unwrap();
+    let first = &sizes[0];
+    assert_eq!(
+        (&first["size"], &first["before"], &first["after"]),
+        (&65.into(), &11.into(), &10.into())
+    );
+    // The other shares grow a little with the total, and no count changes.
+    for size in &sizes[1..] {
+        assert_eq!((&size["before"], &size["after"]), (&10.into(), &10.into()), "{size}");
+    }
+}

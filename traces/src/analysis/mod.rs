@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod classes;
+mod counter;
 mod curve;
 mod histogram;
 mod profiler;
@@ -11,6 +12,7 @@ mod summary;
 mod verify;
 
 pub use classes::{SizeClasses, round_up};
+pub use counter::Counter;
 pub use curve::{Curve, CurvePoint};
 pub(crate) use histogram::bucket_of;
 pub use histogram::{Bucket, Distribution, LogHistogram};

@@ -2,14 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    CrossThreadPair, Curve, CurvePoint, Fragmentation, Grid, HotSize, LogHistogram, Operations,
-    Reallocs, SizeClasses, Summary, ThreadSummary,
+    Counter, CrossThreadPair, Curve, CurvePoint, Fragmentation, Grid, HotSize, LogHistogram,
+    Operations, Reallocs, SizeClasses, Summary, ThreadSummary,
 };
 use crate::event::{Event, ObjectId, Op, ThreadId};
 use crate::import::{Census, IntMap};
 
-/// Distinct sizes and thread pairs counted exactly; what comes after is counted together.
-const MOST_KEYS: usize = 1 << 16;
+/// Rows of each list in a summary.
 const SHOWN: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -157,6 +156,7 @@ impl Profiler {
             census,
             sizes: self.sizes.distribution(),
             hot_sizes: self.exact_sizes.most(SHOWN).0.into_iter().map(hot).collect(),
+            size_counts: self.exact_sizes,
             lifetime_calls: self.lifetime_calls.distribution(),
             lifetime_ns: self.last_ns.map(|_| self.lifetime_ns.distribution()),
             size_by_lifetime: Grid { rows: self.grid },
@@ -367,32 +367,4 @@ fn fragmentation(peak: &Peak) -> Vec<Fragmentation> {
         },
     })
     .collect()
-}
-
-/// Counts by key, exact for the first [`MOST_KEYS`] keys.
-#[derive(Default)]
-struct Counter {
-    counts: IntMap<u64, u64>,
-    others: u64,
-}
-
-impl Counter {
-    fn add(&mut self, key: u64) {
-        if let Some(count) = self.counts.get_mut(&key) {
-            *count += 1;
-        } else if self.counts.len() < MOST_KEYS {
-            self.counts.insert(key, 1);
-        } else {
-            self.others += 1;
-        }
-    }
-
-    /// The `shown` most frequent keys, and how much fell on all others.
-    fn most(&self, shown: usize) -> (Vec<(u64, u64)>, u64) {
-        let mut all: Vec<(u64, u64)> = self.counts.iter().map(|(&k, &n)| (k, n)).collect();
-        all.sort_by_key(|&(key, count)| (std::cmp::Reverse(count), key));
-        let omitted: u64 = all.iter().skip(shown).map(|&(_, count)| count).sum();
-        all.truncate(shown);
-        (all, omitted + self.others)
-    }
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{CurvePoint, Distribution};
+use super::{Counter, CurvePoint, Distribution};
 use crate::import::Census;
 
 /// Calls by kind.
@@ -150,6 +150,9 @@ pub struct Summary {
     pub sizes: Distribution,
     /// Sizes requested most often.
     pub hot_sizes: Vec<HotSize>,
+    /// How often each size was requested, for whoever compares; not reported.
+    #[serde(skip)]
+    pub size_counts: Counter,
     /// Calls from birth to release, of objects that were released.
     pub lifetime_calls: Distribution,
     /// Nanoseconds from birth to release, where the trace has times.

@@ -99,22 +99,18 @@ fn figures(before: &Summary, after: &Summary) -> Vec<Figure> {
     all.into_iter().map(figure).collect()
 }
 
-/// Of the sizes hot in either, those whose share changed.
+/// Of the sizes whose counts are known in both, those whose share changed most.
 fn sizes(before: &Summary, after: &Summary) -> Vec<SizeChange> {
-    let count = |summary: &Summary, size: u64| {
-        summary.hot_sizes.iter().find(|hot| hot.size == size).map_or(0, |hot| hot.count)
-    };
-    let mut all: Vec<u64> =
-        before.hot_sizes.iter().chain(&after.hot_sizes).map(|hot| hot.size).collect();
+    let mut all: Vec<u64> = before.size_counts.keys().chain(after.size_counts.keys()).collect();
     all.sort_unstable();
     all.dedup();
     let share = |n: u64, summary: &Summary| n as f64 / summary.allocated_objects.max(1) as f64;
     let mut changes: Vec<SizeChange> = all
         .into_iter()
-        .map(|size| {
-            let (b, a) = (count(before, size), count(after, size));
+        .filter_map(|size| {
+            let (b, a) = (before.size_counts.of(size)?, after.size_counts.of(size)?);
             let share_change = share(a, after) - share(b, before);
-            SizeChange { size, before: b, after: a, share_change }
+            Some(SizeChange { size, before: b, after: a, share_change })
         })
         .filter(|change| change.share_change != 0.0)
         .collect();
