@@ -148,7 +148,9 @@ impl Workload for AdversaryWorkload {
                 }
                 let span = largest.saturating_sub(smallest);
                 for n in 0..exchanges {
-                    let drift = span * u64::from(n) / u64::from(exchanges.max(1));
+                    // Both factors may need more than half of 64 bits.
+                    let drift = u128::from(span) * u128::from(n) / u128::from(exchanges.max(1));
+                    let drift = drift as u64;
                     let size = smallest + drift + self.random.below(smallest / 4 + 1);
                     self.exchange(size, out);
                 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod builtin;
+mod check;
 
 use std::path::{Path, PathBuf};
 
@@ -218,6 +219,9 @@ impl Spec {
         }
         if spec.gate.is_some_and(|gate| !(gate > 0.0 && gate <= 1.0)) {
             return nonsense("`gate` must be a share of the rounds, above 0 and at most 1");
+        }
+        if let Err(what) = check::check(&spec.generator) {
+            return nonsense(&what);
         }
         Ok(spec)
     }
