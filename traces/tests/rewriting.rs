@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use traces::analysis::{self, Summary, Verifier};
 use traces::container::{self, Writer, WriterOptions};
-use traces::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
+use traces::event::{AlignedApi, Event, EventSource, ObjectId, Op, ThreadId};
 use traces::rewrite::fleetbench::{self, FleetOptions};
 use traces::rewrite::shrink::{Answer, Progress, Units};
 use traces::rewrite::{
@@ -422,6 +422,30 @@ fn a_profile_that_asks_for_too_much_is_refused() {
     assert!(Profile::from_json(&profile.to_json().unwrap()).is_err());
     assert!(Profile::from_json("{}").is_err());
     assert!(Generator::new(fit(&rich(100)), f64::NAN, 1).is_err());
+    let mut more: [Profile; 4] = std::array::from_fn(|_| fit(&rich(100)));
+    more[0].phases[0].free_null = 1 << 41;
+    more[1].phases[0].usable_size = 1 << 41;
+    more[2].phases[0].allocations[0].1 = 1 << 41;
+    more[3].frees[0].2 = u64::MAX;
+    for profile in more {
+        assert!(Profile::from_json(&profile.to_json().unwrap()).is_err());
+    }
+}
+
+#[test]
+fn calls_that_would_not_fit_in_memory_are_made_one_by_one() {
+    let mut profile = fit(&rich(100));
+    profile.phases[0].free_null = 1 << 40;
+    let nulls = profile.clone();
+    profile.phases[0].free_null = 0;
+    profile.phases[0].usable_size = 1 << 40;
+    for profile in [nulls, profile] {
+        let profile = Profile::from_json(&profile.to_json().unwrap()).unwrap();
+        let mut made = Generator::new(profile, 1.0, 1).unwrap();
+        let first: Vec<Event> = (0..10_000).map(|_| made.next_event().unwrap().unwrap()).collect();
+        let told = summary(first).operations;
+        assert!(told.free_null.max(told.usable_size) > 9_900, "{told:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::choose::choose;
 use super::fit::LARGE;
 use super::profile::{Birth, Cell, Death, Phase, Profile, ProfileError, TIMES_OF_BIRTH};
 use crate::error::TraceError;
@@ -59,7 +60,10 @@ pub struct Generator {
     leaving: Option<usize>,
     clock: Clock,
     names: u32,
-    out: VecDeque<Event>,
+    /// What is allocated next: its cell, its thread, and the calls of `free(NULL)` before it.
+    next: Option<(Cell, usize, u64)>,
+    /// Events that are ready, each so many times.
+    out: VecDeque<(Event, u64)>,
     done: bool,
 }
 
@@ -134,6 +138,7 @@ impl Generator {
             leaving: None,
             clock: Clock { now: 0.0, step: None },
             names: 0,
+            next: None,
             out: VecDeque::new(),
             done: false,
             profile,
@@ -208,6 +213,9 @@ impl Generator {
 
     /// Makes the next call, or moves on.
     fn step(&mut self) {
+        if let Some((cell, thread, nulls)) = self.next.take() {
+            return self.before_birth(cell, thread, nulls);
+        }
         let due = self.deaths.peek().is_some_and(|Reverse(death)| death.0 <= self.calls);
         if due || (self.fresh.is_empty() && self.phase >= self.profile.phases.len()) {
             match self.deaths.pop() {
@@ -223,16 +231,24 @@ impl Generator {
             let left = self.fresh.len() as u64 + 1;
             let nulls = self.null_frees / left;
             let more = self.random.random_range(0..left) < self.null_frees % left;
-            for _ in 0..nulls + u64::from(more) {
-                self.null_frees -= 1;
-                self.call(thread, Op::Free { object: None, stated_size: None });
-            }
-            self.bear(cell, thread, None);
-            if let Some(thread) = self.leaving.take() {
-                self.end_thread(thread);
-            }
+            self.next = Some((cell, thread, nulls + u64::from(more)));
         } else {
             self.end_phase();
+        }
+    }
+
+    /// Makes one of `nulls` calls of `free(NULL)`, or the object that comes after them: there may
+    /// be more of them than fit in memory.
+    fn before_birth(&mut self, cell: Cell, thread: usize, nulls: u64) {
+        if nulls > 0 {
+            self.null_frees -= 1;
+            self.call(thread, Op::Free { object: None, stated_size: None });
+            self.next = Some((cell, thread, nulls - 1));
+            return;
+        }
+        self.bear(cell, thread, None);
+        if let Some(thread) = self.leaving.take() {
+            self.end_thread(thread);
         }
     }
 
@@ -254,7 +270,7 @@ impl Generator {
     fn end_thread(&mut self, index: usize) {
         if let Life::Alive(thread) = self.threads[index] {
             let time_ns = self.clock.read();
-            self.out.push_back(Event { thread, time_ns, op: Op::ThreadEnd });
+            self.out.push_back((Event { thread, time_ns, op: Op::ThreadEnd }, 1));
             self.threads[index] = Life::Ended;
         }
     }
@@ -408,10 +424,10 @@ impl Generator {
     fn ask(&mut self, thread: usize, object: ObjectId) {
         let times =
             self.questions as u64 + u64::from(self.random.random::<f64>() < self.questions.fract());
-        for _ in 0..times {
+        if times > 0 {
             let (thread, time_ns) = (self.born_thread(thread), self.clock.read());
             let op = Op::UsableSize { object: Some(object) };
-            self.out.push_back(Event { thread, time_ns, op });
+            self.out.push_back((Event { thread, time_ns, op }, times));
         }
     }
 
@@ -424,14 +440,15 @@ impl Generator {
         self.names += 1;
         self.threads[index] = Life::Alive(id);
         let time_ns = self.clock.read();
-        self.out.push_back(Event { thread: id, time_ns, op: Op::ThreadStart { parent: None } });
+        let op = Op::ThreadStart { parent: None };
+        self.out.push_back((Event { thread: id, time_ns, op }, 1));
         id
     }
 
     fn call(&mut self, thread: usize, op: Op) {
         let id = self.born_thread(thread);
         let time_ns = self.clock.read();
-        self.out.push_back(Event { thread: id, time_ns, op });
+        self.out.push_back((Event { thread: id, time_ns, op }, 1));
         self.calls += 1;
         self.clock.now += self.clock.step.unwrap_or(0.0);
     }
@@ -443,25 +460,6 @@ impl Clock {
     }
 }
 
-/// One of `weighted`, as often as its weight says.
-fn choose(
-    random: &mut ChaCha8Rng,
-    weighted: impl Iterator<Item = (u32, u64)> + Clone,
-) -> Option<u32> {
-    let total: u64 = weighted.clone().map(|(_, weight)| weight).sum();
-    if total == 0 {
-        return None;
-    }
-    let mut at = random.random_range(0..total);
-    weighted.into_iter().find_map(|(item, weight)| {
-        if at < weight {
-            return Some(item);
-        }
-        at -= weight;
-        None
-    })
-}
-
 impl EventSource for Generator {
     type Error = TraceError;
 
@@ -469,7 +467,13 @@ impl EventSource for Generator {
         while self.out.is_empty() && !self.done {
             self.step();
         }
-        Ok(self.out.pop_front())
+        let Some((event, times)) = self.out.front_mut() else { return Ok(None) };
+        let event = *event;
+        *times -= 1;
+        if *times == 0 {
+            self.out.pop_front();
+        }
+        Ok(Some(event))
     }
 }
 

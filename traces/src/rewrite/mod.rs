@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod anonymize;
+mod choose;
 mod cut;
 pub mod export;
 mod fit;

@@ -153,8 +153,9 @@ pub enum ProfileError {
     Unusable(&'static str),
 }
 
-/// The most objects a profile may ask for, over all its cells: 2^40 calls would take days.
-const MOST_OBJECTS: u64 = 1 << 40;
+/// The most objects, calls or frees between threads that a profile may ask for, over all its
+/// phases: 2^40 calls would take days.
+const MOST: u64 = 1 << 40;
 
 impl Profile {
     /// Reads a profile written by [`Profile::to_json`].
@@ -200,8 +201,24 @@ impl Profile {
                 return Err(ProfileError::Unusable("holds an alignment that is no power of two"));
             }
         }
-        if objects > MOST_OBJECTS {
+        if objects > MOST {
             return Err(ProfileError::Unusable("asks for more than 2^40 objects"));
+        }
+        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
+        let phases = &self.phases;
+        if sum(&mut phases.iter().map(|phase| phase.free_null)) > MOST {
+            return Err(ProfileError::Unusable("asks for more than 2^40 calls of free(NULL)"));
+        }
+        if sum(&mut phases.iter().map(|phase| phase.usable_size)) > MOST {
+            return Err(ProfileError::Unusable(
+                "asks for more than 2^40 calls of malloc_usable_size",
+            ));
+        }
+        let dealt = phases.iter().flat_map(|phase| &phase.allocations);
+        if sum(&mut dealt.map(|&(_, count)| count)) > MOST
+            || sum(&mut self.frees.iter().map(|&(.., count)| count)) > MOST
+        {
+            return Err(ProfileError::Unusable("gives its threads more than 2^40 objects"));
         }
         if !(self.run_length >= 1.0 && self.run_length.is_finite()) {
             return Err(ProfileError::Unusable("has a run length below one"));
