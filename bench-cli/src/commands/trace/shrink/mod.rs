@@ -51,7 +51,13 @@ pub(super) struct ShrinkArgs {
     #[arg(long, value_name = "ORDER", conflicts_with = "command")]
     order: Option<Order>,
     /// End a replay that runs longer than this
-    #[arg(long, value_name = "TIME", value_parser = quantity::duration, default_value = "1m")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = quantity::duration,
+        default_value = "1m",
+        conflicts_with = "command"
+    )]
     timeout: Duration,
     /// Replays that all have to show it, for --latency-above: one alone may be disturbed
     #[arg(long, value_name = "N", default_value_t = 3)]
