@@ -179,7 +179,8 @@ fn line(group: &Group<'_>, latency: &[LatencyCsv], allocator: &str) -> Line {
     }));
     let ratio = compare(group, allocator);
     let (p50_ns, p99_ns, p999_ns) = tail(&own, latency);
-    // A footprint pass does nothing but look at memory; without one the timed runs have to do.
+    // Beside a time stands the peak of the runs it was taken from. A footprint pass has to do where
+    // nothing was timed.
     let resident = |pass: &str| {
         medium(&mut own.iter().filter(|r| completed(r) && r.pass == pass).map(|r| r.peak_rss_bytes))
     };

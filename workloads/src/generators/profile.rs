@@ -1,8 +1,8 @@
 //! Production size profiles: for each size, how often it is allocated and how many are alive.
 //!
 //! The table is that of google/fleetbench: `size, allocation rate, number live`, one row per size,
-//! without a header. A heap of any size is made by scaling the numbers alive; a row whose objects
-//! alone would exceed a stated share of the heap is clamped, and the profile says how many were.
+//! without a header. A heap of any size is made by scaling the numbers alive. Rows of objects larger
+//! than `largest` are left out, and what is left makes up the whole heap.
 
 use std::path::{Path, PathBuf};
 
