@@ -248,6 +248,7 @@ unsafe fn complain(batch: &[*mut u8], bytes: usize, capacity: usize) {
 /// # Safety
 /// The block waited in the quarantine and is still in a span in use.
 #[cold]
+#[inline(never)]
 pub(super) unsafe fn look(block: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -255,7 +256,8 @@ pub(super) unsafe fn look(block: *mut u8) {
         if (*record).kind == Kind::Slab {
             inspect(&[block], slab::block_size(record));
         } else {
-            inspect_medium(block, bitmap::SizeClass::from_index((*record).class).size());
+            let capacity = bitmap::SizeClass::from_index((*record).class).size();
+            inspect_by(zeros::look_at_ends, block, capacity);
         }
     }
 }
@@ -266,6 +268,21 @@ pub(super) unsafe fn look(block: *mut u8) {
 /// `block`, of `capacity` bytes, was freed and is still in a span in use.
 pub(super) unsafe fn inspect_medium(block: *mut u8, capacity: usize) {
     // SAFETY: the caller's promise.
+    unsafe { inspect_by(zeros::ends_are_zero, block, capacity) }
+}
+
+/// As [`inspect_medium`], where `ends_are_zero` looks at the zeros. [`look`] has one of its own: the compiler
+/// keeps the other within the path that is taken often only if nobody else calls it.
+///
+/// # Safety
+/// As [`inspect_medium`].
+#[inline(always)]
+unsafe fn inspect_by(
+    ends_are_zero: unsafe fn(*mut u8, usize) -> bool,
+    block: *mut u8,
+    capacity: usize,
+) {
+    // SAFETY: the caller's promise.
     unsafe {
         let stored = trailer(block, capacity).load(Ordering::Relaxed);
         let size = Key::of(block).number(!stored) as usize;
@@ -273,7 +290,7 @@ pub(super) unsafe fn inspect_medium(block: *mut u8, capacity: usize) {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), 0);
         }
         if options::hardening(Hardening::Zero)
-            && !zeros::ends_are_zero(block, super::seal::wiped(size, capacity))
+            && !ends_are_zero(block, super::seal::wiped(size, capacity))
         {
             fatal::report(FaultKind::UseAfterFree.line(), block.addr(), size);
         }

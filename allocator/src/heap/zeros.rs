@@ -90,7 +90,7 @@ const LOOKED_AT: usize = 1024;
 /// # Safety
 /// As [`ends_are_zero`].
 #[inline(always)]
-unsafe fn look_at_ends(block: *mut u8, bytes: usize) -> bool {
+pub(super) unsafe fn look_at_ends(block: *mut u8, bytes: usize) -> bool {
     let ends = bytes.min(LOOKED_AT);
     // SAFETY: the caller's promise.
     unsafe { all_bits(block, ends) | all_bits(block.add(bytes - ends), ends) == 0 }
