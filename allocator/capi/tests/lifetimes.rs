@@ -30,9 +30,10 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 #[test]
 fn fork_from_a_signal_handler_that_interrupted_a_wait_for_a_lock_does_not_hang() {
     let Some(program) = compile("fork_waiting.c", &[]) else { return };
-    for library in [shared_library(), hardened_library()] {
-        run(preloaded(&program).env("LD_PRELOAD", library))
-            .expect_success(&format!("fork_waiting.c with {}", library.display()));
+    let classic = (shared_library(), "mode=classic");
+    for (library, options) in [(shared_library(), ""), (hardened_library(), ""), classic] {
+        run(preloaded(&program).env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", options))
+            .expect_success(&format!("fork_waiting.c with {} {options}", library.display()));
     }
 }
 

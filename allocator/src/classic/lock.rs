@@ -110,16 +110,15 @@ impl FutexLock {
         }
         // Others may sleep beside us: whoever slept takes the lock with the mark.
         let ours = held_by_us() | WAITED_FOR;
-        let mut seen = self.state.load(Ordering::Relaxed);
         while !taken {
+            // A signal handler that interrupted the wait may have forked: then the holder is not in this process.
+            LINEAGE.look();
+            let seen = self.state.load(Ordering::Relaxed);
             let wanted = if seen == FREE { ours } else { seen | WAITED_FOR };
             match self.state.compare_exchange(seen, wanted, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(FREE) => taken = true,
-                Ok(_) => {
-                    kernel::futex_wait(&self.state, wanted);
-                    seen = self.state.load(Ordering::Relaxed);
-                }
-                Err(now) => seen = now,
+                Ok(_) => kernel::futex_wait(&self.state, wanted),
+                Err(_) => {}
             }
         }
         // We hold the lock now, so plain additions are exact.
