@@ -110,3 +110,15 @@ fn what_the_whole_trace_does_not_show_is_refused_with_what_it_shows() {
     shrink(&[], &["required"]);
     assert!(!home.path().join("s.atrace").exists());
 }
+
+#[test]
+fn what_only_a_replay_heeds_is_refused_beside_a_command() {
+    let home = tempfile::tempdir().unwrap();
+    let trace = trace(home.path(), 50, &[]);
+    let trace = trace.to_str().unwrap();
+    for option in [["--timeout", "5s"], ["--allocator", "system"], ["--order", "strict"]] {
+        let args =
+            [&["trace", "shrink", trace, "-o", "s.atrace"], &option[..], &["--", "false", "{}"]];
+        fails(home.path(), &args.concat(), 2, &["cannot be used with", option[0], "COMMAND"]);
+    }
+}
