@@ -259,8 +259,7 @@ impl Global {
 
     /// The node of the calling thread; `None`, without a system call, on one node and before others are known.
     pub(super) fn current_node(&self) -> Option<u32> {
-        let topology = self.many_nodes.load(Ordering::Acquire).then(|| SETUP.lock().topology);
-        topology.map(|topology| topology.current())
+        self.many_nodes.load(Ordering::Acquire).then(|| SETUP.lock().topology.current())
     }
 
     /// Learns the machine's nodes; called when a second heap is needed, since one thread alone
@@ -496,7 +495,6 @@ mod tests {
     fn no_second_has_passed_for_who_read_the_clock_before_the_last_tick() {
         let now = GLOBAL.now();
         GLOBAL.last_tick.store(now, Ordering::Relaxed);
-        assert!(!GLOBAL.was_idle(now - 1));
-        assert!(!GLOBAL.was_idle(now));
+        assert!(!GLOBAL.was_idle(now - 1) && !GLOBAL.was_idle(now));
     }
 }

@@ -1,3 +1,5 @@
+//! Plans, records, and what a merge makes of them.
+
 use super::*;
 use crate::gate::session::Process;
 use crate::verdict::block::Order;
