@@ -114,7 +114,9 @@ impl RunDirectory {
                 .help("give the same arguments, or choose another folder with --out"))
             }
             (Some(there), true) => {
-                self.manifest.started_utc = there.started_utc;
+                // When and from what it began: the libraries are the same, whatever is checked out by now.
+                (self.manifest.started_utc, self.manifest.commit) =
+                    (there.started_utc, there.commit);
                 self.runs = self.read("runs.csv")?;
                 let done: BTreeSet<String> = self.runs.iter().map(|r| r.run_id.clone()).collect();
                 self.latency = self.kept("latency.csv", &done, |row: &LatencyCsv| &row.run_id)?;

@@ -29,7 +29,7 @@ pub struct Manifest {
     pub generator: String,
     /// What has to be the same for a run to be continued.
     pub fingerprint: String,
-    /// The commit checked out in the folder in which the command was given, where there is one.
+    /// The commit checked out in the folder in which the command was first given, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
     /// Where it ran.

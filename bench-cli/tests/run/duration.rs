@@ -41,9 +41,17 @@ fn a_length_of_time_becomes_an_amount_of_work_the_same_for_all_and_when_continue
     assert!(manifest.contains("\"scale\": ") && !manifest.contains("own_work"), "{manifest}");
 
     interrupt(&out);
+    // As if another commit had been checked out when it began.
+    let path = out.join("manifest.json");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["commit"] = serde_json::json!({"hash": "abc", "committed_utc": "", "modified": false});
+    fs::write(&path, manifest.to_string()).unwrap();
     let (code, _, stderr) = run(home.path(), &[&args[..], &["--resume"]].concat());
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(operations(&out), measured);
+    let manifest = fs::read_to_string(&path).unwrap();
+    assert!(manifest.contains("\"hash\": \"abc\""), "{manifest}");
     fails(home.path(), &[&args[..], &["--scale", "2"]].concat(), 2, &["cannot be used with"]);
     fails(home.path(), &["history", "import", "out"], 2, &["(--duration)", "--scale"]);
 }
