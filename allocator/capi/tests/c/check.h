@@ -32,6 +32,26 @@ static inline void *opaque_pointer(void *p)
     return p;
 }
 
+/* Takes all memory there is, in objects of `size` bytes that each hold the address of the one before. */
+static inline void **take_all(size_t size)
+{
+    void **all = NULL, **one;
+    while ((one = malloc(opaque(size))) != NULL) {
+        *one = all;
+        all = one;
+    }
+    return all;
+}
+/* Frees what take_all gave. */
+static inline void give_back(void **all)
+{
+    while (all != NULL) {
+        void **one = *all;
+        free(all);
+        all = one;
+    }
+}
+
 /* A field of /proc/self/status in KiB, e.g. VmRSS. Reads without allocating. */
 static inline long status_kib(const char *field)
 {

@@ -12,22 +12,14 @@ int main(void)
     limit.rlim_cur = mapped;
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
     /* Whatever was taken before main. */
-    void **all = NULL, **one;
-    while ((one = malloc(opaque(sizeof *one))) != NULL) {
-        *one = all;
-        all = one;
-    }
+    void **all = take_all(sizeof(void *));
     errno = 0;
     CHECK(allocator_init() == -1 && errno == ENOMEM);
     limit.rlim_cur = before;
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
     errno = 4711;
     CHECK(allocator_init() == 0 && errno == 4711);
-    while (all != NULL) {
-        one = *all;
-        free(all);
-        all = one;
-    }
+    give_back(all);
     CHECK(allocator_check() == 0);
     return 0;
 }

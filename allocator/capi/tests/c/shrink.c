@@ -17,11 +17,7 @@ int main(void)
     rlim_t before = limit.rlim_cur;
     limit.rlim_cur = (rlim_t)status_kib("VmSize:") << 10;
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-    void **all = NULL, **one;
-    while ((one = malloc(opaque(100))) != NULL) {
-        *one = all;
-        all = one;
-    }
+    void **all = take_all(100);
     for (int i = 0; i < 3; i++) {
         objects[i] = realloc(objects[i], opaque(100));
         CHECK(objects[i] != NULL && objects[i][99] == (char)i);
@@ -29,11 +25,7 @@ int main(void)
     }
     limit.rlim_cur = before;
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-    while (all != NULL) {
-        one = *all;
-        free(all);
-        all = one;
-    }
+    give_back(all);
     CHECK(allocator_check() == 0);
     return 0;
 }
