@@ -1,4 +1,4 @@
-/* CHECK(condition): ends the program, naming the condition, when it does not hold. */
+/* CHECK(condition): ends the program, naming the condition, when it does not hold. For C and C++ alike. */
 #ifndef CHECK_H
 #define CHECK_H
 #ifndef _GNU_SOURCE
@@ -36,7 +36,7 @@ static inline void *opaque_pointer(void *p)
 static inline void **take_all(size_t size)
 {
     void **all = NULL, **one;
-    while ((one = malloc(opaque(size))) != NULL) {
+    while ((one = (void **)malloc(opaque(size))) != NULL) {
         *one = all;
         all = one;
     }
@@ -46,7 +46,7 @@ static inline void **take_all(size_t size)
 static inline void give_back(void **all)
 {
     while (all != NULL) {
-        void **one = *all;
+        void **one = (void **)*all;
         free(all);
         all = one;
     }
