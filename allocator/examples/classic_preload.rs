@@ -34,22 +34,7 @@ fn make() {
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
     // SAFETY: reads the set.
     let processors = unsafe { libc::CPU_COUNT(&set) }.max(1) as usize;
-    if classic::configure(&settings, processors) {
-        // SAFETY: the handlers are functions of this library, which is never unloaded.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
-    }
-}
-
-extern "C" fn prepare() {
-    classic::before_fork();
-}
-
-extern "C" fn parent() {
-    classic::after_fork(false);
-}
-
-extern "C" fn child() {
-    classic::after_fork(true);
+    let _ = classic::configure(&settings, processors);
 }
 
 #[inline(always)]

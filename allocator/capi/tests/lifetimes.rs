@@ -8,12 +8,15 @@ use common::{
 };
 use std::process::Command;
 
-/// A program that asks the library it is linked with holds under the ordinary and the hardened one.
-fn holds_in_both_builds(source: &str) {
+/// A program that asks the library it is linked with holds under the ordinary and the hardened one, with no argument
+/// and with each of `variants`.
+fn holds_in_both_builds(source: &str, variants: &[&str]) {
     let Some(program) = compile(source, &[&shared_library().display().to_string()]) else { return };
     for library in [shared_library(), hardened_library()] {
-        run(preloaded(&program).env("LD_PRELOAD", library))
-            .expect_success(&format!("{source} with {}", library.display()));
+        for variant in core::iter::once(None).chain(variants.iter().map(Some)) {
+            run(preloaded(&program).args(variant).env("LD_PRELOAD", library))
+                .expect_success(&format!("{source} {variant:?} with {}", library.display()));
+        }
     }
 }
 
@@ -30,8 +33,9 @@ fn fork_from_a_signal_handler_that_interrupted_malloc_does_not_hang() {
 #[test]
 fn fork_from_a_signal_handler_that_interrupted_a_wait_for_a_lock_does_not_hang() {
     let Some(program) = compile("fork_waiting.c", &[]) else { return };
-    let classic = (shared_library(), "mode=classic");
-    for (library, options) in [(shared_library(), ""), (hardened_library(), ""), classic] {
+    let modes = ["", "mode=classic", "mode=classic,lock=arena", "mode=classic,placement=buddy"];
+    let modes = modes.map(|options| (shared_library(), options));
+    for (library, options) in modes.into_iter().chain([(hardened_library(), "")]) {
         run(preloaded(&program).env("LD_PRELOAD", library).env("ALLOCATOR_OPTIONS", options))
             .expect_success(&format!("fork_waiting.c with {} {options}", library.display()));
     }
@@ -58,7 +62,7 @@ fn there_is_one_purging_thread_at_most_and_none_that_is_no_longer_wanted() {
 
 #[test]
 fn a_heap_that_a_thread_got_by_a_child_of_vfork_is_that_threads() {
-    holds_in_both_builds("vfork.c");
+    holds_in_both_builds("vfork.c", &["first"]);
 }
 
 #[test]
@@ -100,17 +104,17 @@ fn forks_and_their_children_are_as_safe_in_the_hardened_library() {
 
 #[test]
 fn what_was_freed_for_a_sleeping_thread_serves_another_and_the_sleeper_wakes_to_a_sound_heap() {
-    holds_in_both_builds("sleeper.c");
+    holds_in_both_builds("sleeper.c", &[]);
 }
 
 #[test]
 fn heaps_are_visited_and_checked_while_their_threads_work_sleep_and_end_and_stay_sound() {
-    holds_in_both_builds("trim_race.c");
+    holds_in_both_builds("trim_race.c", &[]);
 }
 
 #[test]
 fn the_child_of_a_fork_in_the_middle_of_a_visit_has_a_whole_heap() {
-    holds_in_both_builds("visit_fork.c");
+    holds_in_both_builds("visit_fork.c", &[]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Owns the heap and a stack of blocks that other threads freed while its lock was taken. Cost: one
 //! compare-and-swap per block pushed; whoever takes the lock looks at one word.
 
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use super::heap::ClassicHeap;
 use super::lock::{Contention, FutexLock, Lock};
@@ -14,13 +14,12 @@ use crate::block::{Fault, HeapCore, Strategy};
 #[derive(Debug)]
 pub(super) struct SwitchLock {
     pub(super) futex: FutexLock,
-    pub(super) off: core::sync::atomic::AtomicBool,
+    pub(super) off: AtomicBool,
 }
 
 // SAFETY: as the futex lock, unless it was switched off, which whoever chose `lock=none` answers for.
 unsafe impl Lock for SwitchLock {
-    const FREE: Self =
-        Self { futex: FutexLock::FREE, off: core::sync::atomic::AtomicBool::new(false) };
+    const FREE: Self = Self { futex: FutexLock::FREE, off: AtomicBool::new(false) };
 
     #[inline(always)]
     fn acquire(&self) {
@@ -55,12 +54,41 @@ pub(super) struct Arena<P: Strategy> {
     afar: AtomicUsize,
     /// The heap that this one's number had before: left by a fork (see `orphans.rs`).
     pub(super) before: AtomicPtr<Arena<P>>,
+    /// Whether a fork left the heap half changed: nobody allocates or frees in it again.
+    pub(super) is_orphan: AtomicBool,
 }
 
 impl<P: Strategy> Arena<P> {
     /// A heap that nobody has freed anything for.
     pub(super) const fn new(heap: Heap<P>) -> Self {
-        Self { heap, afar: AtomicUsize::new(0), before: AtomicPtr::new(core::ptr::null_mut()) }
+        Self {
+            heap,
+            afar: AtomicUsize::new(0),
+            before: AtomicPtr::new(core::ptr::null_mut()),
+            is_orphan: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `act` on the core under the lock. `None`: the heap became an orphan while the lock was waited
+    /// for, in a child that a signal handler forked.
+    #[inline(always)]
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut P::Core<PoolSource>) -> T) -> Option<T> {
+        self.heap.with(|core| self.unless_orphan(core, act))
+    }
+
+    /// As `with`, if nobody holds the lock.
+    #[inline(always)]
+    pub(super) fn try_with<T>(&self, act: impl FnOnce(&mut P::Core<PoolSource>) -> T) -> Option<T> {
+        self.heap.try_with(|core| self.unless_orphan(core, act)).flatten()
+    }
+
+    #[inline(always)]
+    fn unless_orphan<T>(
+        &self,
+        core: &mut P::Core<PoolSource>,
+        act: impl FnOnce(&mut P::Core<PoolSource>) -> T,
+    ) -> Option<T> {
+        if self.is_orphan.load(Ordering::Relaxed) { None } else { Some(act(core)) }
     }
 
     /// Puts a block aside for whoever takes the lock next.

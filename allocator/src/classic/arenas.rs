@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use super::arena::{Arena, Heap};
 use super::cache::{self, ThreadCache};
 use super::kernel;
-use super::lock::{Contention, FutexLock, Lock, are_forking};
+use super::lock::{Contention, FutexLock, Lock};
 use super::mapped::Mapped;
 use super::registry::Registry;
 use super::source::PoolSource;
@@ -107,10 +107,6 @@ impl<P: Strategy> Arenas<P> {
                 let heap = Heap::with_secret(source, policy, self.secret, number as u8);
                 heap.set_deferred(self.settings.deferred);
                 heap.lock().off.store(self.settings.lock == LockChoice::None, Ordering::Relaxed);
-                if are_forking() {
-                    // With all others: a thread that held this one would wait for theirs, and we for it.
-                    heap.lock().acquire();
-                }
                 found = core::ptr::with_exposed_provenance_mut(at);
                 // SAFETY: a fresh mapping, page-aligned and large enough.
                 unsafe { found.write(Arena::new(heap)) };
@@ -214,7 +210,7 @@ impl<P: Strategy> Arenas<P> {
         bin: usize,
     ) -> Result<Option<usize>, Fault> {
         let Some(arena) = self.arena(self.home() % self.count.max(1)) else { return Ok(None) };
-        arena.heap.with(|core| {
+        let found = arena.with(|core| {
             arena.collect(core)?;
             for _ in 1..cache::FETCH {
                 let Some(object) = core.allocate(need - HEADER, GRAIN, false)? else { break };
@@ -226,7 +222,8 @@ impl<P: Strategy> Arenas<P> {
                 }
             }
             core.allocate(need - HEADER, GRAIN, false)
-        })
+        });
+        found.unwrap_or(Ok(None))
     }
 
     /// Puts an object into this thread's cache. `false`: it has to go to its heap.
@@ -287,7 +284,7 @@ impl<P: Strategy> Arenas<P> {
         if self.count > 1 {
             for number in 0..self.count {
                 let Some(arena) = self.arena((home + number) % self.count.max(1)) else { continue };
-                let found = arena.heap.try_with(|core| {
+                let found = arena.try_with(|core| {
                     arena.collect(core)?;
                     core.allocate(size, align, zero)
                 });
@@ -299,13 +296,17 @@ impl<P: Strategy> Arenas<P> {
         }
         // Every lock was taken, or memory is short: wait, and ask every heap before giving up.
         for number in 0..self.count {
-            let Some(arena) = self.arena((home + number) % self.count.max(1)) else { continue };
-            let found = arena.heap.with(|core| {
-                arena.collect(core)?;
-                core.allocate(size, align, zero)
-            })?;
-            if found.is_some() {
-                return Ok(found);
+            while let Some(arena) = self.arena((home + number) % self.count.max(1)) {
+                let found = arena.with(|core| {
+                    arena.collect(core)?;
+                    core.allocate(size, align, zero)
+                });
+                match found {
+                    // An orphan: its number has another heap.
+                    None => {}
+                    Some(Ok(None)) => break,
+                    Some(result) => return result,
+                }
             }
         }
         Ok(None)
@@ -326,14 +327,11 @@ impl<P: Strategy> Arenas<P> {
     fn free_pooled(&self, object: usize) -> Result<(), Fault> {
         if self.count == 1 {
             let Some(arena) = self.arena(0) else { return self.shared.mapped.free(object) };
-            return match arena.heap.with(|core| core.free(object)) {
-                Err(fault) if fault.kind == FaultKind::ForeignFree => {
-                    if self.orphan_of(object).is_some() {
-                        return Ok(());
-                    }
-                    self.shared.mapped.free(object)
-                }
-                result => result.map(drop),
+            return match arena.with(|core| core.free(object)) {
+                Some(Err(fault)) if fault.kind != FaultKind::ForeignFree => Err(fault),
+                Some(Ok(_)) => Ok(()),
+                _ if self.orphan_of(object).is_some() => Ok(()),
+                _ => self.shared.mapped.free(object),
             };
         }
         let owner = self.shared.registry.arena(object);
@@ -343,7 +341,7 @@ impl<P: Strategy> Arenas<P> {
         if self.orphan_of(object).is_some() {
             return Ok(());
         }
-        let freed = arena.heap.try_with(|core| {
+        let freed = arena.try_with(|core| {
             arena.collect(core)?;
             core.free(object).map(drop)
         });
@@ -354,32 +352,39 @@ impl<P: Strategy> Arenas<P> {
                 arena.push(object);
                 Ok(())
             }
-            None => arena.heap.with(|core| core.free(object).map(drop)),
+            // What an orphan holds stays taken.
+            None => arena.with(|core| core.free(object).map(drop)).unwrap_or(Ok(())),
         }
     }
 
-    /// Runs `act` on the heap that owns `object`, or `None` if none does.
+    /// Runs `act` on the heap that owns `object`; where that is an orphan, `left` on the object's usable
+    /// bytes. `None`: no heap owns it.
     fn owning<T>(
         &self,
         object: usize,
         act: impl FnOnce(&mut P::Core<PoolSource>) -> Result<T, Fault>,
+        left: impl FnOnce(usize) -> T,
     ) -> Result<Option<T>, Fault> {
+        if let Some(orphan) = self.orphan_of(object) {
+            return Ok(Some(left(self.usable_in(orphan, object)?)));
+        }
         let owner = self.shared.registry.arena(object);
-        match owner.and_then(|number| self.arena(number as usize)) {
-            Some(arena) => arena.heap.with(|core| {
-                arena.collect(core)?;
-                act(core).map(Some)
-            }),
-            None => Ok(None),
+        let Some(arena) = owner.and_then(|number| self.arena(number as usize)) else {
+            return Ok(None);
+        };
+        let found = arena.with(|core| {
+            arena.collect(core)?;
+            act(core)
+        });
+        match found {
+            Some(result) => result.map(Some),
+            None => Ok(Some(left(self.usable_in(arena, object)?))),
         }
     }
 
     pub(super) fn usable(&self, object: usize) -> Result<usize, Fault> {
         self.not_cached(object)?;
-        if let Some(orphan) = self.orphan_of(object) {
-            return self.usable_in(orphan, object);
-        }
-        match self.owning(object, |core| core.usable(object))? {
+        match self.owning(object, |core| core.usable(object), |bytes| bytes)? {
             Some(usable) => Ok(usable),
             None => self.shared.mapped.usable(object),
         }
@@ -392,13 +397,11 @@ impl<P: Strategy> Arenas<P> {
     /// Makes the object hold `size` bytes, moving it if need be; `None` out of memory.
     pub(super) fn reallocate(&self, object: usize, size: usize) -> Result<Option<usize>, Fault> {
         self.not_cached(object)?;
-        let pooled = match self.orphan_of(object) {
-            Some(orphan) => Some((false, self.usable_in(orphan, object)?)),
-            None => self.owning(object, |core| {
-                let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
-                if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }
-            })?,
+        let resize = |core: &mut P::Core<PoolSource>| {
+            let stays = size < self.settings.mmap_threshold && core.resize(object, size)?;
+            if stays { Ok((true, 0)) } else { Ok((false, core.usable(object)?)) }
         };
+        let pooled = self.owning(object, resize, |bytes| (false, bytes))?;
         let usable = match pooled {
             Some((true, _)) => return Ok(Some(object)),
             Some((false, usable)) => usable,
@@ -424,10 +427,11 @@ impl<P: Strategy> Arenas<P> {
     pub(super) fn check(&self) -> Result<Totals, Fault> {
         let mut sum = Totals::default();
         for arena in self.made() {
-            let totals = arena.heap.with(|core| {
+            let totals = arena.with(|core| {
                 arena.collect(core)?;
                 core.check()
-            })?;
+            });
+            let Some(totals) = totals.transpose()? else { continue };
             sum.live_blocks += totals.live_blocks;
             sum.live_bytes += totals.live_bytes;
             sum.parked_blocks += totals.parked_blocks;
@@ -444,10 +448,11 @@ impl<P: Strategy> Arenas<P> {
     pub(super) fn trim(&self, keep: usize) -> Result<usize, Fault> {
         let mut given = 0;
         for arena in self.made() {
-            given += arena.heap.with(|core| {
+            let trimmed = arena.with(|core| {
                 arena.collect(core)?;
                 core.trim(keep)
-            })?;
+            });
+            given += trimmed.unwrap_or(Ok(0))?;
         }
         Ok(given)
     }

@@ -7,7 +7,7 @@
 use core::cell::Cell;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::kernel;
 use crate::lock::{ALONE, FREE, LINEAGE, WAITED_FOR, held_by_survivor, held_by_us};
@@ -66,39 +66,14 @@ pub unsafe trait Lock: Debug {
 #[derive(Debug)]
 pub struct FutexLock {
     state: AtomicU32,
-    /// How often its holder took it again, which only the one who forks does; see [`FORKER`].
-    again: AtomicU64,
     acquisitions: AtomicU64,
     waits: AtomicU64,
     wait_ns: AtomicU64,
 }
 
-/// The thread that holds every lock of the process heap because it forks; 0 if there is none. Fork
-/// handlers of the program's own run meanwhile and may allocate: no heap is in the middle of a change,
-/// so that thread may take each lock again.
-pub(super) static FORKER: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether the calling thread holds every lock because it forks.
-pub(super) fn are_forking() -> bool {
-    FORKER.load(Ordering::Relaxed) == kernel::thread_word()
-}
-
 impl FutexLock {
-    /// Takes the lock once more, if that is ours because we fork.
-    #[cold]
-    fn take_again(&self) -> bool {
-        let ours = self.is_held_by_us() && are_forking();
-        if ours {
-            bump(&self.again, 1);
-        }
-        ours
-    }
-
     #[cold]
     fn wait(&self) {
-        if self.take_again() {
-            return;
-        }
         let start = kernel::now_ns();
         let mut taken = false;
         for _ in 0..64 {
@@ -138,24 +113,18 @@ impl FutexLock {
         self.state.compare_exchange(FREE, ours, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Makes the lock free whoever held it: for the child of a fork, which has one thread.
-    pub(crate) fn reset(&self) {
-        self.again.store(0, Ordering::Relaxed);
-        self.state.store(FREE, Ordering::Release);
-    }
-
     /// Whether the calling thread holds the lock, as in a signal handler that interrupted it.
     pub(crate) fn is_held_by_us(&self) -> bool {
         self.state.load(Ordering::Relaxed) & !WAITED_FOR == held_by_us()
     }
 
-    /// In a child that was not told of its fork: frees the lock from a holder that does not exist
+    /// In the child of a fork: frees the lock from a holder that does not exist
     /// here; whether there was one, and what it protects may be half changed.
     pub(crate) fn mend(&self) -> bool {
         let held = self.state.load(Ordering::Relaxed) & !WAITED_FOR;
         let orphan = held != FREE && held != held_by_survivor();
         if orphan {
-            self.reset();
+            self.state.store(FREE, Ordering::Release);
         }
         orphan
     }
@@ -172,7 +141,6 @@ fn bump(counter: &AtomicU64, by: u64) {
 unsafe impl Lock for FutexLock {
     const FREE: Self = Self {
         state: AtomicU32::new(FREE),
-        again: AtomicU64::new(0),
         acquisitions: AtomicU64::new(0),
         waits: AtomicU64::new(0),
         wait_ns: AtomicU64::new(0),
@@ -188,7 +156,7 @@ unsafe impl Lock for FutexLock {
 
     #[inline(always)]
     fn try_acquire(&self) -> bool {
-        let taken = self.grab() || self.take_again();
+        let taken = self.grab();
         if taken {
             bump(&self.acquisitions, 1);
         }
@@ -197,10 +165,6 @@ unsafe impl Lock for FutexLock {
 
     #[inline(always)]
     fn release(&self) {
-        let again = self.again.load(Ordering::Relaxed);
-        if again != 0 {
-            return self.again.store(again - 1, Ordering::Relaxed);
-        }
         if ALONE.now() {
             return self.state.store(FREE, Ordering::Relaxed);
         }
@@ -242,6 +206,7 @@ unsafe impl Lock for NoLock {
 mod tests {
     extern crate std;
     use super::*;
+    use core::sync::atomic::AtomicUsize;
     use std::thread;
 
     #[test]

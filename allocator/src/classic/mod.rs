@@ -29,7 +29,6 @@ pub use crate::options::settings::{LockChoice, PlacementChoice, Settings};
 pub use heap::ClassicHeap;
 pub use lock::{Contention, FutexLock, Lock, NoLock};
 pub use process::{
-    OnFault, Snapshot, after_fork, allocate, allocate_aligned, allocate_zeroed, before_fork, check,
-    configure, deallocate, is_configured, is_interrupted, on_fault, owns, reallocate, snapshot,
-    trim, usable_size,
+    OnFault, Snapshot, allocate, allocate_aligned, allocate_zeroed, check, configure, deallocate,
+    is_configured, is_interrupted, on_fault, owns, reallocate, snapshot, trim, usable_size,
 };

@@ -1,11 +1,12 @@
-//! What a fork does to classic mode: locks are given back on both sides, and heaps that a thread of
-//! the parent was changing are left alone in the child.
+//! What a fork does to classic mode: heaps that a thread of the parent was changing are left alone in the
+//! child.
 //!
-//! `fork` runs handlers that take every lock before and give it back after, so its child finds all
-//! heaps whole. `_Fork` and a bare `clone` run none: their child learns of itself when it first wants
-//! a lock (see `lock::lineage`), and frees the locks whose holders it does not have. A heap behind
-//! such a lock may be half changed. It becomes an orphan: its number gets a new heap, its objects stay
-//! usable, and their memory stays taken when they are freed.
+//! A fork takes no lock: libc runs its handlers before it takes the locks of stdio, whose holders may wait
+//! for ours (see `thread::fork`). The child learns of itself when it first wants a lock (see
+//! `lock::lineage`), and frees the locks whose holders it does not have. A heap behind such a lock may be
+//! half changed. It becomes an orphan: its number gets a new heap, its objects stay usable, and their
+//! memory stays taken when they are freed. A thread whose wait for the lock was interrupted by the handler
+//! that forked may hold on to it still, and learns so from `Arena::with`.
 //!
 //! Owns the orphans. Cost: a load per number in each free that its own heap does not know, and in each
 //! `realloc` and `malloc_usable_size`.
@@ -14,11 +15,11 @@ use core::sync::atomic::Ordering;
 
 use super::arena::Arena;
 use super::arenas::Arenas;
-use super::lock::{FutexLock, Lock};
+use super::lock::FutexLock;
 use crate::block::{Fault, HEADER, HeapCore, Strategy, live_bytes};
 
 impl<P: Strategy> Arenas<P> {
-    /// In a child that was not told of its fork: see the head of this file. To be called before
+    /// In the child of a fork: see the head of this file. To be called before
     /// anybody in the child takes a lock.
     pub(super) fn mend(&self) {
         self.making.mend();
@@ -29,6 +30,7 @@ impl<P: Strategy> Arenas<P> {
             // SAFETY: null, or a heap that is published and stays.
             let Some(arena) = (unsafe { found.as_ref() }) else { continue };
             if arena.heap.lock().futex.mend() {
+                arena.is_orphan.store(true, Ordering::Relaxed);
                 arena.before.store(orphans.load(Ordering::Relaxed), Ordering::Relaxed);
                 orphans.store(found, Ordering::Release);
                 slot.store(core::ptr::null_mut(), Ordering::Release);
@@ -49,11 +51,13 @@ impl<P: Strategy> Arenas<P> {
     fn search_orphans(&self, object: usize) -> Option<&Arena<P>> {
         let number = usize::from(self.shared.registry.arena(object)?);
         // SAFETY: null, or a heap that is published and stays.
-        let orphan = unsafe { self.orphans.get(number)?.load(Ordering::Acquire).as_ref()? };
-        // SAFETY: as above.
         let own = unsafe { self.heaps.get(number)?.load(Ordering::Acquire).as_ref() };
-        let owns = own.is_some_and(|arena| arena.heap.with(|core| core.owns(object)));
-        (!owns).then_some(orphan)
+        if own.is_some_and(|arena| arena.with(|core| core.owns(object)).unwrap_or(false)) {
+            return None;
+        }
+        // Read last: what was the number's own heap may be its first orphan by now.
+        // SAFETY: as above.
+        unsafe { self.orphans.get(number)?.load(Ordering::Acquire).as_ref() }
     }
 
     /// Bytes that the program may use of an object of an orphan's.
@@ -84,41 +88,5 @@ impl<P: Strategy> Arenas<P> {
         let shared = [&self.making, self.shared.mapped.lock(), &self.shared.registry.lock];
         shared.into_iter().any(FutexLock::is_held_by_us)
             || self.made().any(|arena| arena.heap.lock().futex.is_held_by_us())
-    }
-
-    /// Takes every lock, so that a fork finds all heaps whole.
-    pub(super) fn before_fork(&self) {
-        self.making.acquire();
-        for arena in self.made() {
-            arena.heap.lock().acquire();
-        }
-        self.shared.mapped.lock().acquire();
-        self.shared.registry.lock.acquire();
-    }
-
-    /// Whether the calling thread holds the locks of all heaps.
-    #[cfg(test)]
-    pub(super) fn holds_every_heap(&self) -> bool {
-        self.made().all(|arena| arena.heap.lock().futex.is_held_by_us())
-    }
-
-    /// Gives the locks back, those of heaps that a handler of the program's own made meanwhile too: in the
-    /// child, whose waiters do not exist, by making them free.
-    pub(super) fn after_fork(&self, child: bool) {
-        let give = |lock: &FutexLock| {
-            if child {
-                lock.reset();
-            } else if lock.is_held_by_us() {
-                lock.release();
-            }
-        };
-        give(&self.shared.registry.lock);
-        give(self.shared.mapped.lock());
-        for arena in self.made() {
-            if !arena.heap.lock().off.load(Ordering::Relaxed) {
-                give(&arena.heap.lock().futex);
-            }
-        }
-        give(&self.making);
     }
 }

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use super::arenas::{Arenas, Shared};
 use super::cache::{self, ThreadCache};
 use super::kernel;
-use super::lock::{Contention, FORKER, are_forking};
+use super::lock::Contention;
 use super::mapped::Mapped;
 use super::registry::Registry;
 use crate::block::{Counters, Fault, GRAIN, Totals};
@@ -206,24 +206,6 @@ impl Process {
     pub(super) fn mend(&self) {
         each!(self, arenas => arenas.mend());
     }
-
-    #[cfg(test)]
-    pub(super) fn heaps_made(&self) -> usize {
-        each!(self, arenas => arenas.made().count())
-    }
-
-    #[cfg(test)]
-    pub(super) fn holds_every_heap(&self) -> bool {
-        each!(self, arenas => arenas.holds_every_heap())
-    }
-
-    pub(super) fn before_fork(&self) {
-        each!(self, arenas => arenas.before_fork());
-    }
-
-    pub(super) fn after_fork(&self, child: bool) {
-        each!(self, arenas => arenas.after_fork(child));
-    }
 }
 
 /// Empties the cache of a thread that ends, and gives its memory back.
@@ -412,28 +394,7 @@ pub fn is_interrupted() -> bool {
     process().is_some_and(Process::is_interrupted)
 }
 
-/// Takes every lock of classic mode: for the prepare handler of a fork. A fork from a signal handler
-/// that interrupted the holder of one takes none, and its child does what that of `_Fork` does.
-pub fn before_fork() {
-    if let Some(process) = process()
-        && !process.is_interrupted()
-    {
-        process.before_fork();
-        FORKER.store(kernel::thread_word(), Ordering::Relaxed);
-    }
-}
-
-/// Gives them back, in the parent and in the child.
-pub fn after_fork(child: bool) {
-    if let Some(process) = process()
-        && are_forking()
-    {
-        FORKER.store(0, Ordering::Relaxed);
-        process.after_fork(child);
-    }
-}
-
-/// Called in a child that no handler told of its fork, by the thread that first wants a lock.
+/// Called in the child of a fork, by the thread that first wants a lock.
 fn mend() {
     if let Some(process) = process() {
         process.mend();

@@ -1,9 +1,5 @@
 //! The promises of the process heap: every strategy behind every lock, from one thread and from many.
 
-use core::sync::atomic::Ordering;
-
-use super::kernel;
-use super::lock::FORKER;
 use super::process::Process;
 use crate::block::FaultKind;
 use crate::options::settings::{LockChoice, PlacementChoice, Settings};
@@ -208,42 +204,6 @@ fn a_misuse_is_found_behind_every_lock_and_the_heap_stays_sound() {
         assert_eq!(kind(object), FaultKind::DoubleFree, "{settings:?}");
         process.check().unwrap();
     }
-}
-
-#[test]
-fn a_fork_gives_the_locks_back_on_both_sides() {
-    for lock in [LockChoice::Global, LockChoice::Arena, LockChoice::None] {
-        let process = process(Settings { lock, ..Settings::DEFAULT });
-        let object = process.allocate(100, 16, false).unwrap().unwrap();
-        for child in [false, true] {
-            process.before_fork();
-            process.after_fork(child);
-        }
-        process.free(object).unwrap();
-        assert_eq!(process.check().unwrap().live_blocks, 0);
-    }
-}
-
-#[test]
-fn who_forks_holds_the_heaps_that_it_makes_meanwhile() {
-    let process = process(Settings { lock: LockChoice::Arena, ..Settings::DEFAULT });
-    process.before_fork();
-    FORKER.store(kernel::thread_word(), Ordering::Relaxed);
-    // As a handler of the program's own may.
-    let object = process.allocate(100, 16, false).unwrap().unwrap();
-    assert_eq!(process.heaps_made(), 1);
-    assert!(process.holds_every_heap(), "who held this one would wait for the registry");
-    let others = [1, 2, 3].map(|seed| thread::spawn(move || churn(process, seed, 100)));
-    let object = process.reallocate(object, 5_000).unwrap().unwrap();
-    process.free(object).unwrap();
-    assert_eq!(process.heaps_made(), 1, "a heap whose lock is held once may be used again");
-    FORKER.store(0, Ordering::Relaxed);
-    process.after_fork(false);
-    assert!(!process.holds_every_heap());
-    for other in others {
-        other.join().unwrap();
-    }
-    assert_eq!(process.check().unwrap().live_blocks, 0);
 }
 
 fn cached(placement: PlacementChoice, lock: LockChoice) -> &'static Process {

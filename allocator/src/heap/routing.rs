@@ -140,20 +140,7 @@ fn start_classic(options: &Options) {
     options::for_each_setting(|setting| {
         !options::is_of_classic_mode(setting) || settings.set(setting)
     });
-    if !classic::configure(&settings, crate::os::processors()) {
-        return;
-    }
-    extern "C" fn before() {
-        classic::before_fork();
-    }
-    extern "C" fn in_parent() {
-        classic::after_fork(false);
-    }
-    extern "C" fn in_child() {
-        classic::after_fork(true);
-    }
-    // SAFETY: the handlers live in a library that is never unloaded.
-    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    let _ = classic::configure(&settings, crate::os::processors());
 }
 
 /// What is left when a thread has no heap: classic mode, or no memory.

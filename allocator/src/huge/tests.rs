@@ -265,13 +265,17 @@ fn what_no_address_space_holds_is_refused_for_nothing() {
 }
 
 #[test]
-fn mappings_are_asked_for_one_behind_the_other_and_from_the_first_address_on_again() {
+fn mappings_are_asked_for_one_behind_the_other_far_from_programs_and_stacks() {
     let kernel = Paged::new(4 << 10);
-    let end = 1 << os::address_bits();
-    kernel.next_hint().store(end - 3 * SEGMENT, Ordering::Relaxed);
-    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), end - 3 * SEGMENT);
-    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), end - SEGMENT);
-    assert_eq!(os::next_place(&kernel, end / 2), SEGMENT);
-    assert_eq!(os::next_place(&kernel, end / 2), end / 2 + SEGMENT);
-    assert_eq!(os::next_place(&kernel, 0), SEGMENT);
+    let half = 1usize << (os::address_bits() - 1);
+    let eighth = half / 4;
+    kernel.next_hint().store(half - 3 * SEGMENT, Ordering::Relaxed);
+    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), half - 3 * SEGMENT);
+    assert_eq!(os::next_place(&kernel, 2 * SEGMENT), half - SEGMENT);
+    assert_eq!(os::next_place(&kernel, 0), eighth + SEGMENT);
+    for asked in [0, SEGMENT, eighth - SEGMENT, half, 3 * half, 0_usize.wrapping_sub(SEGMENT)] {
+        kernel.next_hint().store(asked, Ordering::Relaxed);
+        let place = os::next_place(&kernel, SEGMENT);
+        assert!((eighth..half).contains(&place) && place.is_multiple_of(SEGMENT), "{asked:#x}");
+    }
 }

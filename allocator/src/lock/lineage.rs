@@ -5,8 +5,8 @@
 //! threads that do not exist there were changing. Every taking of a lock looks, for once the child
 //! has two threads nobody could say any more which holders are real.
 //!
-//! Where the kernel wipes no pages (before Linux 4.14), libc's fork handlers have to do, and children
-//! made without them are not told. While a fork is under way the word is not `TOLD` in either process,
+//! Where the kernel wipes no pages (before Linux 4.14), libc's fork handlers have to do, which [`LINEAGE`] registers;
+//! children made without them are not told. While a fork is under way the word is not `TOLD` in either process,
 //! so that whoever takes a lock asks the kernel which of the two this is: handlers of the program's own
 //! may run before ours in the child, and allocate.
 //!
@@ -18,8 +18,9 @@
 
 use core::ptr;
 
+use super::LINEAGE;
 use crate::os;
-use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// Wiped: a child in which nobody looked yet.
 const UNTOLD: u32 = 0;
@@ -43,6 +44,8 @@ pub(crate) struct Lineage {
     process: AtomicU32,
     /// Called after `mend`: what classic mode mends. A `fn()`, or null.
     also: AtomicPtr<()>,
+    /// Whether children are told, or will be in a moment.
+    begun: AtomicBool,
 }
 
 impl Lineage {
@@ -52,28 +55,37 @@ impl Lineage {
             mend: AtomicPtr::new(ptr::null_mut()),
             also: AtomicPtr::new(ptr::null_mut()),
             process: AtomicU32::new(0),
+            begun: AtomicBool::new(false),
         }
     }
 
-    /// From here on a child that learns of itself calls `mend` too, after the one of `watch`.
-    pub(crate) fn also(&self, mend: fn()) {
-        self.also.store(mend as *mut (), Ordering::Release);
+    /// From here on a child calls `mend` before it takes a lock.
+    pub(crate) fn watch(&self, mend: fn()) {
+        self.mend.store(mend as *mut (), Ordering::Release);
+        self.begin();
     }
 
-    /// From here on an untold child calls `mend` before it takes a lock. False without a page (an old
-    /// kernel, no memory): then [`before_fork`](Self::before_fork), [`in_parent`](Self::in_parent)
-    /// and [`in_child`](Self::in_child) have to be called.
-    pub(crate) fn watch(&self, mend: fn()) -> bool {
-        self.mend.store(mend as *mut (), Ordering::Relaxed);
+    /// From here on a child calls `mend` too, after the one of `watch`.
+    pub(crate) fn also(&self, mend: fn()) {
+        self.also.store(mend as *mut (), Ordering::Release);
+        self.begin();
+    }
+
+    fn begin(&self) {
+        if self.begun.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let page = os::map_wiped_in_children();
         if page.is_null() {
             self.process.store(os::process_id(), Ordering::Relaxed);
-            return false;
+            // SAFETY: the handlers live in a library that is never unloaded. Failure (no memory) leaves
+            // forks as they are without us.
+            unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
+            return;
         }
         // SAFETY: a fresh page of ours, zeroed and never unmapped.
         unsafe { (*page).store(TOLD, Ordering::Relaxed) };
         self.word.store(page, Ordering::Release);
-        true
     }
 
     /// Whether this is the child of a fork and its locks are being mended, as in a signal handler that
@@ -144,22 +156,22 @@ impl Lineage {
             }
         }
     }
+}
 
-    /// Without a page: a fork begins.
-    pub(crate) fn before_fork(&self) {
-        COUNTED.fetch_add(FORKING, Ordering::Relaxed);
-    }
+/// Without a page: a fork begins.
+unsafe extern "C" fn before_fork() {
+    COUNTED.fetch_add(FORKING, Ordering::Relaxed);
+}
 
-    /// Without a page: a fork is over.
-    pub(crate) fn in_parent(&self) {
-        // None where a handler that interrupted the fork made this process, which is told already.
-        let _ = COUNTED
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| word.checked_sub(FORKING));
-    }
+/// Without a page: a fork is over.
+unsafe extern "C" fn in_parent() {
+    // None where a handler that interrupted the fork made this process, which is told already.
+    let _ = COUNTED
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| word.checked_sub(FORKING));
+}
 
-    /// Without a page: this is a child, of one thread as yet.
-    pub(crate) fn in_child(&self) {
-        self.ask();
-        COUNTED.store(TOLD, Ordering::Relaxed);
-    }
+/// Without a page: this is a child, of one thread as yet.
+unsafe extern "C" fn in_child() {
+    LINEAGE.ask();
+    COUNTED.store(TOLD, Ordering::Relaxed);
 }

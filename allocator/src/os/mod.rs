@@ -36,8 +36,8 @@ pub(crate) use paged::Paged;
 pub(crate) use scarcity::address_space_is_scarce;
 pub(crate) use syscall::{
     address_bits, allow_barriers, barrier_everywhere, futex_wait, futex_wake,
-    map_wiped_in_children, page_size, process_id, processors, random_word, single_threaded_flag,
-    thread_alive, thread_id, thread_pointer, write_stderr,
+    map_wiped_in_children, page_size, parent_id, process_id, processors, random_word,
+    single_threaded_flag, thread_alive, thread_id, thread_pointer, write_stderr,
 };
 
 pub(crate) use valgrind::unwatched;
@@ -136,11 +136,13 @@ static NEXT_HINT: AtomicUsize = AtomicUsize::new(0x1000_0000_0000);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linux;
 
-/// Where to ask for the next `len` bytes: behind all that was asked for before, and after the last address of the process
-/// at the first again. Requests that failed have moved it too.
+/// Where to ask for the next `len` bytes: behind all that was asked for before, from an eighth of the address space to
+/// half of it and round again. There the kernel puts nothing by itself: programs, the break, libraries, and the stack,
+/// which grows only as far as nothing is in its way, lie outside. Requests that failed have moved it too.
 pub(crate) fn next_place<K: Kernel>(kernel: &K, len: usize) -> usize {
-    let place = kernel.next_hint().fetch_add(len, crate::sync::Ordering::Relaxed);
-    place & ((1 << address_bits()) - 1)
+    let asked = kernel.next_hint().fetch_add(len, crate::sync::Ordering::Relaxed);
+    let eighth = 1usize << (address_bits() - 3);
+    eighth + asked.wrapping_sub(eighth) % (3 * eighth)
 }
 
 /// Maps `len` bytes at a multiple of `align` (a power of two of at least a page).

@@ -18,6 +18,7 @@ pub(super) mod number {
     pub(in crate::os) const MREMAP: usize = 25;
     pub(in crate::os) const MADVISE: usize = 28;
     pub(in crate::os) const GETPID: usize = 39;
+    pub(in crate::os) const GETPPID: usize = 110;
     pub(in crate::os) const PRCTL: usize = 157;
     pub(in crate::os) const GETTID: usize = 186;
     pub(in crate::os) const FUTEX: usize = 202;
@@ -44,6 +45,7 @@ pub(super) mod number {
     pub(in crate::os) const PRCTL: usize = 167;
     pub(in crate::os) const GETCPU: usize = 168;
     pub(in crate::os) const GETPID: usize = 172;
+    pub(in crate::os) const GETPPID: usize = 173;
     pub(in crate::os) const GETTID: usize = 178;
     pub(in crate::os) const MUNMAP: usize = 215;
     pub(in crate::os) const MREMAP: usize = 216;
@@ -419,6 +421,12 @@ pub(crate) fn thread_id() -> u32 {
 pub(crate) fn process_id() -> u32 {
     // SAFETY: takes no arguments and cannot fail.
     unsafe { raw(number::GETPID, [0; 6]) as u32 }
+}
+
+/// The kernel's id of the process that this one's parent is; 0 where that cannot be seen from here.
+pub(crate) fn parent_id() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { raw(number::GETPPID, [0; 6]) as u32 }
 }
 
 /// Whether thread `id` of this process still exists.

@@ -14,32 +14,15 @@
 //! A heap whose thread did not survive may have been in the middle of a change: nobody adopts it.
 //! Blocks in it can still be freed, since a remote free touches atomics only.
 
-use super::global::{GLOBAL, SETUP};
+use super::global::GLOBAL;
+use super::setup::SETUP;
 use super::tls::Tls;
 use crate::lock::LINEAGE;
 use crate::sampling;
 
-/// Sees to it that children find out about themselves, once. Where the kernel wipes no pages, libc is
-/// to tell them.
+/// Sees to it that children find out about themselves.
 pub(super) fn prepare() {
-    if LINEAGE.watch(mend) {
-        return;
-    }
-    // SAFETY: the handlers live in a library that is never unloaded. Failure (no memory) leaves
-    // forks as they are without us.
-    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-}
-
-unsafe extern "C" fn before() {
-    LINEAGE.before_fork();
-}
-
-unsafe extern "C" fn in_parent() {
-    LINEAGE.in_parent();
-}
-
-unsafe extern "C" fn in_child() {
-    LINEAGE.in_child();
+    LINEAGE.watch(mend);
 }
 
 /// Called in a child, by the thread that first wants a lock. Usually it is the only one; no other has a lock.

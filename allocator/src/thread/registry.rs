@@ -99,10 +99,17 @@ impl Registry {
     }
 
     /// What the calling thread's heap says of its thread. A child of `vfork` runs in its parent's memory as the thread
-    /// that waits for it: the heap is that thread's, which says so at its next look around.
+    /// that waits for it: the heap is that thread's, which says so at its next look around. Where the first heap of all
+    /// is obtained in such a child, the parent finds heaps of a process that is not its own parent.
     pub(super) fn thread_here(&self) -> u32 {
-        let same = self.process.load(Ordering::Relaxed) == os::process_id();
-        if same { os::thread_id() } else { FROZEN }
+        let process = self.process.load(Ordering::Relaxed);
+        if process != os::process_id() {
+            if process == os::parent_id() {
+                return FROZEN;
+            }
+            self.freeze_others(null_mut());
+        }
+        os::thread_id()
     }
 
     /// A heap whose thread ended without telling: its last allocations came after libc's last

@@ -1,4 +1,4 @@
-/* fork from a signal handler that may have interrupted a wait for a lock: its holder is not there in the child, where the
+/* fork and _Fork from a signal handler that may have interrupted a wait for a lock: its holder is not there in the child, where the
  * interrupted call goes on all the same. */
 #include "churn.h"
 #include <pthread.h>
@@ -8,14 +8,16 @@
 
 enum { THREADS = 3, FORKS = 300, HANG_SECONDS = 60 };
 
+int allocator_check(void) __attribute__((weak));
+pid_t _Fork(void) __attribute__((weak));
+
 static atomic_int forked, stop;
 static int in_child; /* of the only thread there */
 
 static void fork_now(int number)
 {
-    (void)number;
     int kept = errno;
-    pid_t child = fork();
+    pid_t child = number == SIGUSR2 && _Fork != NULL ? _Fork() : fork();
     if (child == 0) {
         alarm(HANG_SECONDS);
         in_child = 1;
@@ -29,12 +31,13 @@ static void fork_now(int number)
     errno = kept;
 }
 
-/* Objects that nobody keeps ready: a lock is held most of the time. */
+/* Objects that nobody keeps ready, above the mmap threshold and below it: a lock is held most of the time. */
 static void lock_often(void)
 {
-    void *p = malloc(opaque(3 << 20));
-    CHECK(p != NULL);
+    void *p = malloc(opaque(3 << 20)), *q = malloc(opaque(5000));
+    CHECK(p != NULL && q != NULL);
     free(p);
+    free(q);
 }
 
 static void *hold(void *unused)
@@ -51,6 +54,7 @@ static void *wait_and_fork(void *unused)
         lock_often();
         if (in_child) {
             churn(7, 300);
+            CHECK(allocator_check == NULL || allocator_check() == 0);
             _exit(0);
         }
     }
@@ -67,8 +71,9 @@ int main(void)
     for (int i = 0; i < FORKS; i++) {
         /* With SA_RESTART the kernel itself goes back to sleep after the handler. */
         struct sigaction action = {.sa_handler = fork_now, .sa_flags = i % 2 == 0 ? SA_RESTART : 0};
-        CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
-        CHECK(pthread_kill(waiter, SIGUSR1) == 0);
+        int number = i % 4 < 2 ? SIGUSR1 : SIGUSR2;
+        CHECK(sigaction(number, &action, NULL) == 0);
+        CHECK(pthread_kill(waiter, number) == 0);
         while (atomic_load(&forked) <= i) {
             usleep(100);
         }

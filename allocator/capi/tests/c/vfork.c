@@ -1,5 +1,5 @@
 /* A child of vfork allocates on the thread that waits for it, which had no heap. The heap stays with that thread after the
- * child has ended: another thread gets one of its own. */
+ * child has ended: another thread gets one of its own. With an argument the first allocation of all is a child's. */
 #include "check.h"
 #include <allocator.h>
 #include <pthread.h>
@@ -60,8 +60,12 @@ static int is_listed(const char *report, pid_t thread)
     return 0;
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    (void)arguments;
+    if (count > 1) {
+        allocate_in_child();
+    }
     static char report[1 << 16];
     pthread_t threads[2];
     CHECK(pthread_barrier_init(&begun, NULL, 2) == 0);
