@@ -416,6 +416,10 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
             ptr::copy_nonoverlapping(block, new, old.min(size));
             retire(block, place, old);
         } else if needed <= capacity {
+            // A copy would have left nothing of it behind.
+            if size < old && options::hardening(Hardening::Zero) {
+                set_zero(block.add(size), wiped(old, capacity) - size);
+            }
             return seal(block, size, capacity);
         }
         new

@@ -87,7 +87,7 @@ pub fn statistics() -> Stats {
     stats.committed += huge.live;
     stats.mapped += huge.mapped + huge.cached;
     stats.cached += huge.cached_resident;
-    stats.purged += huge.purged;
+    stats.purged += huge.purged + GLOBAL.purged_in_spans();
     GLOBAL.registry().for_each(|_| stats.heaps += 1);
     stats
 }

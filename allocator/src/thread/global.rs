@@ -5,16 +5,16 @@ use core::ptr;
 use super::footprint::Footprint;
 use super::purger::Purger;
 use super::registry::Registry;
+use super::setup::SETUP;
 use crate::huge::Huge;
-use crate::lock::{ALONE, Lock};
-use crate::options::{MemoryPolicy, Options};
+use crate::lock::ALONE;
 #[cfg(test)]
 use crate::os::Failing;
-use crate::os::{self, Kernel, Linux, MAX_NODES, Topology};
+use crate::os::{self, Kernel, Linux, MAX_NODES};
 use crate::sampling;
-use crate::segment::{Origin, Pool, Run, Span, header_of, slice_of};
+use crate::segment::{Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::units::{SEGMENT, pages_within};
+use crate::units::pages_within;
 
 /// The kernel as this build sees it; tests can make it fail.
 #[cfg(not(test))]
@@ -55,24 +55,8 @@ pub(crate) static GLOBAL: Global = Global {
     last_tick: AtomicU64::new(0),
     when_ready: AtomicPtr::new(ptr::null_mut()),
     exported: AtomicUsize::new(0),
+    purged_in_spans: AtomicUsize::new(0),
 };
-
-/// What is found out once: apart, for it is not zero at first.
-pub(super) static SETUP: Lock<Setup> = Lock::new(Setup {
-    done: false,
-    served: false,
-    topology: Topology::single(),
-    options: Options::DEFAULT,
-});
-
-/// Where the first mapping is asked for: from an eighth of the address space on, one of 2^20 places (or as
-/// many as lie in another eighth) as far apart as mappings are aligned, which is as much as the
-/// kernel's own choice.
-fn first_hint(address_bits: u32, secret: u64) -> usize {
-    let eighth = 1usize << (address_bits - 3);
-    let places = (eighth / SEGMENT).min(1 << 20);
-    eighth + (secret as usize & (places - 1)) * SEGMENT
-}
 
 /// Everything shared between threads. What one node needs comes first and fills two pages.
 #[derive(Debug)]
@@ -81,28 +65,19 @@ pub(crate) struct Global {
     pub(crate) huge: Huge<Host>,
     pub(super) registry: Registry,
     pub(super) footprint: Footprint,
-    many_nodes: AtomicBool,
+    pub(super) many_nodes: AtomicBool,
     /// Whether the kernel was asked to allow barriers on all processors.
     barriers: AtomicBool,
     last_tick: AtomicU64,
     /// A `fn(&Options)` of the C face's, or null.
-    when_ready: AtomicPtr<()>,
+    pub(super) when_ready: AtomicPtr<()>,
     /// What the pools could give back is not kept elsewhere.
-    lean: AtomicBool,
+    pub(super) lean: AtomicBool,
     pub(super) purger: Purger,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
-    exported: AtomicUsize,
+    pub(super) exported: AtomicUsize,
+    purged_in_spans: AtomicUsize,
     pub(super) pools: [Pool<Host>; POOLS],
-}
-
-/// What is found out once.
-#[derive(Debug)]
-pub(super) struct Setup {
-    done: bool,
-    /// Somebody was told who serves requests: what was chosen for the start stays.
-    served: bool,
-    pub(super) topology: Topology,
-    options: Options,
 }
 
 impl Global {
@@ -115,127 +90,6 @@ impl Global {
             self.barriers.store(true, Ordering::Relaxed);
             os::allow_barriers();
         }
-    }
-
-    /// Says that this library serves malloc for the whole process, so that the break is ours.
-    /// Has no effect after the first allocation.
-    pub(crate) fn own_the_break(&self) {
-        self.exported.store(1, Ordering::Relaxed);
-    }
-
-    /// Whether [`Global::own_the_break`] was said.
-    pub(crate) fn owns_the_break(&self) -> bool {
-        self.exported.load(Ordering::Relaxed) != 0
-    }
-
-    /// Reads the options and registers with libc, once.
-    pub(crate) fn ensure_ready(&self) {
-        let mut setup = SETUP.lock();
-        if setup.done {
-            return;
-        }
-        setup.done = true;
-        ALONE.learn();
-        let options = Options::from_environment();
-        let secret = os::random_word();
-        crate::slab::set_secret(secret);
-        host().next_hint().store(first_hint(os::address_bits(), secret), Ordering::Relaxed);
-        self.place_pools(&options);
-        setup.options = options;
-        self.apply(&options);
-        // A hook that comes later finds the setup done.
-        let hook = self.when_ready.load(Ordering::Relaxed);
-        drop(setup);
-        super::lifecycle::register();
-        super::fork::prepare();
-        Self::tell(hook, &options);
-    }
-
-    /// Says where the pools of the first node grow; those of further ones stay untouched pages until
-    /// there are such nodes.
-    fn place_pools(&self, options: &Options) {
-        let sbrk = options.sbrk.unwrap_or(self.owns_the_break());
-        for (number, pool) in self.pools.iter().enumerate().take(2) {
-            let small = number % 2 == 0;
-            let origin = if small && sbrk { Origin::Break } else { Origin::Map };
-            pool.configure(number as u16, origin, None);
-        }
-    }
-
-    /// Shows the options to the C face.
-    fn tell(hook: *mut (), options: &Options) {
-        if !hook.is_null() {
-            // SAFETY: only `call_when_ready` stores here, and it stores such a function.
-            unsafe { core::mem::transmute::<*mut (), fn(&Options)>(hook)(options) };
-        }
-    }
-
-    /// Lets `hook` see the options once they are read: now, if they are. It may not allocate.
-    pub(crate) fn call_when_ready(&self, hook: fn(&Options)) {
-        let setup = SETUP.lock();
-        self.when_ready.store(hook as *mut (), Ordering::Relaxed);
-        let options = setup.done.then_some(setup.options);
-        drop(setup);
-        if let Some(options) = options {
-            hook(&options);
-        }
-    }
-
-    /// What can change while the process runs.
-    fn apply(&self, options: &Options) {
-        options.publish();
-        super::sampled::set_mean(options.sample);
-        let (floor, sixteenths, cache) = match options.memory {
-            MemoryPolicy::Balanced => (4 << 20, 20, 64 << 20),
-            MemoryPolicy::Low => (1 << 20, 2, 8 << 20),
-        };
-        for pool in self.used_pools() {
-            pool.configure_purge(floor, sixteenths);
-            pool.configure_huge_pages(options.huge_pages);
-        }
-        self.huge.configure(cache, options.huge_pages);
-        self.footprint.configure(cache);
-        self.lean.store(options.memory == MemoryPolicy::Low, Ordering::Relaxed);
-        self.purger.want(options.purge_thread);
-    }
-
-    /// Applies one `name=value`. False, and nothing changes, if it is not understood or comes after the
-    /// first allocation and counts only before it.
-    pub(crate) fn configure(&self, setting: &[u8]) -> bool {
-        self.ensure_ready();
-        let mut setup = SETUP.lock();
-        let mut options = setup.options;
-        if !options.set(setting) {
-            return false;
-        }
-        let owned = self.owns_the_break();
-        let begins_alike = options.for_the_start(owned) == setup.options.for_the_start(owned);
-        if setup.served && !(begins_alike && options.may_follow(&setup.options)) {
-            return false;
-        }
-        setup.options = options;
-        if !begins_alike {
-            self.place_pools(&options);
-        }
-        drop(setup);
-        self.apply(&options);
-        if !begins_alike {
-            Self::tell(self.when_ready.load(Ordering::Relaxed), &options);
-        }
-        true
-    }
-
-    /// The options for a request that is about to be served: what counts only before the first one
-    /// stays from here on.
-    pub(crate) fn options_to_serve_by(&self) -> Options {
-        let mut setup = SETUP.lock();
-        setup.served = true;
-        setup.options
-    }
-
-    /// The options in force.
-    pub(crate) fn options(&self) -> Options {
-        SETUP.lock().options
     }
 
     /// Starts the purging thread if it was asked for. To be called where no state is in the middle
@@ -255,31 +109,6 @@ impl Global {
         if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR {
             self.purger.start();
         }
-    }
-
-    /// The node of the calling thread; `None`, without a system call, on one node and before others are known.
-    pub(super) fn current_node(&self) -> Option<u32> {
-        self.many_nodes.load(Ordering::Acquire).then(|| SETUP.lock().topology.current())
-    }
-
-    /// Learns the machine's nodes; called when a second heap is needed, since one thread alone
-    /// gets its own node's memory from the kernel anyway.
-    pub(super) fn discover_nodes(&self) {
-        self.set_topology(Topology::discover());
-    }
-
-    pub(crate) fn set_topology(&self, topology: Topology) {
-        if topology.many() {
-            let sbrk = self.options().sbrk.unwrap_or(self.owns_the_break());
-            for (number, pool) in self.pools.iter().enumerate() {
-                let origin = if number == 0 && sbrk { Origin::Break } else { Origin::Map };
-                pool.configure(number as u16, origin, Some((number / 2) as u32));
-            }
-        }
-        SETUP.lock().topology = topology;
-        self.many_nodes.store(topology.many(), Ordering::Release);
-        // To the pools of further nodes the options are news.
-        self.apply(&self.options());
     }
 
     /// A run of `len` slices for a thread on `node`; when the kernel has no more memory the longest one of
@@ -390,7 +219,7 @@ impl Global {
         host().now_ms()
     }
 
-    /// Gives back the pages that lie wholly in a range; whether all of it is zero afterwards.
+    /// Gives back the pages that lie wholly in a range of a span in use; whether all of it is zero afterwards.
     ///
     /// # Safety
     /// The range is mapped, and nobody needs what it holds.
@@ -399,6 +228,9 @@ impl Global {
         pages.is_some_and(|(first, bytes)| {
             // SAFETY: the caller's promise. What the kernel does not take stays resident.
             let gone = unsafe { host().purge(first, bytes) }.is_ok();
+            if gone {
+                self.purged_in_spans.fetch_add(bytes, Ordering::Relaxed);
+            }
             gone && (first, bytes) == (from, len)
         })
     }
@@ -415,7 +247,12 @@ impl Global {
     #[cold]
     pub(crate) fn purged(&self) -> usize {
         let pools = self.used_pools().map(|pool| pool.usage().purged);
-        pools.sum::<usize>() + self.huge.usage().purged
+        pools.sum::<usize>() + self.huge.usage().purged + self.purged_in_spans()
+    }
+
+    /// Bytes of them that lay in spans in use.
+    pub(crate) fn purged_in_spans(&self) -> usize {
+        self.purged_in_spans.load(Ordering::Relaxed)
     }
 
     /// The pools of nodes that exist.
@@ -478,18 +315,6 @@ impl Global {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_mapping_is_asked_for_inside_every_size_of_address_space() {
-        for bits in [36, 39, 42, 47, 48] {
-            for secret in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
-                let hint = first_hint(bits, secret);
-                assert!(hint.is_multiple_of(SEGMENT) && hint >= 1 << (bits - 3));
-                assert!(hint < 1 << (bits - 2), "half of the addresses and more lie behind it");
-            }
-            assert_ne!(first_hint(bits, 1), first_hint(bits, 2));
-        }
-    }
 
     #[test]
     fn no_second_has_passed_for_who_read_the_clock_before_the_last_tick() {

@@ -27,6 +27,7 @@ mod quarantine;
 mod reap;
 mod registry;
 mod sampled;
+mod setup;
 mod spares;
 mod supplies;
 mod tls;

@@ -32,5 +32,21 @@ int main(void)
     use(10000);
     use(20);
     expect_one_answer();
+    /* Every second object is free, in spans that stay in use. */
+    enum { LARGE = 64 << 10, COUNT = 1000 };
+    static void *large[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        large[i] = malloc(opaque(LARGE));
+        CHECK(large[i] != NULL);
+        memset(large[i], 1, LARGE);
+    }
+    malloc_trim(0);
+    for (int i = 0; i < COUNT; i += 2) {
+        free(large[i]);
+    }
+    long before = status_kib("VmRSS");
+    int answer = malloc_trim(0);
+    CHECK(answer == (before - status_kib("VmRSS") > COUNT / 4 * (LARGE >> 10)));
+    CHECK(malloc_trim(0) == 0);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "check.h"
 #include <allocator.h>
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/wait.h>
 
 static int threads(void)
@@ -57,10 +58,19 @@ static void child_has_one_too(void)
     end(child);
 }
 
+static void *allocate(void *unused)
+{
+    free(malloc(opaque(100)));
+    return unused;
+}
+
 static void child_has_none(void)
 {
     pid_t child = fork();
     if (child == 0) {
+        pthread_t second;
+        CHECK(allocator_configure("memory=balanced") == 0);
+        CHECK(pthread_create(&second, NULL, allocate, NULL) == 0 && pthread_join(second, NULL) == 0);
         work();
         CHECK(threads() == 1);
         CHECK(allocator_configure("purge=thread") == 0);

@@ -1,10 +1,12 @@
-/* An object that shrinks where there is no memory to move it to stays where it is, and is as small as was asked for. */
+/* An object that shrinks where there is no memory to move it to stays where it is, and is as small as was asked for. With
+ * an argument nothing of what it held beyond is left there. */
 #include "check.h"
 #include <allocator.h>
 #include <sys/resource.h>
 
-int main(void)
+int main(int count, char **arguments)
 {
+    (void)arguments;
     static const size_t sizes[] = {900, 5000, 300000};
     char *objects[3];
     for (int i = 0; i < 3; i++) {
@@ -21,6 +23,8 @@ int main(void)
     for (int i = 0; i < 3; i++) {
         objects[i] = realloc(objects[i], opaque(100));
         CHECK(objects[i] != NULL && objects[i][99] == (char)i);
+        volatile char *beyond = objects[i] + sizes[i] / 2;
+        CHECK(count == 1 || *beyond == 0);
         free_sized(objects[i], opaque(100));
     }
     limit.rlim_cur = before;
