@@ -63,6 +63,12 @@ fn what_came_of_it(outcome: &Outcome) -> &str {
 }
 
 #[test]
+fn what_the_hardened_library_keeps_in_free_memory_is_in_no_new_object() {
+    let Some(program) = compile("secrets.c", &[]) else { return };
+    run(Command::new(program).env("LD_PRELOAD", hardened_library())).expect_success("secrets.c");
+}
+
+#[test]
 fn each_switch_of_the_hardened_library_does_its_part_alone_and_nothing_when_it_is_off() {
     let Some(program) = compile("switches.c", &[]) else { return };
     let off = |which: &dyn Fn(&str) -> bool| -> String {

@@ -8,7 +8,9 @@ use super::retired::Retired;
 use super::span::{OWNED, for_each_record, no_span, zero_mask};
 use super::{KNOWS_ZERO, SizeClass};
 use crate::probe::fire;
-use crate::segment::{Kind, NOBODY, Run, Span, Supply, prepare_blocks, slice_of, unguard};
+use crate::segment::{
+    Kind, NOBODY, Run, Span, Supply, clear_trailers, prepare_blocks, slice_of, unguard,
+};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
 use crate::units::SLICE;
@@ -49,13 +51,14 @@ impl Bitmaps {
     pub(crate) unsafe fn dismantle(span: *mut Span, supply: &mut impl Supply) {
         // SAFETY: the caller's promise.
         unsafe {
+            let class = SizeClass::from_index((*span).class);
+            clear_trailers(slice_of(span), class.size(), (*span).full);
             for_each_record(span, |record, _| {
                 (*record).owner.store(NOBODY, Ordering::Relaxed);
                 Span::end_use(record);
             });
             let slices = (*span).live as usize;
-            let tail = SizeClass::from_index((*span).class).tail();
-            let lost = !unguard(span, tail * slices);
+            let lost = !unguard(span, class.tail() * slices);
             supply.give_back(span, slices - usize::from(lost));
         }
     }

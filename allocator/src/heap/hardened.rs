@@ -400,7 +400,10 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         };
         let (needed, capacity) = (size + TRAILER, place.capacity);
         if needed <= capacity && (needed >= capacity / 2 || capacity <= 64) {
-            if size < old && options::hardening(Hardening::Zero) {
+            if size > old {
+                // The canary, which would show what keys are made of.
+                set_zero(block.add(old), TRAILER.min(capacity - TRAILER - old));
+            } else if options::hardening(Hardening::Zero) {
                 set_zero(block.add(size), wiped(old, capacity) - size);
             }
             return seal(block, size, capacity);
@@ -408,6 +411,8 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         if place.kind == Kind::Huge && needed > MAX_BITMAP {
             let moved = sampled::resize(place.record, block, needed);
             if !moved.is_null() {
+                // The canary and the trailer that were behind it.
+                set_zero(moved.add(old), capacity.min(size).saturating_sub(old));
                 return seal_any(moved, size);
             }
         }

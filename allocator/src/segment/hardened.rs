@@ -191,6 +191,27 @@ pub(crate) unsafe fn prepare_blocks(run: &Run, size: usize, blocks: usize, guard
     }
 }
 
+/// Clears the trailers of the free `blocks` (bit i stands for the one at i times `size`): whoever gets the memory next
+/// could tell the secret from them.
+///
+/// # Safety
+/// The blocks are the caller's, and `base` is where the first one begins.
+pub(crate) unsafe fn clear_trailers(base: *mut u8, size: usize, blocks: u64) {
+    let mut left = blocks;
+    while left != 0 {
+        let block = left.trailing_zeros() as usize;
+        left &= left - 1;
+        // SAFETY: the last word of a block of the caller's; sizes are multiples of 16. Of a block that was never
+        // used no page is touched.
+        unsafe {
+            let trailer = base.add((block + 1) * size - TRAILER).cast::<u64>();
+            if trailer.read() != 0 {
+                trailer.write(0);
+            }
+        }
+    }
+}
+
 /// Takes the guard of a span of `guarded` slices away, also where there is none. False if the kernel keeps it:
 /// the last slice can never be used again.
 ///

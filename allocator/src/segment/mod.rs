@@ -19,8 +19,8 @@ mod span;
 
 #[cfg(feature = "hardened")]
 pub(crate) use hardened::{
-    Segment, begin_to_use, forget, forget_slab, guard_slices, know_slab, note, prepare_blocks,
-    segment_at, slab_at, unguard,
+    Segment, begin_to_use, clear_trailers, forget, forget_slab, guard_slices, know_slab, note,
+    prepare_blocks, segment_at, slab_at, unguard,
 };
 pub(crate) use pool::{Held, Origin, Pool, Run};
 pub(crate) use reading::Reading;
@@ -68,6 +68,14 @@ pub(crate) trait Supply {
 #[cfg(not(feature = "hardened"))]
 #[inline(always)]
 pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _guarded: usize) {}
+
+/// Clears what tells of blocks that were freed; nothing here.
+///
+/// # Safety
+/// As where builds are hardened.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(crate) unsafe fn clear_trailers(_base: *mut u8, _size: usize, _blocks: u64) {}
 
 /// What hardened builds do to slices before their first use; nothing here.
 ///

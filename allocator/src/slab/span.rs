@@ -9,6 +9,8 @@ use core::sync::atomic::compiler_fence;
 
 use super::{Block, SizeClass};
 use crate::segment::{Depth, Kind, Reading, Span, slice_of};
+#[cfg(feature = "hardened")]
+use crate::units::set_zero;
 use crate::units::{PAGE, SKIPPED, round_up};
 
 /// Whether the record of a slab may say that at any moment. A current one counts a live block more than it has.
@@ -152,12 +154,26 @@ pub(super) unsafe fn describe_blocks(span: *mut Span, class: SizeClass) {
     crate::segment::know_slab(slice_of(span).addr(), class.index() as u8, class.size());
 }
 
-/// Undoes [`describe_blocks`] as far as frees are concerned.
-pub(super) fn forget_blocks(span: *mut Span) {
-    #[cfg(feature = "hardened")]
-    crate::segment::forget_slab(slice_of(span).addr());
-    #[cfg(not(feature = "hardened"))]
-    let _ = span;
+/// Undoes [`describe_blocks`] as far as frees are concerned; nothing here.
+///
+/// # Safety
+/// The span is the caller's and holds no live block.
+#[cfg(not(feature = "hardened"))]
+#[inline(always)]
+pub(super) unsafe fn forget_blocks(_span: *mut Span) {}
+
+/// Undoes [`describe_blocks`] as far as frees are concerned, and clears the links and trailers of its blocks: whoever
+/// gets the memory next could tell the secret from them.
+///
+/// # Safety
+/// The span is the caller's and holds no live block.
+#[cfg(feature = "hardened")]
+pub(super) unsafe fn forget_blocks(span: *mut Span) {
+    // SAFETY: the caller's promise: blocks that were carved are free, and lie inside the slice.
+    unsafe {
+        crate::segment::forget_slab(slice_of(span).addr());
+        set_zero(slice_of(span), (*span).carved as usize * block_size(span));
+    }
 }
 
 /// Bytes of a block.

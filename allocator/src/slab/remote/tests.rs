@@ -92,9 +92,11 @@ impl Slabs {
 impl Drop for Slabs {
     fn drop(&mut self) {
         for &span in &self.spans {
-            super::super::span::forget_blocks(span);
             // SAFETY: the slice is this test's, and none of its blocks is used any more.
-            unsafe { self.pool.release(span, 1) };
+            unsafe {
+                super::super::span::forget_blocks(span);
+                self.pool.release(span, 1);
+            }
         }
     }
 }

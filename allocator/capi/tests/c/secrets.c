@@ -1,0 +1,66 @@
+/* What the hardened library keeps in and behind objects that are free, or that grow, is in no object that the program
+ * gets: from a link or a trailer and its address one could tell the secret. */
+#include "check.h"
+
+enum { MANY = 4000 };
+
+static void expect_zeros(const unsigned char *p, size_t from, size_t end)
+{
+    for (size_t i = from; i < end; i++) {
+        CHECK(p[i] == 0);
+    }
+}
+
+/* Objects of `old` bytes are freed, so that their memory serves objects of `size` bytes. */
+static void reuse(size_t old, size_t size, int count)
+{
+    static unsigned char *held[MANY];
+    for (int i = 0; i < count; i++) {
+        held[i] = malloc(opaque(old));
+        CHECK(held[i] != NULL);
+        memset(held[i], 'x', old);
+    }
+    for (int i = 0; i < count; i++) {
+        free(held[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        held[i] = malloc(opaque(size));
+        CHECK(held[i] != NULL);
+        expect_zeros(held[i], 0, size);
+    }
+    for (int i = 0; i < count; i++) {
+        free(held[i]);
+    }
+}
+
+static void grow(size_t old, size_t size)
+{
+    unsigned char *p = malloc(opaque(old));
+    CHECK(p != NULL);
+    memset(p, 'x', old);
+    p = realloc(p, opaque(size));
+    CHECK(p != NULL);
+    expect_zeros(p, old, size);
+    free(p);
+}
+
+int main(void)
+{
+    reuse(48, 200, MANY);
+    reuse(900, 24, MANY);
+    reuse(5000, 9000, 400);
+    reuse(40000, 5000, 400);
+    reuse(300000, 700000, 40);
+    for (size_t size = 1; size < 70; size++) {
+        for (size_t more = 1; more < 40; more++) {
+            grow(size, size + more);
+        }
+    }
+    grow(5000, 5100);
+    grow(5000, 5007);
+    grow(500000, 510000);
+    grow(2 << 20, 3 << 20);
+    grow((2 << 20) + 5, (2 << 20) + 9);
+    grow(3 << 20, 40 << 20);
+    return 0;
+}
