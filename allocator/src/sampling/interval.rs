@@ -34,7 +34,9 @@ pub(super) fn set_mean(bytes: usize) {
     if RANDOM.load(Ordering::Relaxed) == 0 {
         RANDOM.store(os::random_word(), Ordering::Relaxed);
     }
-    MEAN.store(bytes, Ordering::Relaxed);
+    if MEAN.swap(bytes, Ordering::Relaxed) != bytes {
+        SHARED.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The next random word: Steele, Lea and Flood's splitmix64 (OOPSLA 2014).
@@ -75,16 +77,27 @@ pub(crate) const KINDS: usize = 40;
 #[derive(Debug)]
 pub(crate) struct Countdown {
     left: [usize; KINDS],
+    /// The mean that those distances were drawn for.
+    mean: usize,
 }
 
 impl Countdown {
     /// Allocations of `bytes` bytes before the one that will be a sample.
     pub(crate) fn room(&mut self, kind: usize, bytes: usize) -> usize {
+        self.heed(mean());
         let Some(left) = self.left.get_mut(kind) else { return 0 };
         if *left == 0 {
             *left = draw();
         }
         (*left - 1).checked_div(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// From here on distances are those of `mean`.
+    #[inline(always)]
+    fn heed(&mut self, mean: usize) {
+        if self.mean != mean {
+            (self.left, self.mean) = ([0; KINDS], mean);
+        }
     }
 
     /// Counts `bytes` of allocations that are no samples: no more than [`room`](Self::room) said.
@@ -173,9 +186,19 @@ mod tests {
     }
 
     #[test]
+    fn a_distance_drawn_for_another_mean_does_not_count() {
+        let mut countdown = Countdown { left: [10_000; KINDS], mean: 1 << 30 };
+        countdown.heed(1 << 30);
+        assert_eq!(countdown.left, [10_000; KINDS]);
+        countdown.heed(1 << 16);
+        assert_eq!(countdown.left, [0; KINDS], "the next look draws anew");
+    }
+
+    #[test]
     fn counting_ahead_takes_the_same_samples_as_counting_one_by_one() {
         let left = [10_000; KINDS];
-        let (mut ahead, mut single) = (Countdown { left }, Countdown { left });
+        let (mut ahead, mut single) =
+            (Countdown { left, mean: mean() }, Countdown { left, mean: mean() });
         let room = ahead.room(3, 48);
         assert_eq!(room, 208, "the 209th block holds byte 10,000");
         ahead.pass(3, room * 48);
