@@ -42,6 +42,16 @@ fn fork_from_a_signal_handler_that_interrupted_a_wait_for_a_lock_does_not_hang()
 }
 
 #[test]
+fn fork_waits_for_no_thread_that_holds_a_lock_of_stdio_and_allocates() {
+    holds_in_every_mode("fork_stdio.c", &[], |_| None);
+}
+
+#[test]
+fn frees_behind_a_threads_last_destructor_leave_nothing_behind() {
+    holds_in_every_mode("last_frees.c", &[], |_| None);
+}
+
+#[test]
 fn fork_handlers_of_the_programs_own_may_allocate() {
     let Some(program) = compile("fork_handlers.c", &[]) else { return };
     for options in ["", "mode=classic", "mode=classic,lock=arena", "mode=classic,cache=on"] {
@@ -202,4 +212,11 @@ fn a_break_that_others_move_on_costs_each_region_of_the_classic_heap_one_growth_
 #[test]
 fn a_limit_on_data_makes_allocations_fail_and_nothing_else() {
     holds_with("data_limit.c", &[], &[]);
+}
+
+#[test]
+fn requests_that_are_refused_do_not_end_the_classic_heaps_region_on_the_break() {
+    for options in ["mode=classic", "mode=classic,placement=buddy", "mode=classic,placement=slab"] {
+        holds_with("break_refused.c", &[], &[("ALLOCATOR_OPTIONS", options)]);
+    }
 }

@@ -36,7 +36,7 @@ impl Default for Policy {
 #[derive(Debug)]
 pub struct BlockHeap<P, S> {
     pub(super) ground: Ground,
-    pub(super) placement: P,
+    pub(crate) placement: P,
     pub(super) source: S,
     pub(super) policy: Policy,
     pub(super) counters: Counters,

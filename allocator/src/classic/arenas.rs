@@ -140,6 +140,7 @@ impl<P: Strategy> Arenas<P> {
         {
             return Ok(Some(object));
         }
+        self.need_cache();
         if align <= GRAIN
             && let Some(cached) = self.with_cache(|cache| self.take_cached(cache, size, zero))
             && let Some(object) = cached?
@@ -158,20 +159,27 @@ impl<P: Strategy> Arenas<P> {
         }
     }
 
-    /// Runs `act` on this thread's cache, made if need be; `None` where caches are off or memory is
-    /// short.
+    /// Runs `act` on this thread's cache; `None` where it has none. Only a thread that allocates gets one: what
+    /// libc frees behind a thread's last destructor would get one that nobody empties.
     #[inline(always)]
     fn with_cache<T>(&self, act: impl FnOnce(&mut ThreadCache) -> T) -> Option<T> {
         let key = self.key.load(Ordering::Acquire).checked_sub(1)?;
-        let mut found = cache::of_thread(key);
-        if found.is_null() {
-            found = cache::fresh(self.secret, core::ptr::from_ref(self.shared).addr());
-            if found.is_null() || !cache::set_for_thread(key, found) {
-                return None;
+        // SAFETY: a cache belongs to its thread, and no `act` of ours reaches for it again.
+        unsafe { cache::of_thread(key).as_mut() }.map(act)
+    }
+
+    /// Makes a cache for this thread, if it has none and caches are on.
+    #[inline(always)]
+    fn need_cache(&self) {
+        if let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1)
+            && cache::of_thread(key).is_null()
+        {
+            let made = cache::fresh(self.secret, core::ptr::from_ref(self.shared).addr());
+            if !made.is_null() && !cache::set_for_thread(key, made) {
+                // SAFETY: just made, and nobody knows of it.
+                unsafe { cache::bury(made) };
             }
         }
-        // SAFETY: a cache belongs to its thread, and no `act` of ours reaches for it again.
-        Some(act(unsafe { &mut *found }))
     }
 
     #[inline(always)]
@@ -232,7 +240,7 @@ impl<P: Strategy> Arenas<P> {
         let Some(bytes) = self.sealed(object) else { return Ok(false) };
         let Some(bin) = cache::bin(bytes) else { return Ok(false) };
         // SAFETY: `sealed` found a live block.
-        if unsafe { cache.holds(object) } {
+        if unsafe { cache::is_cached(object, self.secret) } {
             return Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER));
         }
         // SAFETY: a live block whose user gives it up.
@@ -257,12 +265,12 @@ impl<P: Strategy> Arenas<P> {
 
     /// A fault if `object` sits in a cache, hence was freed.
     fn not_cached(&self, object: usize) -> Result<(), Fault> {
+        if self.key.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
         LINEAGE.look();
-        let freed = self.with_cache(|cache| {
-            // SAFETY: `sealed` found a live block.
-            self.sealed(object).filter(|_| unsafe { cache.holds(object) })
-        });
-        match freed.flatten() {
+        // SAFETY: `sealed` found a live block.
+        match self.sealed(object).filter(|_| unsafe { cache::is_cached(object, self.secret) }) {
             Some(bytes) => Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER)),
             None => Ok(()),
         }
@@ -315,10 +323,10 @@ impl<P: Strategy> Arenas<P> {
     /// Gives an object back.
     #[inline]
     pub(super) fn free(&self, object: usize) -> Result<(), Fault> {
-        if let Some(kept) = self.with_cache(|cache| self.keep_cached(cache, object))
-            && kept?
-        {
-            return Ok(());
+        match self.with_cache(|cache| self.keep_cached(cache, object)) {
+            Some(kept) if kept? => return Ok(()),
+            Some(_) => {}
+            None => self.not_cached(object)?,
         }
         self.free_pooled(object)
     }

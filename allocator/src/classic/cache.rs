@@ -89,16 +89,6 @@ impl ThreadCache {
         true
     }
 
-    /// Whether the block at `payload` is in somebody's cache.
-    ///
-    /// # Safety
-    /// The block is live in its heap.
-    #[inline(always)]
-    pub(super) unsafe fn holds(&self, payload: usize) -> bool {
-        // SAFETY: the payload of a live block holds two words.
-        unsafe { follow(payload + 8, self.secret) == Some(payload - HEADER) }
-    }
-
     /// Gives back what a stack holds above half its room, or all of every stack.
     pub(super) fn drain(
         &mut self,
@@ -122,6 +112,16 @@ impl ThreadCache {
     }
 
     pub(super) const HALF: u8 = FULL / 2;
+}
+
+/// Whether the block at `payload` is in somebody's cache.
+///
+/// # Safety
+/// The block is live in its heap, whose secret this is.
+#[inline(always)]
+pub(super) unsafe fn is_cached(payload: usize, secret: u64) -> bool {
+    // SAFETY: the payload of a live block holds two words.
+    unsafe { follow(payload + 8, secret) == Some(payload - HEADER) }
 }
 
 /// A key under which each thread keeps its cache; `None` if the process has too many.

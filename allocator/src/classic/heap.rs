@@ -169,8 +169,8 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
     /// Gives an object back whose size the caller states.
     ///
     /// # Errors
-    /// As for [`deallocate`](Self::deallocate), and [`FaultKind::SizeMismatch`] if no allocation of
-    /// `layout` would have made a block of this size.
+    /// As for [`deallocate`](Self::deallocate), and [`FaultKind::SizeMismatch`] if the object is
+    /// smaller than `layout`.
     ///
     /// # Safety
     /// As for [`deallocate`](Self::deallocate).

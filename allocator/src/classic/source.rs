@@ -48,14 +48,14 @@ impl PoolSource {
     fn break_region(&mut self, bytes: usize) -> Option<Extent> {
         let reach = self.reach(bytes);
         let bytes = round(bytes)?;
-        if self.base != 0 {
-            *self.ended.get_mut(self.ends)? = (self.base, self.top);
-            self.ends += 1;
-            (self.base, self.top) = (0, 0);
-        }
+        let place = self.ended.get_mut(self.ends)?;
         let base = kernel::extend_break(bytes);
         if base == 0 {
             return None;
+        }
+        if self.base != 0 {
+            *place = (self.base, self.top);
+            self.ends += 1;
         }
         // SAFETY: this range is the region's, which nobody knows of yet.
         unsafe { clear_to_page(base, base + bytes) };

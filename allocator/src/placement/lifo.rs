@@ -9,7 +9,8 @@
 //! long the lists are; the classic single list walks all of them.
 //!
 //! # Invariants
-//! 1. A block of s grains of 16 bytes hangs in list ⌊log2 s⌋; stamps fall along each list.
+//! 1. A block of s grains of 16 bytes hangs in list ⌊log2 s⌋; stamps fall along each list, until they begin anew
+//!    after 5 × 10¹¹ insertions: then the order is wrong once, and nothing else.
 //! 2. `stamps[b]` is the stamp of list b's first block, 0 if it is empty.
 
 use super::list;
@@ -25,10 +26,14 @@ const LOOK: usize = 64;
 pub struct FirstFitLifo {
     heads: [usize; BANDS],
     stamps: [u64; BANDS],
+    /// Insertions so far; its low bits are the stamp of the last one, which is never 0.
     clock: u64,
     examined: u64,
     hint: usize,
 }
+
+/// What of the clock a footer has room for: 39 bits.
+const STAMP: u64 = (1 << 39) - 1;
 
 #[inline(always)]
 const fn band(size: usize) -> usize {
@@ -66,6 +71,12 @@ impl FirstFitLifo {
         Ok(())
     }
 
+    /// As after nearly as many insertions as there are stamps.
+    #[cfg(test)]
+    pub(super) fn near_the_last_stamp(&mut self) {
+        self.clock = STAMP - 3;
+    }
+
     /// The newest block above the request's own list: its address (0: none) and stamp.
     #[inline(always)]
     fn newest_above(&self, own: usize) -> (usize, u64) {
@@ -85,14 +96,17 @@ unsafe impl Placement for FirstFitLifo {
     #[inline(always)]
     unsafe fn insert(&mut self, ground: &Ground, block: FreeBlock) -> Result<(), Fault> {
         let band = band(block.size);
-        // 39 bits: after 5 × 10¹¹ insertions the order is wrong once, and nothing else.
-        self.clock = (self.clock + 1) & ((1 << 39) - 1);
+        self.clock += 1;
+        if self.clock & STAMP == 0 {
+            self.clock += 1;
+        }
+        let now = self.clock & STAMP;
         if let (Some(head), Some(newest)) = (self.heads.get_mut(band), self.stamps.get_mut(band)) {
             // SAFETY: the last word of the block is its footer, whose stamp is ours.
-            unsafe { store(block.at + block.size - HEADER, footer(block.size, self.clock)) };
+            unsafe { store(block.at + block.size - HEADER, footer(block.size, now)) };
             // SAFETY: the caller's promise: free, and in no list.
             unsafe { list::push(ground, head, block.at) };
-            *newest = self.clock;
+            *newest = now;
         }
         Ok(())
     }
@@ -153,7 +167,8 @@ unsafe impl Placement for FirstFitLifo {
             let (blocks, bytes) = list::walk(ground, head, &mut |at, size| {
                 // SAFETY: `walk` shows listed blocks.
                 let stamp = unsafe { stamp(at, size) };
-                let sound = band(size) == number && stamp <= expected;
+                let ordered = stamp <= expected || self.clock > STAMP;
+                let sound = band(size) == number && ordered;
                 expected = stamp;
                 sound
             })?;

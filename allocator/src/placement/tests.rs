@@ -193,6 +193,19 @@ fn lifo_takes_the_block_freed_last_that_fits() {
 }
 
 #[test]
+fn a_lifo_whose_stamps_begin_anew_is_sound() {
+    let mut heap = heap::<FirstFitLifo>(1 << 20);
+    holes(&mut heap, &[300, 1000, 290, 100]);
+    heap.placement.near_the_last_stamp();
+    for size in [280, 900, 60, 280] {
+        holes(&mut heap, &[size, size + 100]);
+        heap.check().unwrap();
+        assert!(heap.allocate(size + 100, 16, false).unwrap().is_some());
+        heap.check().unwrap();
+    }
+}
+
+#[test]
 fn best_fit_takes_the_smallest_block_that_fits() {
     let mut heap = heap::<BestFit>(1 << 20);
     let at = holes(&mut heap, &[5000, 3000, 300, 100, 4000]);
