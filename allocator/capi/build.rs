@@ -8,13 +8,19 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_PRELOAD").is_none() {
         return;
     }
-    println!("cargo::rerun-if-changed=layout.ld");
-    // A copy: cargo follows its own folder when a checkout is moved, and forgets the sources' path.
-    let layout = format!("{}/layout.ld", std::env::var("OUT_DIR").unwrap_or_default());
-    std::fs::write(&layout, include_str!("layout.ld")).unwrap_or_else(|error| {
-        println!("cargo::error=cannot write {layout}: {error}");
-    });
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{layout}");
+    for (file, text, option) in [
+        ("layout.ld", include_str!("layout.ld"), "-T,"),
+        // Calls among our own exports stay inside, but of the names in this list.
+        ("replaceable.ld", include_str!("replaceable.ld"), "--dynamic-list="),
+    ] {
+        println!("cargo::rerun-if-changed={file}");
+        // A copy: cargo follows its own folder when a checkout is moved, and forgets the sources' path.
+        let copy = format!("{}/{file}", std::env::var("OUT_DIR").unwrap_or_default());
+        std::fs::write(&copy, text).unwrap_or_else(|error| {
+            println!("cargo::error=cannot write {copy}: {error}");
+        });
+        println!("cargo::rustc-cdylib-link-arg=-Wl,{option}{copy}");
+    }
     for argument in [
         // The name that programs linked with -lallocator ask for, and that valgrind's somalloc matches.
         "-Wl,-soname,liballocator.so",
@@ -26,8 +32,6 @@ fn main() {
         "-Wl,-z,now",
         // Every symbol is found at link time; a reachable panic names one that is not.
         "-Wl,-z,defs",
-        // Calls among our own exports stay inside.
-        "-Wl,-Bsymbolic",
         // The kernel maps 64 KiB around a touched page: what ordinary processes run begins one such
         // stretch, and fills one (see layout.ld).
         "-Wl,-z,max-page-size=65536",

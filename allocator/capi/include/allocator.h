@@ -4,6 +4,10 @@
  * liballocator serves them, preloaded (LD_PRELOAD=liballocator.so) or linked (-lallocator, or liballocator.a).
  * The functions below exist only where the library is linked or preloaded.
  *
+ * A C++ program may define operators new and delete of its own; the forms that it leaves out end in them, as the standard
+ * demands. All of ours stand in one object of liballocator.a, so the linker calls such a program's "multiple definition":
+ * link it with the shared library, or with -Wl,-z,muldefs and its own objects before the archive.
+ *
  * Of glibc's functions for tuning, mallopt changes nothing here: it returns 1 for glibc's own parameters and 0 for any
  * other. malloc_trim gives back what allocator_cleanup does, whatever its argument, and returns 1 when that was any.
  *

@@ -1,10 +1,11 @@
-//! The jump from a failing `operator new` to the C++ runtime's own, which may throw.
+//! The jump from an `operator new` that fails, or is not to catch by itself what another throws, to the C++ runtime's
+//! own, which may throw and catch.
 //!
 //! An exception must not pass through a Rust frame: under `panic=abort` such a frame does not exist (`C-unwind`) or
 //! is undefined behaviour (`C`). So the last step is a naked function: it saves the arguments, asks [`next`] for an
 //! address, restores them, and jumps. The runtime's operator then returns, or throws, straight to the program.
 //!
-//! Cost: paid by failing allocations only.
+//! Cost: paid by failing allocations, and by `nothrow` forms in programs that define an `operator new` of their own.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
@@ -71,14 +72,12 @@ macro_rules! forms {
 
 forms! {
     0 new(size: usize) = c"_Znwm", true;
-    1 new_array(size: usize) = c"_Znam", true;
-    2 new_nothrow(size: usize, nothrow: *const c_void) = c"_ZnwmRKSt9nothrow_t", false;
-    3 new_array_nothrow(size: usize, nothrow: *const c_void) = c"_ZnamRKSt9nothrow_t", false;
-    4 new_aligned(size: usize, alignment: usize) = c"_ZnwmSt11align_val_t", true;
-    5 new_array_aligned(size: usize, alignment: usize) = c"_ZnamSt11align_val_t", true;
-    6 new_aligned_nothrow(size: usize, alignment: usize, nothrow: *const c_void)
+    1 new_nothrow(size: usize, nothrow: *const c_void) = c"_ZnwmRKSt9nothrow_t", false;
+    2 new_array_nothrow(size: usize, nothrow: *const c_void) = c"_ZnamRKSt9nothrow_t", false;
+    3 new_aligned(size: usize, alignment: usize) = c"_ZnwmSt11align_val_t", true;
+    4 new_aligned_nothrow(size: usize, alignment: usize, nothrow: *const c_void)
         = c"_ZnwmSt11align_val_tRKSt9nothrow_t", false;
-    7 new_array_aligned_nothrow(size: usize, alignment: usize, nothrow: *const c_void)
+    5 new_array_aligned_nothrow(size: usize, alignment: usize, nothrow: *const c_void)
         = c"_ZnamSt11align_val_tRKSt9nothrow_t", false;
 }
 

@@ -9,6 +9,7 @@
 //! | `aligned` | aligned_alloc memalign posix_memalign valloc pvalloc |
 //! | `libc_names` | `__libc_malloc` and its siblings, which old libraries call directly |
 //! | `cxx`, `cxx_throw` | the 8 `operator new` and 12 `operator delete`; the way to the C++ runtime that throws |
+//! | `bound` | none: whom the names that a program may define for itself stand for |
 //! | `introspection` | mallopt malloc_trim mallinfo mallinfo2 malloc_stats malloc_info |
 //! | `copies` | memcpy memmove memset, of the hardened library that is preloaded |
 //! | `hot` | none: puts the fast paths on lines of their own |
@@ -31,6 +32,7 @@
 #![deny(clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod aligned;
+mod bound;
 mod control;
 #[cfg(all(feature = "hardened", feature = "preload"))]
 mod copies;

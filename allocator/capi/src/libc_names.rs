@@ -30,7 +30,7 @@ extern "C" fn __libc_calloc(count: usize, size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __libc_realloc(p: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the same contract.
-    unsafe { standard::realloc(p, size) }
+    unsafe { standard::resize(p, size) }
 }
 
 /// `reallocarray`.
@@ -39,11 +39,8 @@ unsafe extern "C" fn __libc_realloc(p: *mut c_void, size: usize) -> *mut c_void 
 /// As `realloc`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __libc_reallocarray(p: *mut c_void, count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
-        // SAFETY: the same contract.
-        Some(bytes) => unsafe { standard::realloc(p, bytes) },
-        None => errno::no_memory(),
-    }
+    // SAFETY: the same contract.
+    unsafe { standard::reallocarray(p, count, size) }
 }
 
 /// `free`.

@@ -5,6 +5,15 @@
 //! every other library; whoever allocates earlier still (the loader itself) is served from mappings.
 
 use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+static SERVES: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program's calls of `malloc` end here, as far as was found out: false until this library's turn comes
+/// among the constructors.
+pub(crate) fn serves_the_process() -> bool {
+    SERVES.load(Ordering::Relaxed)
+}
 
 /// Run by the loader. It passes argc, argv and envp, which nobody needs here.
 #[used]
@@ -12,7 +21,8 @@ use core::ffi::{CStr, c_char};
 static WHEN_LOADED: extern "C" fn() = when_loaded;
 
 extern "C" fn when_loaded() {
-    if serves_the_process() {
+    if stands_before_libc() {
+        SERVES.store(true, Ordering::Relaxed);
         allocator::heap::own_the_break();
     }
     allocator::heap::call_when_ready(crate::report::when_ready);
@@ -37,7 +47,7 @@ struct Object {
 /// Whether the program's calls of `malloc` end here and not in libc: that is so when this library stands before libc
 /// among the loaded ones, and after it when it was opened by `dlopen`. `dlsym` would say the same and leave 100 KiB
 /// more of libc resident.
-fn serves_the_process() -> bool {
+fn stands_before_libc() -> bool {
     let (loaded, here): (*const Loaded, usize);
     // SAFETY: reads two addresses from the global offset table; both are 0 in a program without a loader.
     #[cfg(target_arch = "x86_64")]

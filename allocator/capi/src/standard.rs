@@ -3,7 +3,8 @@
 //! Source: C23 7.24.3, POSIX.1-2024, and glibc's manual where those leave the choice: `malloc(0)` gives a unique
 //! address, `realloc(p, 0)` frees and returns null, sizes beyond `PTRDIFF_MAX` fail with `ENOMEM`.
 
-use crate::errno;
+use crate::bound::bound;
+use crate::{errno, loading};
 use allocator::heap;
 use core::ffi::c_void;
 
@@ -56,9 +57,20 @@ extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// # Safety
 /// As `free`, unless it fails: then `p` stays the caller's.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn realloc(p: *mut c_void, size: usize) -> *mut c_void {
+unsafe extern "C" fn realloc(p: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the same contract.
+    unsafe { resize(p, size) }
+}
+
+/// `realloc`, for callers who mean this library's own.
+///
+/// # Safety
+/// As `realloc`.
+#[inline(never)]
+pub(crate) unsafe fn resize(p: *mut c_void, size: usize) -> *mut c_void {
     if p.is_null() {
-        return malloc(size);
+        let p = heap::allocate_ready(size);
+        return if p.is_null() { allocate(size) } else { p.cast() };
     }
     if size == 0 {
         // SAFETY: the caller's contract.
@@ -69,17 +81,29 @@ pub(crate) unsafe extern "C" fn realloc(p: *mut c_void, size: usize) -> *mut c_v
     errno::or_no_memory(unsafe { heap::reallocate(p.cast(), size) })
 }
 
-/// `realloc(p, count * size)` that fails with `ENOMEM` instead of overflowing.
+/// `realloc(p, count * size)` that fails with `ENOMEM` instead of overflowing. As glibc's, it calls the `realloc` that
+/// the program defines, if it does.
 ///
 /// # Safety
 /// As `realloc`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn reallocarray(p: *mut c_void, count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
+pub(crate) unsafe extern "C" fn reallocarray(
+    p: *mut c_void,
+    count: usize,
+    size: usize,
+) -> *mut c_void {
+    type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+    let Some(bytes) = count.checked_mul(size) else {
+        return errno::no_memory();
+    };
+    // Opened by `dlopen`, the objects are ours and the name is libc's.
+    if !loading::serves_the_process() {
         // SAFETY: the caller's contract is `realloc`'s.
-        Some(bytes) => unsafe { realloc(p, bytes) },
-        None => errno::no_memory(),
+        return unsafe { resize(p, bytes) };
     }
+    let address = bound!(realloc);
+    // SAFETY: the name stands for a function of this type; the caller's contract is its.
+    unsafe { core::mem::transmute::<usize, Realloc>(address)(p, bytes) }
 }
 
 /// C23: `free` by a caller who knows the size that was asked for.

@@ -45,6 +45,38 @@ fn operators_keep_their_promises_when_linked_statically() {
     }
 }
 
+/// Which operators `replaced.cc` defines.
+const REPLACED: [&[&str]; 5] = [
+    &["-DSINGLE"],
+    &["-DARRAY"],
+    &["-DALIGNED"],
+    &["-DALIGNED_ARRAY"],
+    &["-DSINGLE", "-DARRAY", "-DALIGNED", "-DALIGNED_ARRAY"],
+];
+
+#[test]
+fn operators_that_a_program_defines_are_where_those_that_it_does_not_end() {
+    for defined in REPLACED {
+        let arguments = [defined, &["-Wno-sized-deallocation", "-ldl"]].concat();
+        holds_in_every_mode("replaced.cc", &arguments, |_| None);
+    }
+}
+
+#[test]
+fn so_they_are_in_a_program_linked_with_the_archive_whose_own_definitions_the_linker_prefers() {
+    let archive = common::static_library().display().to_string();
+    for defined in REPLACED {
+        let link = [archive.as_str(), "-Wl,-z,muldefs", "-Wno-sized-deallocation", "-ldl"];
+        let Some(program) = compile("replaced.cc", &[defined, &link].concat()) else { return };
+        run(&mut Command::new(program)).expect_success(&format!("{defined:?} and liballocator.a"));
+    }
+}
+
+#[test]
+fn reallocarray_goes_through_the_realloc_that_a_program_defines() {
+    holds_in_every_mode("own_realloc.c", &[], |_| None);
+}
+
 #[test]
 fn allocator_init_fails_with_enomem_where_there_is_no_memory_and_works_once_there_is() {
     let library = common::shared_library().display().to_string();

@@ -231,11 +231,11 @@ pub unsafe fn deallocate_sized(block: *mut u8, size: usize) {
     unsafe { judge(block, |asked| asked == size) }
 }
 
-/// See [`routing::deallocate_known`].
+/// As [`deallocate_sized`], of C++.
 ///
 /// # Safety
 /// As there.
-pub unsafe fn deallocate_known(block: *mut u8, size: usize) {
+pub unsafe fn deallocate_known(block: *mut u8, _align: usize, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { deallocate_sized(block, size) }
 }

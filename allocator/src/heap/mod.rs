@@ -66,7 +66,7 @@ pub use routing::{
 #[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub(crate) use routing::{allocate_known, deallocate_layout};
 #[cfg(not(feature = "hardened"))]
-pub use sized::{deallocate_aligned, deallocate_known, deallocate_sized};
+pub use sized::{deallocate_aligned, deallocate_sized};
 
 #[cfg(all(feature = "hardened", feature = "valgrind"))]
 compile_error!("choose one of the features `hardened` and `valgrind`: both watch every object");

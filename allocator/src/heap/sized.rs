@@ -13,17 +13,6 @@ use crate::{
     units::SEGMENT,
 };
 
-/// As [`deallocate`], where a caller who knows the size is in a hurry: C++'s sized `delete`. The size
-/// is looked at in hardened builds only; here it would cost the fast path.
-///
-/// # Safety
-/// As [`deallocate`].
-#[inline(always)]
-pub unsafe fn deallocate_known(block: *mut u8, _size: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { deallocate(block) }
-}
-
 /// As [`deallocate`], by a caller who knows the `size` that was asked for, in bytes. A size that
 /// cannot be the block's is a fault, and then nothing is freed.
 ///

@@ -6,6 +6,7 @@
 
 static void *(*their_malloc)(size_t);
 static void *(*their_realloc)(void *, size_t);
+static void *(*their_reallocarray)(void *, size_t, size_t);
 static void (*their_free)(void *);
 static pthread_barrier_t closed;
 static uintptr_t start;
@@ -22,6 +23,8 @@ static void use(void)
         held[i] = their_realloc(held[i], opaque((size_t)i * 74 + 1));
         CHECK(held[i] != NULL && !is_in_break(held[i], start));
         CHECK(i == 0 || ((unsigned char *)held[i])[i * 37 - 1] == i);
+        held[i] = their_reallocarray(held[i], opaque((size_t)i + 1), 200); /* and not by glibc's realloc */
+        CHECK(held[i] != NULL && !is_in_break(held[i], start));
     }
     for (int i = 0; i < 200; i++) {
         their_free(held[i]);
@@ -56,8 +59,9 @@ int main(int count, char **arguments)
         CHECK(library != NULL);
         *(void **)&their_malloc = dlsym(library, "malloc");
         *(void **)&their_realloc = dlsym(library, "realloc");
+        *(void **)&their_reallocarray = dlsym(library, "reallocarray");
         *(void **)&their_free = dlsym(library, "free");
-        CHECK(their_malloc != NULL && their_realloc != NULL && their_free != NULL);
+        CHECK(their_malloc != NULL && their_realloc != NULL && their_reallocarray != NULL && their_free != NULL);
         CHECK(their_malloc != malloc);
         pthread_t threads[4];
         CHECK(pthread_barrier_init(&closed, NULL, 5) == 0);
