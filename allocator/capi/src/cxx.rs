@@ -59,6 +59,12 @@ fn aligned(size: usize, alignment: usize) -> *mut u8 {
     heap::allocate_aligned(alignment, size)
 }
 
+/// What the runtime is told of a size: rounded up to an alignment, a larger one would come out as 0.
+#[inline]
+fn told(size: usize) -> usize {
+    size.min(isize::MAX as usize)
+}
+
 /// `operator new(size_t)`
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text.hot.new")]
@@ -79,7 +85,7 @@ extern "C" fn slow_new(size: usize) -> *mut c_void {
 #[unsafe(link_section = ".text.hot.new_aligned")]
 extern "C" fn _ZnwmSt11align_val_t(size: usize, alignment: usize) -> *mut c_void {
     let p = aligned(size, alignment);
-    if p.is_null() { runtime::new_aligned(size, alignment) } else { p.cast() }
+    if p.is_null() { runtime::new_aligned(told(size), alignment) } else { p.cast() }
 }
 
 forwards! {
@@ -127,7 +133,7 @@ macro_rules! nothrow_new_aligned {
                 return runtime::$runtime(size, alignment, nothrow);
             }
             let p = aligned(size, alignment);
-            if p.is_null() { runtime::$runtime(size, alignment, nothrow) } else { p.cast() }
+            if p.is_null() { runtime::$runtime(told(size), alignment, nothrow) } else { p.cast() }
         }
     )*};
 }

@@ -85,6 +85,21 @@ int main() {
     CHECK(::operator new(impossible, wide, std::nothrow) == nullptr);
     CHECK(::operator new[](impossible, wide, std::nothrow) == nullptr);
 
+    /* Sizes that come out as 0 when they are rounded up to an alignment. */
+    for (size_t less : {size_t(0), size_t(10), size_t(63)}) {
+        const size_t size = opaque(SIZE_MAX - less);
+        throws([&] { return ::operator new(size); });
+        throws([&] { return ::operator new[](size); });
+        CHECK(::operator new(size, std::nothrow) == nullptr);
+        CHECK(::operator new[](size, std::nothrow) == nullptr);
+        for (auto align : {std::align_val_t(32), std::align_val_t(64), std::align_val_t(4096)}) {
+            throws([&] { return ::operator new(size, align); });
+            throws([&] { return ::operator new[](size, align); });
+            CHECK(::operator new(size, align, std::nothrow) == nullptr);
+            CHECK(::operator new[](size, align, std::nothrow) == nullptr);
+        }
+    }
+
     std::set_new_handler(give_up);
     throws([&] { return ::operator new(impossible); });
     CHECK(handler_calls == 3);
