@@ -45,6 +45,11 @@ fn operators_keep_their_promises_when_linked_statically() {
     }
 }
 
+#[test]
+fn what_operator_new_got_after_the_new_handler_made_room_may_be_deleted_by_its_size() {
+    holds_in_every_mode("late_memory.cc", &[], |_| None);
+}
+
 /// Which operators `replaced.cc` defines.
 const REPLACED: [&[&str]; 5] = [
     &["-DSINGLE"],

@@ -231,13 +231,15 @@ pub unsafe fn deallocate_sized(block: *mut u8, size: usize) {
     unsafe { judge(block, |asked| asked == size) }
 }
 
-/// As [`deallocate_sized`], of C++.
+/// As [`deallocate_sized`], of C++: where memory came only after the new-handler was called, the C++ runtime asked for
+/// it, who counts 0 bytes as one and rounds up to a multiple of the alignment `align`.
 ///
 /// # Safety
 /// As there.
-pub unsafe fn deallocate_known(block: *mut u8, _align: usize, size: usize) {
+pub unsafe fn deallocate_known(block: *mut u8, align: usize, size: usize) {
+    let fits = |asked| asked == size || Some(asked) == size.max(1).checked_next_multiple_of(align);
     // SAFETY: the caller's promise.
-    unsafe { deallocate_sized(block, size) }
+    unsafe { judge(block, fits) }
 }
 
 /// See [`routing::deallocate_aligned`].
