@@ -14,7 +14,9 @@ use crate::sample;
 use crate::text::{Sink, Text};
 use allocator::heap::{self, Use};
 use allocator::options::{Options, Report};
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// Where `report=exit` writes, -1 where it is not set: a duplicate of standard error, which many programs close before
@@ -22,6 +24,17 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 static AT_EXIT: AtomicI32 = AtomicI32::new(-1);
 /// Which file that is, see [`file_of`]: a program that closes all descriptors may have opened another one there.
 static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Which signal is taken: a number, 0 for none, or [`CHANGING`].
+static TAKEN: AtomicI32 = AtomicI32::new(0);
+/// What the program had that signal do before; whoever sets [`TAKEN`] to this may touch it.
+static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
+const CHANGING: c_int = -1;
+
+struct Before(UnsafeCell<MaybeUninit<libc::sigaction>>);
+
+// SAFETY: one thread at a time touches it, see `BEFORE`.
+unsafe impl Sync for Before {}
 
 /// Device and number of the file behind a descriptor; zeros where there is none.
 #[inline(never)]
@@ -59,35 +72,79 @@ fn report_at_exit(descriptor: c_int) {
     sample::write_next();
 }
 
-/// Sets up what the option `report` asks for, once the options are read. As a rule that is later than the library is
-/// loaded, when libc does not know its environment yet; in a program linked with the archive, whose other constructors
-/// may come first and allocate, it is earlier.
+/// Sets up what the option `report` asks for, once the options are read, and again when a program changes them before
+/// its first allocation. As a rule that is later than the library is loaded, when libc does not know its environment
+/// yet; in a program linked with the archive, whose other constructors may come first and allocate, it is earlier.
 pub(crate) fn when_ready(options: &Options) {
-    let signal = match options.report {
-        Report::Never => return,
+    // The first allocation calls this, and standard error may be closed.
+    let kept = errno::get();
+    undo();
+    match options.report {
+        Report::Never => (),
         Report::Exit => {
-            // The first allocation calls this, and standard error may be closed.
-            let kept = errno::get();
             // SAFETY: duplicates a descriptor to a number above those that programs count on.
             let copy = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
             let descriptor = if copy < 0 { 2 } else { copy };
             for (part, value) in FILE.iter().zip(file_of(descriptor)) {
                 part.store(value, Ordering::Relaxed);
             }
-            errno::set(kept);
-            return AT_EXIT.store(descriptor, Ordering::Relaxed);
+            AT_EXIT.store(descriptor, Ordering::Relaxed);
         }
-        Report::Usr1 => libc::SIGUSR1,
-        Report::Usr2 => libc::SIGUSR2,
-    };
+        Report::Usr1 => take(libc::SIGUSR1),
+        Report::Usr2 => take(libc::SIGUSR2),
+    }
+    errno::set(kept);
+}
+
+/// Has `signal` ask for a report.
+fn take(signal: c_int) {
+    if TAKEN.compare_exchange(0, CHANGING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        return;
+    }
     // SAFETY: zeroed is a valid sigaction; the handler has the type that SA_SIGINFO's absence asks for, and lives in
-    // a library that is never unloaded.
+    // an object that is never unloaded (see the crate `allocator`). `BEFORE` is this thread's meanwhile.
     unsafe {
         let mut action: libc::sigaction = core::mem::zeroed();
         action.sa_sigaction = on_signal as *const c_void as usize;
         action.sa_flags = libc::SA_RESTART;
         libc::sigemptyset(&raw mut action.sa_mask);
-        libc::sigaction(signal, &raw const action, core::ptr::null_mut());
+        let taken = libc::sigaction(signal, &raw const action, BEFORE.0.get().cast()) == 0;
+        TAKEN.store(if taken { signal } else { 0 }, Ordering::Release);
+    }
+}
+
+/// Takes back what was set up for an earlier choice, unless the program has another use for it by now.
+fn undo() {
+    if AT_EXIT.load(Ordering::Relaxed) >= 0 || TAKEN.load(Ordering::Relaxed) > 0 {
+        undo_choice();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn undo_choice() {
+    let descriptor = AT_EXIT.swap(-1, Ordering::Relaxed);
+    if descriptor > 2
+        && file_of(descriptor) == FILE.each_ref().map(|part| part.load(Ordering::Relaxed))
+    {
+        // SAFETY: closes the duplicate that `when_ready` made.
+        unsafe { libc::close(descriptor) };
+    }
+    let signal = TAKEN.swap(CHANGING, Ordering::Acquire);
+    if signal > 0 {
+        // SAFETY: zeroed is a valid sigaction; `BEFORE` was filled when the signal was taken, and is this thread's
+        // meanwhile.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            if libc::sigaction(signal, core::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == on_signal as *const c_void as usize
+            {
+                libc::sigaction(signal, BEFORE.0.get().cast(), core::ptr::null_mut());
+            }
+        }
+    }
+    if signal != CHANGING {
+        TAKEN.store(0, Ordering::Release);
     }
 }
 

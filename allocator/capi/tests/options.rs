@@ -31,6 +31,22 @@ fn what_counts_only_before_the_first_allocation_is_refused_and_changes_nothing_a
 }
 
 #[test]
+fn a_report_that_is_chosen_before_the_first_allocation_takes_the_place_of_what_the_environment_chose()
+ {
+    let library = shared_library().display().to_string();
+    let Some(program) = compile("report_change.c", &[&library]) else { return };
+    let choices = ["never", "exit", "usr1", "usr2"];
+    for (first, last) in choices.iter().flat_map(|first| choices.map(|last| (*first, last))) {
+        let mut command = preloaded(&program);
+        command.args([first, last]).env("ALLOCATOR_OPTIONS", format!("report={first}"));
+        let outcome = run(&mut command);
+        outcome.expect_success(&format!("report={first}, then report={last}"));
+        let reports = outcome.stderr.matches("class bytes").count();
+        assert_eq!(reports, usize::from(last == "exit"), "{first}, {last}:\n{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn the_first_request_of_a_process_may_be_an_aligned_one_in_every_mode() {
     common::holds_in_every_mode("first_aligned.c", &[], |_| None);
 }
