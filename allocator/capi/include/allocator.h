@@ -94,8 +94,11 @@ void allocator_on_fault(allocator_fault_callback callback);
 /* The version of the library at hand, "major.minor.patch". Static storage. */
 const char *allocator_version(void);
 
-/* C23. Older C libraries do not declare them. */
-#if !defined(__STDC_VERSION__) || __STDC_VERSION__ < 202311L
+/* C23. C libraries that have them declare them alike. */
+#if defined(__cplusplus) && __cplusplus >= 201103L
+void free_sized(void *ptr, size_t size) noexcept;
+void free_aligned_sized(void *ptr, size_t alignment, size_t size) noexcept;
+#else
 void free_sized(void *ptr, size_t size);
 void free_aligned_sized(void *ptr, size_t alignment, size_t size);
 #endif

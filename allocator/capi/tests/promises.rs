@@ -18,6 +18,22 @@ fn the_c_functions_keep_the_standard_posix_and_glibc_to_the_letter() {
 }
 
 #[test]
+fn the_header_declares_sized_frees_in_every_standard_of_c_and_cxx() {
+    let library = common::shared_library().display().to_string();
+    let strict = "-Werror=implicit-function-declaration";
+    let c23 = ["-std=gnu2x", "-D__STDC_VERSION__=202311L", strict, &library];
+    for (source, arguments) in [
+        ("sized.c", &["-std=gnu11", strict, &library][..]),
+        ("sized.c", &c23),
+        ("sized.cc", &["-std=c++11", &library]),
+        ("sized.cc", &["-std=c++17", &library]),
+    ] {
+        let Some(program) = compile(source, arguments) else { return };
+        run(&mut preloaded(program)).expect_success(&format!("{source} with {arguments:?}"));
+    }
+}
+
+#[test]
 fn they_keep_it_where_small_objects_have_mappings_of_their_own() {
     let library = common::shared_library().display().to_string();
     let options = [("ALLOCATOR_OPTIONS", "mode=classic,mmap_threshold=1k")];
