@@ -30,6 +30,11 @@ use crate::units::MIN_ALIGN;
 /// 16. Zeroed objects from 32 KiB on are written only where their memory was used before; above an alignment of 4 KiB,
 /// or of 64 bytes beyond 1 MiB, they are written whole. It uses `mmap` alone, since the break belongs to
 /// libc's own malloc, which stays in use for C code.
+///
+/// # Shared objects
+/// An object that has the allocator in it must stay mapped: threads that used it, forks and signals run its code after
+/// `dlclose`. Who builds a `cdylib` that a program may close links it with `-z nodelete`; its `build.rs` says
+/// `println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete")`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocator;
 

@@ -8,6 +8,9 @@
  * demands. All of ours stand in one object of liballocator.a, so the linker calls such a program's "multiple definition":
  * link it with the shared library, or with -Wl,-z,muldefs and its own objects before the archive.
  *
+ * A shared object that has liballocator.a in it must stay mapped, since threads that used it, forks and signals run its
+ * code after dlclose: link it with -Wl,-z,nodelete, and with -Wl,-Bsymbolic if its malloc is not to be the program's.
+ *
  * Of glibc's functions for tuning, mallopt changes nothing here: it returns 1 for glibc's own parameters and 0 for any
  * other. malloc_trim gives back what allocator_cleanup does, whatever its argument, and returns 1 when that was any.
  *

@@ -102,7 +102,7 @@ fn take(signal: c_int) {
         return;
     }
     // SAFETY: zeroed is a valid sigaction; the handler has the type that SA_SIGINFO's absence asks for, and lives in
-    // an object that is never unloaded (see the crate `allocator`). `BEFORE` is this thread's meanwhile.
+    // an object that is never unloaded, see `allocator::Allocator`. `BEFORE` is this thread's meanwhile.
     unsafe {
         let mut action: libc::sigaction = core::mem::zeroed();
         action.sa_sigaction = on_signal as *const c_void as usize;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     compile, hardened_library, holds, holds_in_every_mode, holds_with, preloaded, run,
-    shared_library,
+    shared_library, static_library,
 };
 use std::process::Command;
 
@@ -184,6 +184,15 @@ fn plugins_come_and_go_and_what_they_allocated_outlives_them() {
     let Some(plugin) = compile("plugin.c", &plugin) else { return };
     let Some(program) = compile("plugin.c", &["-ldl"]) else { return };
     run(preloaded(program).arg(plugin)).expect_success("plugin.c");
+}
+
+#[test]
+fn a_plugin_with_the_archive_in_it_that_stays_mapped_may_be_closed_before_its_threads_end() {
+    let archive = static_library().display().to_string();
+    let plugin = ["-DPLUGIN", "-shared", "-fPIC", &archive, "-Wl,-Bsymbolic,-z,nodelete"];
+    let Some(plugin) = compile("built_in.c", &plugin) else { return };
+    let Some(program) = compile("built_in.c", &["-ldl"]) else { return };
+    run(Command::new(program).arg(plugin)).expect_success("built_in.c");
 }
 
 #[test]

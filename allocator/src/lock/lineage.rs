@@ -78,7 +78,7 @@ impl Lineage {
         let page = os::map_wiped_in_children();
         if page.is_null() {
             self.process.store(os::process_id(), Ordering::Relaxed);
-            // SAFETY: the handlers live in a library that is never unloaded. Failure (no memory) leaves
+            // SAFETY: the handlers live in an object that is never unloaded, see `Allocator`. Failure (no memory) leaves
             // forks as they are without us.
             unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
             return;

@@ -23,7 +23,8 @@ static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 /// Creates the key, once.
 pub(super) fn register() {
     let mut key = 0;
-    // SAFETY: `end` has the type libc asks for and lives in a library that is never unloaded.
+    // SAFETY: `end` has the type libc asks for and lives in an object that is never unloaded, see
+    // `Allocator`.
     if unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } == 0 {
         KEY.store(key, Ordering::Relaxed);
     }

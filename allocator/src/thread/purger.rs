@@ -73,7 +73,8 @@ impl Purger {
 /// Starts the thread; whether that could be done. Without it everything works as if it had not been asked for.
 fn start() -> bool {
     let mut thread = 0;
-    // SAFETY: `run` has the type libc asks for and lives in a library that is never unloaded; all
+    // SAFETY: `run` has the type libc asks for and lives in an object that is never unloaded, see
+    // `Allocator`; all
     // signals are blocked while the thread is created, so that it inherits a full mask.
     unsafe {
         let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());
