@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. Entries ascend, do not touch, and are whole multiples of [`SEGMENT`].
-//! 2. `bytes` is the sum of their lengths, `resident` of what they hold in pages.
+//! 2. `bytes` is the sum of their lengths, `resident` of what they hold in pages; `least` is at most that.
 
 use crate::units::SEGMENT;
 
@@ -14,12 +14,10 @@ struct Extent {
     len: usize,
     /// Bytes that may hold pages, spread evenly as far as is known.
     resident: usize,
-    /// Survived one epoch untouched.
-    old: bool,
 }
 
 impl Extent {
-    const NONE: Self = Extent { base: 0, len: 0, resident: 0, old: false };
+    const NONE: Self = Extent { base: 0, len: 0, resident: 0 };
 
     /// What of its `resident` bytes lies in `len` of it.
     fn share(&self, len: usize) -> usize {
@@ -58,11 +56,13 @@ pub(super) struct Extents {
     count: usize,
     bytes: usize,
     resident: usize,
+    /// The least that `resident` was since the epoch began: so much nobody needed.
+    least: usize,
 }
 
 impl Extents {
     pub(super) const EMPTY: Self =
-        Extents { entries: [Extent::NONE; ROOM], count: 0, bytes: 0, resident: 0 };
+        Extents { entries: [Extent::NONE; ROOM], count: 0, bytes: 0, resident: 0, least: 0 };
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -106,6 +106,7 @@ impl Extents {
         let empty = extent.len == 0;
         self.bytes -= len;
         self.resident -= reused.resident;
+        self.least = self.least.min(self.resident);
         if empty {
             self.remove(index);
         }
@@ -122,13 +123,11 @@ impl Extents {
             index > 0 && self.at(index - 1).is_some_and(|prev| prev.base + prev.len == base);
         let next = if joins_next { self.at(index).map(|next| *next) } else { None };
         let next = next.unwrap_or(Extent::NONE);
-        let joined =
-            Extent { base, len: len + next.len, resident: resident + next.resident, old: false };
+        let joined = Extent { base, len: len + next.len, resident: resident + next.resident };
         if joins_prev {
             if let Some(prev) = self.at(index - 1) {
                 prev.len += joined.len;
                 prev.resident += joined.resident;
-                prev.old = false;
             }
             if joins_next {
                 self.remove(index);
@@ -154,28 +153,11 @@ impl Extents {
         true
     }
 
-    /// Marks all as old.
-    pub(super) fn age_all(&mut self) {
-        for extent in self.entries.iter_mut().take(self.count) {
-            extent.old = true;
-        }
-    }
-
-    /// Gives `unmap` what survived an epoch, and marks the rest as old.
-    pub(super) fn drop_old(&mut self, mut unmap: impl FnMut(usize, usize) -> bool) {
-        for index in (0..self.count).rev() {
-            let Some(extent) = self.at(index) else { continue };
-            if !extent.old {
-                extent.old = true;
-                continue;
-            }
-            let Extent { base, len, resident, .. } = *extent;
-            if unmap(base, len) {
-                self.bytes -= len;
-                self.resident -= resident;
-                self.remove(index);
-            }
-        }
+    /// Ends an epoch: gives `unmap` as much as was never needed in it, all if it was an `idle` one.
+    pub(super) fn pass_epoch(&mut self, idle: bool, unmap: impl FnMut(usize, usize) -> bool) {
+        let needed = if idle { 0 } else { self.resident - self.least };
+        self.drop_above(needed, unmap);
+        self.least = self.resident;
     }
 
     /// Gives `unmap` the highest addresses until at most `keep` bytes may hold pages.
@@ -200,6 +182,7 @@ impl Extents {
                 self.remove(index);
             }
         }
+        self.least = self.least.min(self.resident);
     }
 
     /// Tests the invariants; the first broken one is named.
@@ -213,6 +196,9 @@ impl Extents {
         }
         if self.live().iter().map(|extent| extent.resident).sum::<usize>() != self.resident {
             return Err("what free extents hold in pages is miscounted");
+        }
+        if self.least > self.resident {
+            return Err("more free extents were never needed than there are");
         }
         Ok(())
     }
@@ -253,21 +239,29 @@ mod tests {
     }
 
     #[test]
-    fn only_what_stayed_a_whole_epoch_is_dropped() {
+    fn what_no_moment_of_an_epoch_needed_is_dropped_at_its_end() {
         let mut extents = Extents::EMPTY;
         let mut dropped = Vec::new();
-        extents.insert(10 * S, S, S);
-        extents.drop_old(|base, _| {
-            dropped.push(base);
-            true
-        });
+        let mut pass = |extents: &mut Extents, idle| {
+            extents.pass_epoch(idle, |base, len| {
+                dropped.push((base, len));
+                true
+            });
+            extents.check().expect("sound");
+            core::mem::take(&mut dropped)
+        };
+        extents.insert(10 * S, 4 * S, 4 * S);
+        assert_eq!(pass(&mut extents, false), [], "it came in this epoch");
+        for _ in 0..2 {
+            let used = extents.take(S).expect("there is one");
+            assert!(extents.insert(used.base, S, used.resident), "its neighbour's, too");
+        }
+        assert_eq!(pass(&mut extents, false), [(11 * S, 3 * S)], "one was needed");
         extents.insert(20 * S, S, S);
-        extents.drop_old(|base, _| {
-            dropped.push(base);
-            true
-        });
-        assert_eq!(dropped, [10 * S]);
-        assert_eq!(extents.bytes(), S);
+        assert_eq!(pass(&mut extents, false), [(20 * S, S)], "as much as was never needed");
+        extents.insert(30 * S, S, S);
+        assert_eq!(pass(&mut extents, true), [(30 * S, S), (10 * S, S)]);
+        assert_eq!((extents.bytes(), extents.resident()), (0, 0));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::os::{self, Kernel, Target};
 use crate::probe::fire;
 use crate::segment::{Held, Kind, Span};
 use crate::sync::{AtomicUsize, Ordering};
-use crate::units::{SEGMENT, round_up, set_zero};
+use crate::units::{SEGMENT, pages_within, round_up, set_zero};
 
 pub(crate) use self::record::{huge_record, limit_usable, usable};
 #[cfg(feature = "hardened")]
@@ -39,6 +39,10 @@ const HARDENED: bool = cfg!(feature = "hardened");
 /// Address space left free behind a mapping.
 const GAP: usize = if HARDENED { SEGMENT } else { 0 };
 
+/// From this size on a used mapping becomes zero by giving its pages back: writing them takes milliseconds, and makes
+/// all of a table resident of which the program may touch a part. Below, writing is quicker than new pages.
+const GIVEN_BACK_FROM: usize = 4 << 20;
+
 /// Bytes of address space: what does not fit there is refused before anything is given back for it.
 fn addresses() -> usize {
     1 << os::address_bits()
@@ -49,7 +53,7 @@ fn whole(used: usize) -> usize {
     if HARDENED { used } else { round_up(used, SEGMENT) }
 }
 
-/// Age in milliseconds after which a cached extent may go; it goes within twice that.
+/// Milliseconds after which as much of what is cached goes as nobody needed meanwhile: all of it within twice that.
 const EPOCH_MS: u64 = 250;
 
 /// Everything about objects with a mapping of their own.
@@ -146,11 +150,12 @@ impl<K: Kernel> Huge<K> {
         } else {
             None
         };
-        let (place, fresh) = match reused {
+        let (place, held) = match reused {
             Some(reused) => {
                 self.count_fresh(used.saturating_sub(reused.resident));
                 let resident = reused.with(used, mapped);
-                (Place { base: reused.base, offset, mapped, used, resident }, false)
+                let place = Place { base: reused.base, offset, mapped, used, resident };
+                (place, reused.resident.min(used))
             }
             None => match self.map(offset, mapped, used, align) {
                 Some(place) => {
@@ -165,7 +170,7 @@ impl<K: Kernel> Huge<K> {
                     self.kernel.label(place.base, place.mapped);
                     self.count_fresh(used);
                     fire!("huge_map", place.base, place.mapped);
-                    (place, true)
+                    (place, 0)
                 }
                 None => return ptr::null_mut(),
             },
@@ -173,10 +178,33 @@ impl<K: Kernel> Huge<K> {
         // SAFETY: the mapping is this object's from here on.
         unsafe {
             let object = place.write();
-            if zeroed && !fresh {
-                set_zero(object, size);
+            if zeroed && held != 0 {
+                self.make_zero(object, size, held);
             }
             object
+        }
+    }
+
+    /// Makes an object zero whose memory was used before; `held` bytes of it may hold pages.
+    ///
+    /// # Safety
+    /// The object has `size` bytes, and nobody needs what they hold.
+    unsafe fn make_zero(&self, object: *mut u8, size: usize, held: usize) {
+        let page = self.kernel.page_size();
+        let pages = pages_within(object.addr(), size, page).filter(|_| size >= GIVEN_BACK_FROM);
+        // SAFETY: the caller's promise, for the pages wholly in the object and for what lies around them.
+        unsafe {
+            match pages {
+                Some((first, len)) if self.kernel.purge(first, len).is_ok() => {
+                    self.count_fresh(len.min(held));
+                    self.purged.fetch_add(len, Ordering::Relaxed);
+                    let (head, end) = (first - object.addr(), first + len - object.addr());
+                    set_zero(object, head);
+                    set_zero(object.add(end), size - end);
+                }
+                // Locked memory, say.
+                _ => set_zero(object, size),
+            }
         }
     }
 
@@ -275,11 +303,8 @@ impl<K: Kernel> Huge<K> {
             return;
         }
         state.epoch_began = now;
-        if elapsed >= 4 * EPOCH_MS {
-            // An idle second has passed: nothing that is cached was freed recently.
-            state.free.age_all();
-        }
-        state.free.drop_old(|base, len| {
+        // After an idle second nothing that is cached was freed recently.
+        state.free.pass_epoch(elapsed >= 4 * EPOCH_MS, |base, len| {
             // SAFETY: cached extents are nobody's.
             unsafe { self.unmap(base, len) }
         });

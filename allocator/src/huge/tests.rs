@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::os::Paged;
+use crate::os::{Failing, Paged};
 
 const PAGES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
 
@@ -107,6 +107,23 @@ fn a_freed_mapping_goes_in_the_second_epoch_after_it_was_freed() {
         huge.free(huge_record(between), || 0);
         huge.free(huge_record(behind), || 0);
     }
+}
+
+#[test]
+fn what_a_small_object_beside_it_does_not_need_goes_though_that_is_used_again() {
+    let huge = huge(4 << 10);
+    let objects = [(); 4].map(|()| huge.allocate(6 << 20, 16, false));
+    // SAFETY: live objects, each freed once.
+    unsafe {
+        objects.map(|object| huge.free(huge_record(object), || 0));
+        for _ in 0..6 {
+            huge.kernel.pass(EPOCH_MS / 2 + 1);
+            huge.tick();
+            huge.free(huge_record(huge.allocate(3 << 20, 16, false)), || 0);
+        }
+    }
+    assert!(huge.usage().cached_resident <= SEGMENT, "{:?}", huge.usage());
+    huge.check().expect("sound");
 }
 
 #[test]
@@ -239,6 +256,34 @@ fn pages_of_a_larger_object_count_on_after_a_smaller_one_was_there() {
         assert_eq!(huge.shed(1), all / 2, "a whole segment of the two");
         assert_eq!(huge.shed(usize::MAX), all / 2);
         assert_eq!((spare(), huge.usage().cached), (0, 0));
+    }
+}
+
+#[cfg(not(feature = "hardened"))]
+#[test]
+fn a_used_mapping_becomes_zero_also_where_the_kernel_keeps_its_pages() {
+    for (size, refuses) in [(2 << 20, false), (9 << 20, false), (9 << 20, true)] {
+        let huge = Huge::new(Failing::new(Paged::new(4 << 10)));
+        huge.configure(64 << 20, false);
+        // Before the first epoch everything counts as old.
+        huge.tick();
+        let used = huge.allocate(size, 16, false);
+        fill(used, size, 7);
+        // SAFETY: live objects of this floor, each freed once.
+        unsafe {
+            huge.free(huge_record(used), || 0);
+            huge.take_fresh(0);
+            let purged = huge.usage().purged;
+            huge.kernel.fail_after(if refuses { 0 } else { u32::MAX });
+            let zeros = huge.allocate(size, 16, true);
+            huge.kernel.fail_after(u32::MAX);
+            assert!(zeros == used && is_filled(zeros, size, 0), "{size} {refuses}");
+            let given_back = huge.usage().purged - purged;
+            assert_eq!(given_back > size / 2, size >= GIVEN_BACK_FROM && !refuses);
+            assert_eq!(huge.take_fresh(1), given_back, "what went back comes as new pages");
+            huge.free(huge_record(zeros), || 0);
+        }
+        huge.purge_all();
     }
 }
 

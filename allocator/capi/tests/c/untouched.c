@@ -1,5 +1,6 @@
 /* calloc hands out what is fresh from the kernel as it is: pages that nobody touched are not resident. Nothing is
- * freed before the figures are taken: classic mode knows of a free block only whether all of it is zero. */
+ * freed before the first figures are taken: classic mode knows of a free block only whether all of it is zero. A huge
+ * object's memory that was used before costs no pages either. */
 #include "check.h"
 #include <sys/prctl.h>
 
@@ -41,5 +42,14 @@ int main(void)
     for (int i = 0; i < COUNT; i++) {
         expect_zeros(held[i], LARGE);
     }
+
+    memset(huge, 7, HUGE / 4);
+    free(huge);
+    before = status_kib("VmRSS:");
+    huge = calloc(HUGE, opaque(1));
+    CHECK(huge != NULL);
+    CHECK(status_kib("VmRSS:") - before < 2048);
+    expect_zeros(huge, HUGE);
+    free(huge);
     return 0;
 }
