@@ -11,7 +11,7 @@ pub struct Stats {
     pub committed: usize,
     /// Address space from the kernel.
     pub mapped: usize,
-    /// Free and still holding pages.
+    /// Free and still holding pages; spans of medium blocks that heaps keep without a live one count.
     pub cached: usize,
     /// Given back to the kernel so far, in all.
     pub purged: usize,

@@ -67,7 +67,7 @@ pub fn statistics() -> Stats {
     let huge = GLOBAL.huge.usage();
     note(huge.lock);
     let pools = GLOBAL.used_pools().map(|pool| (pool, pool.usage()));
-    let mut live = 0;
+    let (mut live, mut empty) = (0, 0);
     for (pool, usage) in pools {
         note(usage.lock);
         stats.committed += usage.used;
@@ -77,9 +77,19 @@ pub fn statistics() -> Stats {
         pool.for_each_span(|span| {
             // SAFETY: records of used slices stay mapped while the pool is locked; their counts may
             // be a moment old.
-            live += unsafe { live_bytes(span) };
+            unsafe {
+                let of_span = live_bytes(span);
+                live += of_span;
+                if (*span).kind == Kind::Bitmap && (*span).back == 0 && of_span == 0 {
+                    empty += (*span).live as usize * SLICE;
+                }
+            }
         });
     }
+    // What heaps keep laid out for their next requests is in use as far as the pools know.
+    let empty = empty.min(stats.committed);
+    stats.committed -= empty;
+    stats.cached += empty;
     stats.live = live + huge.live;
     stats.huge = huge.live;
     stats.huge_objects = huge.objects;

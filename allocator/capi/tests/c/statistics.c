@@ -1,5 +1,5 @@
 /* A report on standard output, after a line with the number of a thread that holds 1,000 objects of 5,000 bytes; then
- * what the counters say once it has freed them and many more. */
+ * what the counters say once it has freed them and many more; and what was cached before there was a thread. */
 #include "check.h"
 #include <allocator.h>
 #include <pthread.h>
@@ -9,6 +9,7 @@
 #define BURST 10000
 #define SIZE 5000
 #define HUGE ((size_t)30 << 20)
+#define MEBIBYTES 400
 
 static pthread_barrier_t turn;
 
@@ -41,9 +42,28 @@ static struct allocator_statistics now(void)
     return now;
 }
 
+/* While there is one thread: then heaps keep empty spans for their next requests. */
+static void what_a_heap_keeps_is_cached(void)
+{
+    static char *mebibytes[MEBIBYTES];
+    for (int i = 0; i < MEBIBYTES; i++) {
+        mebibytes[i] = malloc(opaque(1 << 20));
+        CHECK(mebibytes[i] != NULL);
+        memset(mebibytes[i], 1, 1 << 20);
+    }
+    for (int i = 0; i < MEBIBYTES; i++) {
+        free(mebibytes[i]);
+    }
+    long resident = status_kib("VmRSS:");
+    long cached = (long)(now().cached_bytes >> 10);
+    allocator_cleanup();
+    CHECK(resident - status_kib("VmRSS:") <= cached + 8192);
+}
+
 int main(void)
 {
     pthread_t thread;
+    what_a_heap_keeps_is_cached();
     CHECK(pthread_barrier_init(&turn, NULL, 2) == 0);
     CHECK(pthread_create(&thread, NULL, work, NULL) == 0);
     pthread_barrier_wait(&turn);
