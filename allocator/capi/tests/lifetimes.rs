@@ -140,7 +140,7 @@ fn what_a_burst_leaves_goes_back_without_a_call_where_a_thread_purges_and_with_a
     for largest in ["1000", "20000", "200000", "3000000"] {
         run(preloaded(&program).arg(largest).env("ALLOCATOR_OPTIONS", "purge=thread"))
             .expect_success(&format!("objects of up to {largest} bytes with purge=thread"));
-        for call in ["malloc", "calloc"] {
+        for call in ["malloc", "calloc", "huge"] {
             run(preloaded(&program).args([largest, call]))
                 .expect_success(&format!("objects of up to {largest} bytes, then {call}"));
         }

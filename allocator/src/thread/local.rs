@@ -382,13 +382,13 @@ impl ThreadHeap {
         }
     }
 
-    /// Gives up what it keeps for other requests before a huge object takes memory.
-    #[inline]
+    /// The share of upkeep of a call that wants a huge object, which the other slow calls of its program may do none
+    /// of; gives up what is kept for other requests before that takes memory.
+    #[inline(never)]
     pub(crate) fn make_room(&mut self) {
-        if !self.upkeep.empties.is_empty() {
-            let _inside = self.enter();
-            self.supplies().give_up_empties();
-        }
+        let _inside = self.enter();
+        self.slow_call();
+        self.supplies().give_up_empties();
     }
 
     /// Tests the invariants of the spans in this heap's lists; the first broken one is named.

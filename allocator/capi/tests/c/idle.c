@@ -1,4 +1,4 @@
-/* idle SIZE [malloc|calloc]: what stays resident after a burst of objects up to SIZE: with a purging thread without any
+/* idle SIZE [malloc|calloc|huge]: what stays resident after a burst of objects up to SIZE: with a purging thread without any
    further call, else from the first calls after a second on. A limit is waited for, not timed: a machine that is busy only makes
    this slower. */
 #include "check.h"
@@ -28,6 +28,7 @@ int main(int count, char **arguments)
     CHECK(count >= 2);
     size_t largest = strtoul(arguments[1], NULL, 10);
     int zeroed = count > 2 && strcmp(arguments[2], "calloc") == 0;
+    int huge = count > 2 && strcmp(arguments[2], "huge") == 0;
     int calls = count < 3 ? 0 : zeroed ? 100 : 200; /* more than lies ready */
     static void *some[200];
     long before = status_kib("VmRSS:");
@@ -36,7 +37,10 @@ int main(int count, char **arguments)
     for (int tries = 0; tries < 600 && now > before + 8192; tries++) {
         usleep(100000);
         for (int call = 0; call < calls; call++) {
-            some[call] = zeroed ? calloc(1, opaque(40000)) : malloc(opaque(700));
+            if (huge) {
+                free(malloc(opaque(2 << 20)));
+            }
+            some[call] = huge ? NULL : zeroed ? calloc(1, opaque(40000)) : malloc(opaque(700));
         }
         for (int call = 0; call < calls; call++) {
             free(some[call]);
