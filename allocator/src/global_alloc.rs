@@ -85,7 +85,7 @@ unsafe impl GlobalAlloc for Allocator {
             if layout.align() <= MIN_ALIGN {
                 return heap::reallocate(block, size);
             }
-            if stays(block, size) {
+            if heap::stays(block, size) {
                 return block;
             }
             let new = heap::allocate_aligned(layout.align(), size);
@@ -108,18 +108,4 @@ fn mostly_lies_at(layout: Layout) -> bool {
     const HUGE_ALIGN: usize = Span::BYTES;
     let align = if layout.size() > MAX_BITMAP { HUGE_ALIGN } else { MEDIUM_ALIGN };
     layout.size() >= KNOWS_ZERO && layout.align() <= align && !classic::is_configured()
-}
-
-/// Whether `block` is to hold its object when that becomes one of `size` bytes: it fits, and fills half of it.
-/// Never where what was asked for is noted beside every block, for nobody would note what is asked for now.
-///
-/// # Safety
-/// `block` is live.
-unsafe fn stays(block: *mut u8, size: usize) -> bool {
-    if cfg!(any(feature = "hardened", feature = "valgrind")) {
-        return false;
-    }
-    // SAFETY: the caller's promise.
-    let usable = unsafe { heap::usable_size(block) };
-    size <= usable && size >= usable / 2
 }

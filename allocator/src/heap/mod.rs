@@ -19,6 +19,12 @@ mod process;
 mod report;
 #[cfg_attr(
     any(feature = "hardened", feature = "valgrind"),
+    expect(unreachable_pub, reason = "these builds take `reallocate` from elsewhere, as below")
+)]
+#[cfg_attr(feature = "valgrind", expect(dead_code, reason = "as above"))]
+mod resize;
+#[cfg_attr(
+    any(feature = "hardened", feature = "valgrind"),
     expect(
         dead_code,
         unreachable_pub,
@@ -59,9 +65,12 @@ pub(crate) use memcheck::{allocate_known, deallocate_layout};
 pub use process::{call_when_ready, check, configure, options, own_the_break, trim};
 pub use report::{InForce, can_report, for_each_class, for_each_thread, in_force, statistics};
 #[cfg(not(any(feature = "hardened", feature = "valgrind")))]
+pub use resize::reallocate;
+pub(crate) use resize::stays;
+#[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub use routing::{
     allocate, allocate_aligned, allocate_at_hand, allocate_ready, allocate_slowly,
-    allocate_unready, allocate_zeroed, deallocate, reallocate, usable_size,
+    allocate_unready, allocate_zeroed, deallocate, usable_size,
 };
 #[cfg(not(any(feature = "hardened", feature = "valgrind")))]
 pub(crate) use routing::{allocate_known, deallocate_layout};

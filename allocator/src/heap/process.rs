@@ -2,7 +2,7 @@
 
 use crate::classic;
 use crate::options::Options;
-use crate::os::unwatched;
+use crate::os::{self, unwatched};
 use crate::thread::{GLOBAL, Tls};
 
 /// Says that this library serves malloc for the whole process, so that it may use `sbrk`. To be
@@ -29,7 +29,8 @@ pub fn options() -> Options {
     GLOBAL.options()
 }
 
-/// Gives everything that is free back to the kernel; whether that was anything.
+/// Gives everything that is free back to the kernel, where address space is scarce with its addresses; whether any of
+/// it held pages.
 pub fn trim() -> bool {
     unwatched(give_back)
 }
@@ -43,6 +44,10 @@ fn give_back() -> bool {
     if !heap.is_null() {
         // SAFETY: this thread's heap.
         unsafe { (*heap).rest_everywhere(Tls::here()) };
+    }
+    if os::address_space_is_scarce() {
+        // The program may want to map something itself.
+        GLOBAL.relieve();
     }
     GLOBAL.purge_all();
     GLOBAL.purged() != before

@@ -7,14 +7,17 @@
 
 use core::ptr;
 
+#[cfg(feature = "hardened")]
+pub(super) use super::resize::reallocate;
 use super::sampled;
 use crate::bitmap::{self, MAX_BITMAP};
 use crate::classic;
 use crate::huge;
 use crate::options::{self, Mode, Options};
+use crate::os;
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::Ordering;
 use crate::thread::{self, GLOBAL, ThreadHeap, Tls};
 use crate::units::{MAX_OBJECT, MIN_ALIGN, SEGMENT, set_zero};
 
@@ -175,6 +178,18 @@ fn refill_slowly(size: usize) -> *mut u8 {
     }
 }
 
+/// There was no memory for an object of `size` bytes with a mapping of its own: does what [`relieve`] does, unless that
+/// cannot help; whether it did.
+#[cold]
+pub(super) fn relieve_for(size: usize, heap: *mut ThreadHeap, tls: Tls) -> bool {
+    // More than there is cannot be given back, but where a limit is what is missing, it may be next to what is left.
+    let may_help = size <= GLOBAL.mapped() || os::limit_may_allow(size);
+    if may_help && !heap.is_null() {
+        relieve(heap, tls);
+    }
+    may_help
+}
+
 /// Memory is exhausted: gives back what this thread keeps and what is free anywhere.
 #[cold]
 #[inline(never)]
@@ -217,9 +232,7 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     // SAFETY: this thread's heap.
     unsafe { (*heap).make_room() };
     let mut block = GLOBAL.allocate_huge(size, align, zeroed);
-    // More than there is cannot be given back either.
-    if block.is_null() && size <= GLOBAL.mapped() {
-        relieve(heap, Tls::here());
+    if block.is_null() && relieve_for(size, heap, Tls::here()) {
         block = GLOBAL.allocate_huge(size, align, zeroed);
     }
     // SAFETY: this thread's heap.
@@ -395,7 +408,7 @@ unsafe fn deallocate_multiple_of_segment(block: *mut u8) {
 ///
 /// # Safety
 /// `block` is live.
-unsafe fn describe(block: *mut u8) -> (*mut Span, Kind) {
+pub(super) unsafe fn describe(block: *mut u8) -> (*mut Span, Kind) {
     // SAFETY: the caller's promise.
     unsafe {
         let record = if block.addr() & (SEGMENT - 1) == 0 {
@@ -433,55 +446,5 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
             Kind::Huge => huge::usable(record),
             Kind::Free => 0,
         }
-    }
-}
-
-/// What to ask for when a block of `usable` bytes becomes one of `size`. A medium block that grows by
-/// less than a quarter tends to go on growing, and each step to the next class would be a copy; a
-/// program that grows by more keeps room itself.
-fn with_room(size: usize, usable: usize) -> usize {
-    let room = usable + usable / 4;
-    let steps = size > usable && size < room && usable > MAX_SLAB && room <= MAX_BITMAP;
-    if steps { room } else { size }
-}
-
-/// Whether an object had to shrink where it is, for want of memory, and so may fill less than half of its block.
-pub(super) static SHRUNK_IN_PLACE: AtomicBool = AtomicBool::new(false);
-
-/// A block of `size` bytes (above 0) that begins as `block` does; `block` is freed. Null when
-/// memory is exhausted: then `block` is as it was.
-///
-/// # Safety
-/// `block` is live, and not used any more once this returns another one.
-pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if classic::is_configured() {
-            return classic::reallocate(block, size);
-        }
-        let usable = usable_size(block);
-        // Shrinking below half is worth a move, unless there is nothing to gain.
-        if size <= usable && (size >= usable / 2 || usable <= 64) {
-            return block;
-        }
-        if size > MAX_OBJECT {
-            return ptr::null_mut();
-        }
-        let (record, kind) = describe(block);
-        if kind == Kind::Huge && size > MAX_BITMAP {
-            let moved = sampled::resize(record, block, size);
-            if !moved.is_null() {
-                return moved;
-            }
-        }
-        let new = allocate(with_room(size, usable));
-        if !new.is_null() {
-            ptr::copy_nonoverlapping(block, new, usable.min(size));
-            deallocate(block);
-        } else if size <= usable {
-            SHRUNK_IN_PLACE.store(true, Ordering::Relaxed);
-            return block;
-        }
-        new
     }
 }

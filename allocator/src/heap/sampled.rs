@@ -5,6 +5,7 @@
 
 use core::ptr;
 
+use super::routing;
 use crate::bitmap::MAX_BITMAP;
 use crate::huge;
 use crate::sampling;
@@ -93,11 +94,16 @@ pub(super) unsafe fn count_huge(heap: *mut ThreadHeap, object: *mut u8, bytes: u
 pub(super) unsafe fn resize(record: *mut Span, block: *mut u8, bytes: usize) -> *mut u8 {
     // Before the address can become somebody else's.
     sampling::forget(block.addr());
+    let tls = Tls::here();
+    let heap = tls.heap();
     // SAFETY: the caller's promise; a heap that is not null is the calling thread's.
     unsafe {
-        let moved = GLOBAL.huge.resize(record, bytes);
+        if !heap.is_null() {
+            (*heap).make_room();
+        }
+        let relieve = || routing::relieve_for(bytes, heap, tls);
+        let moved = GLOBAL.huge.resize(record, bytes, relieve);
         GLOBAL.level_huge();
-        let heap = Tls::here().heap();
         if !heap.is_null() {
             count_huge(heap, moved, bytes);
         }

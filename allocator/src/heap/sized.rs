@@ -1,6 +1,7 @@
 //! Frees by callers who know the size: what can be compared without cost to anybody else.
 
-use super::routing::{SHRUNK_IN_PLACE, has_class};
+use super::resize::SHRUNK_IN_PLACE;
+use super::routing::has_class;
 use super::{deallocate, usable_size};
 use crate::block::FaultKind;
 use crate::fatal;

@@ -17,13 +17,14 @@
 
 mod extents;
 mod record;
+mod resize;
 
 use core::ptr;
 
 use self::extents::Extents;
 use self::record::Place;
 use crate::lock::Lock;
-use crate::os::{self, Kernel, Target};
+use crate::os::{self, Kernel};
 use crate::probe::fire;
 use crate::segment::{Held, Kind, Span};
 use crate::sync::{AtomicUsize, Ordering};
@@ -338,76 +339,6 @@ impl<K: Kernel> Huge<K> {
             // SAFETY: cached extents are nobody's.
             unsafe { self.unmap(base, len) }
         });
-    }
-
-    /// Resizes an object without copying: in place, or by moving its pages. Null if that cannot
-    /// be done; then the object is as it was.
-    ///
-    /// # Safety
-    /// `record` is that of a live huge object whose pointer the caller replaces by the result.
-    pub(crate) unsafe fn resize(&self, record: *mut Span, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        let old = unsafe { Place::read(record) };
-        if old.offset != HEAD || size >= addresses() - 4 * SEGMENT {
-            return ptr::null_mut();
-        }
-        let used = round_up(HEAD + size, self.kernel.page_size());
-        // Growing objects tend to go on growing.
-        let room = if used > old.used { used + size / 8 } else { used };
-        let mapped = if HARDENED { used } else { whole(room) };
-        // Before the old range can become somebody else's.
-        #[cfg(feature = "hardened")]
-        crate::segment::forget(old.base);
-        let stays = || {
-            #[cfg(feature = "hardened")]
-            crate::segment::note(old.base, crate::segment::Segment::Huge);
-            ptr::null_mut()
-        };
-        // SAFETY: the mapping is the object's.
-        unsafe {
-            let (base, mapped) = match self.remap(old, mapped) {
-                Ok(base) => (base, mapped),
-                Err(libc::ENOMEM) => {
-                    // What is cached is a luxury then, and so is room to grow.
-                    self.purge_all();
-                    let Ok(base) = self.remap(old, used) else { return stays() };
-                    (base, used)
-                }
-                Err(_) => return stays(),
-            };
-            let resident = used.max(old.resident.min(mapped));
-            let mut state = self.state.lock();
-            state.discount(old);
-            state.count(used, mapped);
-            drop(state);
-            self.count_fresh(used.saturating_sub(old.used));
-            self.purged.fetch_add(old.mapped.saturating_sub(mapped), Ordering::Relaxed);
-            Place { base, offset: HEAD, mapped, used, resident }.write()
-        }
-    }
-
-    /// Makes the mapping of an object `mapped` bytes long, here or where there is room; its base, or why
-    /// not: then it is as it was.
-    ///
-    /// # Safety
-    /// As [`Huge::resize`].
-    unsafe fn remap(&self, old: Place, mapped: usize) -> Result<usize, i32> {
-        // SAFETY: the mapping is the object's; a target was mapped for it just before.
-        unsafe {
-            match self.kernel.remap(old.base, old.mapped, mapped, Target::Here) {
-                Ok(base) => return Ok(base),
-                // The program divided the mapping or locked it in memory: neither can it move.
-                Err(error) if error.errno != libc::ENOMEM => return Err(error.errno),
-                Err(_) => {}
-            }
-            let hint = os::next_place(&self.kernel, round_up(mapped, SEGMENT) + GAP);
-            let target = os::map_aligned(&self.kernel, hint, mapped, SEGMENT);
-            let target = target.map_err(|error| error.errno)?;
-            // Where this fails the kernel may have unmapped the target, and somebody else mapped something
-            // there: it is lost. Those are few, for what makes it fail is that there are too many mappings.
-            let moved = self.kernel.remap(old.base, old.mapped, mapped, Target::At(target));
-            moved.map_err(|error| error.errno)
-        }
     }
 
     fn count_fresh(&self, bytes: usize) {

@@ -33,7 +33,7 @@ pub(crate) use loader::{Object, is_readable, object_at};
 pub(crate) use numa::{MAX_NODES, Topology};
 #[cfg(test)]
 pub(crate) use paged::Paged;
-pub(crate) use scarcity::address_space_is_scarce;
+pub(crate) use scarcity::{address_space_is_scarce, limit_may_allow};
 pub(crate) use syscall::{
     address_bits, allow_barriers, barrier_everywhere, futex_wait, futex_wake,
     map_wiped_in_children, page_size, parent_id, process_id, processors, random_word,

@@ -4,6 +4,7 @@
 #include "check.h"
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -95,14 +96,19 @@ static void fill_by_threads(struct heap *heap)
     }
 }
 
+static void limit_address_space(void)
+{
+    size_t before = (size_t)status_kib("VmSize:") << 10;
+    struct rlimit limit = {before + LIMIT, before + LIMIT};
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
 /* `asked` percent of the limit go to what was asked for, so without what rounding up to a size class adds. */
 static void hold(size_t size, size_t asked, int threads)
 {
     /* What was mapped before this line is not within the limit; the heap had no reason to map anything. */
     CHECK(mallinfo2().arena == 0 && mallinfo2().hblkhd == 0);
-    size_t before = (size_t)status_kib("VmSize:") << 10;
-    struct rlimit limit = {before + LIMIT, before + LIMIT};
-    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    limit_address_space();
     struct heap heap = {.size = size, .random = 1};
     if (threads > 1) {
         fill_by_threads(&heap);
@@ -150,8 +156,69 @@ static void hold(size_t size, size_t asked, int threads)
     }
 }
 
+/* Leaves `bytes` of freed 64-byte objects. */
+static void free_small(size_t bytes)
+{
+    struct heap heap = {.size = 64, .random = 1};
+    while (heap.usable < bytes) {
+        struct link *one = malloc(opaque(64));
+        CHECK(one != NULL);
+        push(&heap, 64, one);
+    }
+    while (heap.all != NULL) {
+        struct link *next = heap.all->next;
+        free(heap.all);
+        heap.all = next;
+    }
+}
+
+static void what_small_objects_left_serves_a_large_one(void)
+{
+    limit_address_space();
+    free_small((size_t)100 << 20);
+    char *large = malloc(opaque((size_t)180 << 20));
+    CHECK(large != NULL);
+    large[(180 << 20) - 1] = 1;
+    free(large);
+}
+
+static void what_small_objects_left_lets_a_large_one_grow(void)
+{
+    limit_address_space();
+    free_small((size_t)130 << 20);
+    char *large = malloc(opaque((size_t)100 << 20));
+    CHECK(large != NULL);
+    large[(100 << 20) - 1] = 7;
+    large = realloc(large, opaque((size_t)160 << 20)); /* both do not fit */
+    CHECK(large != NULL && large[(100 << 20) - 1] == 7);
+    free(large);
+}
+
+static void a_trim_leaves_address_space_to_the_program(void)
+{
+    limit_address_space();
+    free_small((size_t)200 << 20);
+    malloc_trim(0);
+    CHECK(mmap(NULL, (size_t)200 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+}
+
+static void in_a_child(void (*what)(void))
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        what();
+        _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(void)
 {
+    in_a_child(what_small_objects_left_serves_a_large_one);
+    in_a_child(what_small_objects_left_lets_a_large_one_grow);
+    in_a_child(a_trim_leaves_address_space_to_the_program);
     /* The list node costs nothing: it lies inside the object. Less is asked for than is usable where the size class is
      * much larger than the object: of 520 B (576) and 200000 B (212992), and of mixed sizes. */
     static const struct {

@@ -81,6 +81,39 @@ static void memory_for_what_is_asked_for_suffices_to_grow(void)
     free(after);
 }
 
+/* It would have got room to grow on. */
+static void one_ready_block_of_the_size_asked_for_suffices_to_grow(void)
+{
+    size_t size = 16384, grown = 18432;
+    char *p = malloc(opaque(size)), *ready = malloc(opaque(grown));
+    CHECK(p != NULL && ready != NULL && malloc_usable_size(p) + malloc_usable_size(p) / 4 > malloc_usable_size(ready));
+    p[size - 1] = 7;
+    struct rlimit before, limit;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)status_kib("VmSize:") << 10;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    void **all = NULL;
+    /* The largest first, so that nothing larger is left. */
+    const size_t others[] = {1 << 20, 1 << 18, 1 << 16, 1 << 15, grown, size};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        void **some = take_all(others[i]), **last = some;
+        while (last != NULL && *last != NULL) {
+            last = *last;
+        }
+        if (last != NULL) {
+            *last = all;
+            all = some;
+        }
+    }
+    free(ready);
+    p = realloc(p, opaque(grown));
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    give_back(all);
+    CHECK(p != NULL && p[size - 1] == 7);
+    free(p);
+}
+
 static void what_fits_stays(size_t size)
 {
     void *p = filled(size);
@@ -130,6 +163,7 @@ int main(int count, char **arguments)
     a_divided_mapping_keeps_its_bytes();
     if (is_ordinary) {
         memory_for_what_is_asked_for_suffices_to_grow();
+        one_ready_block_of_the_size_asked_for_suffices_to_grow();
     }
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         what_fits_stays(sizes[i]);
