@@ -219,8 +219,20 @@ pub(crate) unsafe fn clear_trailers(base: *mut u8, size: usize, blocks: u64) {
 /// The span is the caller's and holds nothing that anybody needs.
 pub(crate) unsafe fn unguard(span: *mut Span, guarded: usize) -> bool {
     // SAFETY: the caller's promise.
-    guarded == 0
-        || unsafe { os::guard(slice_of(span).addr() + (guarded - 1) * SLICE, SLICE, false) }
+    unsafe { unguard_of_pages(span, guarded, os::page_size()) }
+}
+
+/// As [`unguard`], on pages of `page` bytes.
+///
+/// # Safety
+/// As there.
+unsafe fn unguard_of_pages(span: *mut Span, guarded: usize, page: usize) -> bool {
+    // Where a slice is no whole page none was ever guarded.
+    if guarded == 0 || !SLICE.is_multiple_of(page) {
+        return true;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { os::guard(slice_of(span).addr() + (guarded - 1) * SLICE, SLICE, false) }
 }
 
 #[cfg(test)]
@@ -270,6 +282,17 @@ mod tests {
         let all = pool.allocate(SLICES - 1).expect("memory");
         assert_eq!(slice_of(all.head).addr(), slice);
         assert!((slice..end).step_by(SLICE).all(touchable));
+    }
+
+    #[test]
+    fn no_slice_is_lost_where_none_is_a_whole_page_and_so_none_was_guarded() {
+        let Some((_pool, head, slice, _)) = first_run(3) else { return };
+        // SAFETY: the run is this test's.
+        unsafe {
+            assert!(os::guard(slice + 2 * SLICE, SLICE, true));
+            assert!(unguard_of_pages(head, 3, 2 * SLICE) && !touchable(slice + 2 * SLICE));
+            assert!(unguard_of_pages(head, 3, os::page_size()) && touchable(slice + 2 * SLICE));
+        }
     }
 
     #[test]
