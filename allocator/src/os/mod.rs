@@ -185,6 +185,7 @@ pub(crate) struct Failing<K> {
     kernel: K,
     /// Calls left before every further one fails; `u32::MAX` never fails.
     left: AtomicU32,
+    refused: AtomicU32,
 }
 
 /// Every range that was to be bound, and to which node.
@@ -195,7 +196,17 @@ pub(crate) static BOUND: std::sync::Mutex<std::vec::Vec<(usize, usize, u32)>> =
 #[cfg(test)]
 impl<K> Failing<K> {
     pub(crate) const fn new(kernel: K) -> Self {
-        Failing { kernel, left: AtomicU32::new(u32::MAX) }
+        Failing { kernel, left: AtomicU32::new(u32::MAX), refused: AtomicU32::new(0) }
+    }
+
+    /// The kernel behind.
+    pub(crate) fn inner(&self) -> &K {
+        &self.kernel
+    }
+
+    /// Calls that failed so far.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused.load(crate::sync::Ordering::Relaxed)
     }
 
     /// Lets `calls` further calls succeed, then fails all.
@@ -207,7 +218,10 @@ impl<K> Failing<K> {
         use crate::sync::Ordering::Relaxed;
         match self.left.load(Relaxed) {
             u32::MAX => Ok(()),
-            0 => Err(OsError { call, errno: libc::ENOMEM }),
+            0 => {
+                self.refused.fetch_add(1, Relaxed);
+                Err(OsError { call, errno: libc::ENOMEM })
+            }
             n => {
                 self.left.store(n - 1, Relaxed);
                 Ok(())

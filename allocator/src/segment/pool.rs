@@ -96,6 +96,8 @@ struct State {
     peak_before: usize,
     epoch_began: u64,
     releases: u32,
+    /// The kernel refused so much in this epoch that more stays dirty than is kept.
+    purge_refused: bool,
     /// Dirty slices kept at least, and the share of the peak kept besides, in sixteenths.
     floor: usize,
     sixteenths: usize,
@@ -106,10 +108,21 @@ struct State {
 // SAFETY: the pointers lead to segments, which belong to the pool and not to a thread.
 unsafe impl Send for State {}
 
-/// A segment's number as far as a hint can tell it: a change of segment updates up to 127 of them, and
-/// eight numbers of 16 bits are one vector.
+/// Hints below it tell a segment's number; those from there on one in so many.
+const EXACT: u32 = 1 << 14;
+const STEP: u32 = 64;
+
+/// A segment's number as far as a hint can tell it, or that of one below: a change of segment updates up to 127 of
+/// them, and eight numbers of 16 bits are one vector.
 fn hint_of(index: u32) -> i16 {
-    index.min(i16::MAX as u32) as i16
+    let coarse = EXACT + index.saturating_sub(EXACT) / STEP;
+    index.min(coarse).min(i16::MAX as u32) as i16
+}
+
+/// The first segment that a hint stands for.
+fn index_of(hint: i16) -> u32 {
+    let hint = hint as u32;
+    hint + hint.saturating_sub(EXACT) * (STEP - 1)
 }
 
 /// Bits where a run of `len` set bits begins.
@@ -149,6 +162,7 @@ impl<K: Kernel> Pool<K> {
                 peak_before: 0,
                 epoch_began: 0,
                 releases: 0,
+                purge_refused: false,
                 floor: 0,
                 sixteenths: 0,
                 huge_pages: false,
@@ -247,10 +261,12 @@ impl<K: Kernel> Pool<K> {
         let peak = state.peak.max(state.peak_before);
         // What is in use counts too: the whole stays a quarter above what was needed recently.
         let cap = (peak * state.sixteenths / 16).saturating_sub(state.used).max(state.floor);
-        if state.dirty_slices > cap {
+        if state.dirty_slices > cap && !state.purge_refused {
             let goal = cap - cap / 8;
-            self.purge_down_to(state, goal, true);
-            self.purge_down_to(state, goal, false);
+            let refused =
+                self.purge_down_to(state, goal, true) | self.purge_down_to(state, goal, false);
+            // Locked memory, say: each release would ask for every run of it again.
+            state.purge_refused = refused && state.dirty_slices > cap;
         }
     }
 
@@ -262,6 +278,7 @@ impl<K: Kernel> Pool<K> {
             return;
         }
         state.epoch_began = now;
+        state.purge_refused = false;
         state.peak_before = state.peak;
         state.peak = state.used;
         for index in (0..state.directory.count()).rev() {
@@ -384,7 +401,7 @@ impl State {
 
     /// The lowest segment that may have room for `len` slices.
     fn hint(&self, len: usize) -> u32 {
-        self.hints.get(len).map_or(0, |&hint| hint as u32)
+        self.hints.get(len).map_or(0, |&hint| index_of(hint))
     }
 
     /// No segment below `index` has room for `len` slices, so none has for more.

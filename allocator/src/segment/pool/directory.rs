@@ -8,8 +8,12 @@ use crate::segment::Header;
 use crate::sync::Ordering;
 
 const INLINE: usize = 32;
-const CHUNK: usize = 1024;
+/// Of a chunk only the pages in use cost more than address space.
+const CHUNK: usize = 4096;
 const CHUNKS: usize = 256;
+/// Segments there may be: 4 TiB.
+#[cfg(test)]
+pub(super) const CAPACITY: usize = INLINE + CHUNK * CHUNKS;
 
 /// Segment `i`, for ever at the same place, without a table sized for the worst case.
 #[derive(Debug)]

@@ -12,24 +12,34 @@ const RECORDS: usize = SLICES * size_of::<Span>();
 
 impl<K: Kernel> Pool<K> {
     /// Purges dirty slices, highest segment first, until `goal` are left; only those an epoch old
-    /// if `old_only`.
-    pub(super) fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) {
+    /// if `old_only`. Whether the kernel refused any.
+    pub(super) fn purge_down_to(&self, state: &mut State, goal: usize, old_only: bool) -> bool {
+        let mut refused = false;
         for index in (0..state.directory.count()).rev() {
             if state.dirty_slices <= goal {
-                return;
+                break;
             }
             let segment = state.directory.get(index);
             // SAFETY: headers belong to the pool, and its lock is held.
             unsafe {
                 let which = if old_only { (*segment).old } else { (*segment).dirty };
-                self.purge(state, segment, which);
+                refused |= self.purge(state, segment, which);
             }
         }
+        refused
     }
 
+    /// Purges what is dirty of the slices `which`; whether the kernel refused any.
+    ///
     /// # Safety
     /// `segment` is one of the pool's.
-    pub(super) unsafe fn purge(&self, state: &mut State, segment: *mut Header, which: u128) {
+    pub(super) unsafe fn purge(
+        &self,
+        state: &mut State,
+        segment: *mut Header,
+        which: u128,
+    ) -> bool {
+        let mut refused = false;
         // SAFETY: dirty slices are free (invariant 1), so nobody needs their contents.
         unsafe {
             let due = which & (*segment).dirty;
@@ -48,6 +58,7 @@ impl<K: Kernel> Pool<K> {
                 let address = segment.addr() + start * SLICE;
                 if self.kernel.purge(address, len * SLICE).is_err() {
                     // Locked memory, say: it stays dirty and is reused as it is.
+                    refused = true;
                     continue;
                 }
                 fire!("purge", address, len * SLICE);
@@ -57,5 +68,6 @@ impl<K: Kernel> Pool<K> {
                 state.purged += len * SLICE;
             }
         }
+        refused
     }
 }

@@ -251,6 +251,42 @@ fn a_run_that_was_used_again_counts_from_when_it_was_freed_last() {
 }
 
 #[test]
+fn a_hint_stands_for_a_segment_or_one_a_little_below_up_to_the_last() {
+    let mut before = 0;
+    for index in 0..directory::CAPACITY as u32 {
+        let hint = hint_of(index);
+        let first = index_of(hint);
+        assert!(hint >= before && hint_of(first) == hint, "{index}: {hint}");
+        assert!(first <= index && index - first < if index < EXACT { 1 } else { STEP }, "{index}");
+        before = hint;
+    }
+}
+
+#[test]
+fn a_kernel_that_refuses_to_purge_is_asked_once_an_epoch() {
+    let pool = Pool::new(Failing::new(Paged::new(4 << 10)));
+    pool.configure(1, Origin::Map, None);
+    pool.configure_purge(0, 0);
+    let runs: Vec<_> = (0..1000).map(|_| pool.allocate(2).expect("memory")).collect();
+    pool.kernel.fail_after(0);
+    for run in &runs {
+        // SAFETY: from this pool, and used no more.
+        unsafe { pool.release(run.head, 2) };
+    }
+    let refused = pool.kernel.refused();
+    assert!(refused <= 4, "{refused} calls");
+    assert_eq!(pool.usage().dirty, 2000 * SLICE);
+    pool.kernel.fail_after(u32::MAX);
+    pool.kernel.inner().pass(EPOCH_MS);
+    pool.tick();
+    let run = pool.allocate(2).expect("memory");
+    // SAFETY: as above.
+    unsafe { pool.release(run.head, 2) };
+    assert_eq!(pool.usage().dirty, 0, "in the next it is asked again");
+    pool.check().expect("sound");
+}
+
+#[test]
 fn when_memory_is_short_a_run_is_as_long_as_the_longest_gap() {
     let pool = pool();
     let whole = pool.allocate(SLICES - 1).expect("memory");
