@@ -52,7 +52,7 @@ impl Bitmaps {
         // SAFETY: the caller's promise.
         unsafe {
             let class = SizeClass::from_index((*span).class);
-            clear_trailers(slice_of(span), class.size(), (*span).full);
+            clear_trailers(slice_of(span), class.size(), 64 - (*span).full.leading_zeros());
             for_each_record(span, |record, _| {
                 (*record).owner.store(NOBODY, Ordering::Relaxed);
                 Span::end_use(record);

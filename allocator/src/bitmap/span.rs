@@ -116,13 +116,14 @@ pub(super) unsafe fn for_each_record(span: *mut Span, mut visit: impl FnMut(*mut
         let size = SizeClass::from_index((*span).class).size();
         // Not the number of bits: the lowest may be missing (SKIPPED).
         let blocks = 64 - (*span).full.leading_zeros() as usize;
-        let mut next = 0;
-        for block in 0..blocks {
-            let back = (block * size) >> SLICE_SHIFT;
-            if back >= next {
-                visit(span.add(back), back as u8);
-                next = back + 1;
-            }
+        // Where blocks are no larger than slices, one begins in each up to the last one's.
+        let step = size.max(SLICE);
+        let end = blocks * size - size;
+        let mut offset = 0;
+        while offset <= end {
+            let back = offset >> SLICE_SHIFT;
+            visit(span.add(back), back as u8);
+            offset += step;
         }
     }
 }

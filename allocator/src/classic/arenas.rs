@@ -11,18 +11,16 @@
 //! 1. A block on a heap's stack is in use in that heap, and nobody else's.
 //! 2. A heap, once made, stays; in the child of a fork it may become an orphan (see `orphans.rs`).
 
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::arena::{Arena, Heap};
-use super::cache::{self, ThreadCache};
 use super::kernel;
 use super::lock::{Contention, FutexLock, Lock};
 use super::mapped::Mapped;
 use super::registry::Registry;
 use super::source::PoolSource;
 use crate::block::{
-    Counters, Fault, FaultKind, GRAIN, HEADER, HeapCore, Policy, Strategy, Totals, block_size,
-    live_bytes,
+    Counters, Fault, FaultKind, GRAIN, HEADER, HeapCore, Policy, Strategy, Totals, live_bytes,
 };
 use crate::lock::LINEAGE;
 use crate::options::settings::{LockChoice, Settings};
@@ -41,14 +39,14 @@ pub(super) struct Shared {
 pub(super) struct Arenas<P: Strategy> {
     pub(super) shared: &'static Shared,
     pub(super) settings: Settings,
-    count: usize,
+    pub(super) count: usize,
     pub(super) secret: u64,
     pub(super) heaps: [AtomicPtr<Arena<P>>; ARENAS],
     /// By number, the heaps that a fork left half changed, the last one first.
     pub(super) orphans: [AtomicPtr<Arena<P>>; ARENAS],
     pub(super) making: FutexLock,
     /// Where each thread keeps its cache: key + 1, 0 for none.
-    key: core::sync::atomic::AtomicU32,
+    pub(super) key: AtomicU32,
 }
 
 impl<P: Strategy> Arenas<P> {
@@ -73,14 +71,14 @@ impl<P: Strategy> Arenas<P> {
             heaps: none,
             orphans,
             making: FutexLock::FREE,
-            key: core::sync::atomic::AtomicU32::new(0),
+            key: AtomicU32::new(0),
         }
     }
 
     /// The heap with this number, made if need be. In a child that was not told of its fork heaps change
     /// their numbers when it learns of itself, so that happens before one is chosen.
     #[inline(always)]
-    fn arena(&self, number: usize) -> Option<&Arena<P>> {
+    pub(super) fn arena(&self, number: usize) -> Option<&Arena<P>> {
         LINEAGE.look();
         let slot = self.heaps.get(number)?;
         let found = slot.load(Ordering::Acquire);
@@ -120,7 +118,7 @@ impl<P: Strategy> Arenas<P> {
 
     /// The heap this thread turns to first.
     #[inline(always)]
-    fn home(&self) -> usize {
+    pub(super) fn home(&self) -> usize {
         if self.count == 1 {
             return 0;
         }
@@ -152,138 +150,15 @@ impl<P: Strategy> Arenas<P> {
         Ok(found.or_else(|| self.shared.mapped.allocate(size, align)))
     }
 
-    /// Puts a cache in front for each thread, if the strategy's objects have headers.
-    pub(super) fn use_caches(&self, key: libc::pthread_key_t) {
-        if P::Core::<PoolSource>::HEADERS {
-            self.key.store(key + 1, Ordering::Release);
-        }
-    }
-
-    /// Runs `act` on this thread's cache; `None` where it has none. Only a thread that allocates gets one: what
-    /// libc frees behind a thread's last destructor would get one that nobody empties.
-    #[inline(always)]
-    fn with_cache<T>(&self, act: impl FnOnce(&mut ThreadCache) -> T) -> Option<T> {
-        let key = self.key.load(Ordering::Acquire).checked_sub(1)?;
-        // SAFETY: a cache belongs to its thread, and no `act` of ours reaches for it again.
-        unsafe { cache::of_thread(key).as_mut() }.map(act)
-    }
-
-    /// Makes a cache for this thread, if it has none and caches are on.
-    #[inline(always)]
-    fn need_cache(&self) {
-        if let Some(key) = self.key.load(Ordering::Acquire).checked_sub(1)
-            && cache::of_thread(key).is_null()
-        {
-            let made = cache::fresh(self.secret, core::ptr::from_ref(self.shared).addr());
-            if !made.is_null() && !cache::set_for_thread(key, made) {
-                // SAFETY: just made, and nobody knows of it.
-                unsafe { cache::bury(made) };
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn take_cached(
-        &self,
-        cache: &mut ThreadCache,
-        size: usize,
-        zero: bool,
-    ) -> Result<Option<usize>, Fault> {
-        let Some((need, bin)) = block_size(size).and_then(|need| Some((need, cache::bin(need)?)))
-        else {
-            return Ok(None);
-        };
-        let object = match cache.pop(bin)? {
-            Some(object) => object,
-            None => match self.fetch(cache, need, bin)? {
-                Some(object) => object,
-                None => return Ok(None),
-            },
-        };
-        if zero {
-            let bytes = core::ptr::with_exposed_provenance_mut::<u8>(object);
-            // SAFETY: the object is ours until it is returned.
-            unsafe { bytes.write_bytes(0, size) };
-        }
-        Ok(Some(object))
-    }
-
-    /// Fills a stack under one lock and returns one object more.
-    #[cold]
-    #[inline(never)]
-    fn fetch(
-        &self,
-        cache: &mut ThreadCache,
-        need: usize,
-        bin: usize,
-    ) -> Result<Option<usize>, Fault> {
-        let Some(arena) = self.arena(self.home() % self.count.max(1)) else { return Ok(None) };
-        let found = arena.with(|core| {
-            arena.collect(core)?;
-            for _ in 1..cache::FETCH {
-                let Some(object) = core.allocate(need - HEADER, GRAIN, false)? else { break };
-                // SAFETY: just allocated, and handed to nobody. A block that came out larger than
-                // asked serves this size as well.
-                if !unsafe { cache.push(bin, object) } {
-                    core.free(object)?;
-                    break;
-                }
-            }
-            core.allocate(need - HEADER, GRAIN, false)
-        });
-        found.unwrap_or(Ok(None))
-    }
-
-    /// Puts an object into this thread's cache. `false`: it has to go to its heap.
-    #[inline(always)]
-    fn keep_cached(&self, cache: &mut ThreadCache, object: usize) -> Result<bool, Fault> {
-        let Some(bytes) = self.sealed(object) else { return Ok(false) };
-        let Some(bin) = cache::bin(bytes) else { return Ok(false) };
-        // SAFETY: `sealed` found a live block.
-        if unsafe { cache::is_cached(object, self.secret) } {
-            return Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER));
-        }
-        // SAFETY: a live block whose user gives it up.
-        if unsafe { cache.push(bin, object) } {
-            return Ok(true);
-        }
-        cache.drain(bin..bin + 1, ThreadCache::HALF, &mut |object| self.free_pooled(object))?;
-        // SAFETY: as above; there is room now.
-        Ok(unsafe { cache.push(bin, object) })
-    }
-
     /// Bytes of the live block at `object`, read without a lock; `None` if only the lock can tell.
     #[inline(always)]
-    fn sealed(&self, object: usize) -> Option<usize> {
+    pub(super) fn sealed(&self, object: usize) -> Option<usize> {
         let at = object.checked_sub(HEADER)?;
         if object & (GRAIN - 1) != 0 || self.shared.registry.arena(at).is_none() {
             return None;
         }
         // SAFETY: the registry says that the header's place lies in a region.
         unsafe { live_bytes(object, self.secret) }
-    }
-
-    /// A fault if `object` sits in a cache, hence was freed.
-    fn not_cached(&self, object: usize) -> Result<(), Fault> {
-        if self.key.load(Ordering::Acquire) == 0 {
-            return Ok(());
-        }
-        LINEAGE.look();
-        // SAFETY: `sealed` found a live block.
-        match self.sealed(object).filter(|_| unsafe { cache::is_cached(object, self.secret) }) {
-            Some(bytes) => Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER)),
-            None => Ok(()),
-        }
-    }
-
-    /// Empties the cache of a thread that ends.
-    pub(super) fn retire(&self, cache: &mut ThreadCache) -> Result<(), Fault> {
-        cache.drain(ThreadCache::every_bin(), 0, &mut |object| self.free_pooled(object))
-    }
-
-    /// Empties the calling thread's cache.
-    pub(super) fn flush_cache(&self) -> Result<(), Fault> {
-        self.with_cache(|cache| self.retire(cache)).unwrap_or(Ok(()))
     }
 
     #[inline]
@@ -332,7 +207,7 @@ impl<P: Strategy> Arenas<P> {
     }
 
     #[inline]
-    fn free_pooled(&self, object: usize) -> Result<(), Fault> {
+    pub(super) fn free_pooled(&self, object: usize) -> Result<(), Fault> {
         if self.count == 1 {
             let Some(arena) = self.arena(0) else { return self.shared.mapped.free(object) };
             return match arena.with(|core| core.free(object)) {

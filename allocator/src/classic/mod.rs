@@ -14,6 +14,7 @@
 mod arena;
 mod arenas;
 mod cache;
+mod cached;
 mod heap;
 mod kernel;
 mod lock;

@@ -191,20 +191,19 @@ pub(crate) unsafe fn prepare_blocks(run: &Run, size: usize, blocks: usize, guard
     }
 }
 
-/// Clears the trailers of the free `blocks` (bit i stands for the one at i times `size`): whoever gets the memory next
-/// could tell the secret from them.
+/// Clears the trailers of as many `blocks` of `size` bytes, which are free: whoever gets the memory next could tell
+/// the secret from them.
 ///
 /// # Safety
 /// The blocks are the caller's, and `base` is where the first one begins.
-pub(crate) unsafe fn clear_trailers(base: *mut u8, size: usize, blocks: u64) {
-    let mut left = blocks;
-    while left != 0 {
-        let block = left.trailing_zeros() as usize;
-        left &= left - 1;
+pub(crate) unsafe fn clear_trailers(base: *mut u8, size: usize, blocks: u32) {
+    let mut end = base;
+    for _ in 0..blocks {
         // SAFETY: the last word of a block of the caller's; sizes are multiples of 16. Of a block that was never
         // used no page is touched.
         unsafe {
-            let trailer = base.add((block + 1) * size - TRAILER).cast::<u64>();
+            end = end.add(size);
+            let trailer = end.sub(TRAILER).cast::<u64>();
             if trailer.read() != 0 {
                 trailer.write(0);
             }

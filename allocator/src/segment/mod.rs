@@ -75,7 +75,7 @@ pub(crate) unsafe fn prepare_blocks(_run: &Run, _size: usize, _blocks: usize, _g
 /// As where builds are hardened.
 #[cfg(not(feature = "hardened"))]
 #[inline(always)]
-pub(crate) unsafe fn clear_trailers(_base: *mut u8, _size: usize, _blocks: u64) {}
+pub(crate) unsafe fn clear_trailers(_base: *mut u8, _size: usize, _blocks: u32) {}
 
 /// What hardened builds do to slices before their first use; nothing here.
 ///
