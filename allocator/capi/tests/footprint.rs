@@ -43,6 +43,18 @@ fn a_control_group_that_has_room_for_what_is_live_is_enough() {
     assert!(!run(group.command(&program).arg("1024")).status.success(), "64 MiB are too little");
 }
 
+#[test]
+fn in_a_control_group_what_is_freed_leaves_room_for_what_the_program_maps_itself() {
+    let Some(program) = compile("limited.c", &[]) else { return };
+    let Some(group) = Group::new(512 << 20) else {
+        println!("skipped: no control group that limits memory can be made here");
+        return;
+    };
+    for size in ["64", "20000", "1048576", "3000000"] {
+        run(group.command(&program).arg(size)).expect_success(&format!("objects of {size} bytes"));
+    }
+}
+
 /// A control group with a limit on memory; gone when dropped.
 struct Group {
     folder: PathBuf,
@@ -52,7 +64,7 @@ struct Group {
 impl Group {
     fn new(limit: u64) -> Option<Self> {
         let (root, own, file) = own_group()?;
-        let name = format!("allocator-footprint-{}", std::process::id());
+        let name = format!("allocator-footprint-{}-{}", std::process::id(), limit >> 20);
         // In a container the own group may be the root of what can be seen.
         let parents = [root.join(own.trim_start_matches('/')), root];
         let group = parents.iter().find_map(|parent| {

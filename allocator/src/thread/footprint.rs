@@ -5,18 +5,22 @@
 //! whoever took a MiB that held no pages before looks at all of them: what is in use and what is spare may
 //! come to a quarter above the recent peak of what was in use (or to as much more as the huge objects may
 //! cache, where that is more), and it is the others that give back what is beyond. Where the process's control
-//! group has a limit, what is spare may come to half of what the limit leaves beside everything else.
+//! group has a limit, what is spare may come to half of what the limit leaves beside everything else: whoever freed a
+//! MiB looks, too, and heaps that need more than a quarter of the limit keep no empty spans, which nobody counts.
 //!
 //! A program that goes to and fro between two such phases, within the quarter of a second for which peaks
 //! count, pays with page faults for what is beyond; one whose phases use the same sizes never does.
 //!
 //! Cost: beside the page faults of that MiB a lock for each pool and the clock; with such a MiB the files of the
-//! control group once a second, and /proc/self/statm where there is a limit or too much is spare.
+//! control group once a second, and /proc/self/statm where there is a limit or too much is spare. Where there is a
+//! limit, for a MiB that was freed as many locks, and that file once a tick of the clock and for each MiB more that is
+//! spare.
 
 use super::global::{Global, Host, host};
+use crate::huge;
 use crate::os::{self, Kernel};
-use crate::segment::{Held, Pool};
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::segment::{Held, Pool, Span};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Fresh bytes after which all that is held is looked at.
 const FRESH: usize = 1 << 20;
@@ -28,6 +32,11 @@ const AT_ONCE: usize = 32;
 /// For how long a peak counts, at least, and for how long the others are left alone after a look that did not
 /// help. In milliseconds.
 const EPOCH_MS: u64 = 250;
+/// A program whose recent peak is above this part of the limit keeps no empty spans.
+const TIGHT: usize = 4;
+/// Why no empty spans are kept: the option says so; the limit is near.
+const LEAN: u32 = 1;
+const NEAR: u32 = 2;
 /// For how long the limit of the control group is taken to stay as it was, in milliseconds.
 const LIMIT_MS: u64 = 1000;
 
@@ -47,6 +56,13 @@ pub(super) struct Footprint {
     limit_read: AtomicU64,
     /// When the last look did not help.
     failed: AtomicU64,
+    /// Why no empty spans are kept, if none are.
+    sparing: AtomicU32,
+    /// Bytes that were freed since somebody last looked whether the limit allows that.
+    freed: AtomicUsize,
+    /// When somebody looked, and what was spare then.
+    looked_at: AtomicU64,
+    spare: AtomicUsize,
 }
 
 impl Footprint {
@@ -60,12 +76,46 @@ impl Footprint {
             limit: AtomicUsize::new(0),
             limit_read: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            sparing: AtomicU32::new(0),
+            freed: AtomicUsize::new(0),
+            looked_at: AtomicU64::new(0),
+            spare: AtomicUsize::new(0),
         }
     }
 
-    /// Lets `floor` bytes be spare however little is in use.
-    pub(super) fn configure(&self, floor: usize) {
+    /// Lets `floor` bytes be spare however little is in use, and heaps keep no empty spans if they are `lean`.
+    pub(super) fn configure(&self, floor: usize, lean: bool) {
         self.floor.store(floor, Ordering::Relaxed);
+        self.spares(LEAN, lean);
+    }
+
+    /// Notes whether no empty spans are kept for the reason `why`.
+    fn spares(&self, why: u32, whether: bool) {
+        if whether {
+            self.sparing.fetch_or(why, Ordering::Relaxed);
+        } else {
+            self.sparing.fetch_and(!why, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts bytes that were freed; whether they are many since somebody looked.
+    fn count_freed(&self, bytes: usize) -> bool {
+        let freed = self.freed.load(Ordering::Relaxed) + bytes;
+        let many = freed >= FRESH;
+        self.freed.store(if many { 0 } else { freed }, Ordering::Relaxed);
+        many
+    }
+
+    /// Whether it was looked just now, when hardly less was spare.
+    fn was_looked_at(&self, spare: usize, now: u64) -> bool {
+        self.looked_at.load(Ordering::Relaxed) == now
+            && spare < self.spare.load(Ordering::Relaxed).saturating_add(FRESH)
+    }
+
+    /// Notes what is spare after a look.
+    fn note_look(&self, spare: usize, now: u64) {
+        self.spare.store(spare, Ordering::Relaxed);
+        self.looked_at.store(now, Ordering::Relaxed);
     }
 
     /// Takes note of a peak; the recent one.
@@ -148,8 +198,10 @@ impl Global {
     fn shed_excess(&self, taker: Option<&Pool<Host>>, fresh: usize) {
         let Some(held) = self.held().filter(|held| held.used + held.spare >= MUCH) else { return };
         let now = self.now();
-        let fair = self.footprint.fair(self.footprint.note(held.peak, now));
+        let peak = self.footprint.note(held.peak, now);
+        let fair = self.footprint.fair(peak);
         let limit = self.footprint.limit(now);
+        self.footprint.spares(NEAR, limit.is_some_and(|limit| peak > limit / TIGHT));
         let mut unfair = (held.used + held.spare).saturating_sub(fair);
         if self.footprint.is_in_vain(now) {
             unfair = 0;
@@ -172,12 +224,48 @@ impl Global {
         }
         if let Some(limit) = limit {
             // What is spare now was resident a moment ago, and counts as such.
-            let others = resident.saturating_sub(held.spare);
-            let excess = spare.saturating_sub(limit.saturating_sub(others) / 2);
-            if excess != 0 {
-                self.shed_everywhere(excess + excess / 8);
-            }
+            self.keep_to_limit(limit, resident.saturating_sub(held.spare), spare);
         }
+    }
+
+    /// Lets everybody give back what is too much of the `spare` bytes beside the `others` that are resident.
+    fn keep_to_limit(&self, limit: usize, others: usize, spare: usize) {
+        let most = limit.saturating_sub(others) / 2;
+        let excess = spare.saturating_sub(most);
+        if excess != 0 {
+            self.shed_everywhere(excess + (excess / 8).max(most / AT_ONCE));
+        }
+    }
+
+    /// Looks whether the limit of the control group, if there is one, allows that `bytes` more are spare.
+    #[inline]
+    pub(super) fn level_freed(&self, bytes: usize) {
+        if self.footprint.limit.load(Ordering::Relaxed) != 0 {
+            self.level_spare(bytes);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn level_spare(&self, bytes: usize) {
+        if !self.footprint.count_freed(bytes) {
+            return;
+        }
+        let Some(held) = self.held().filter(|held| held.used + held.spare >= MUCH) else { return };
+        let now = self.now();
+        if self.footprint.was_looked_at(held.spare, now) {
+            return;
+        }
+        let Some(limit) = self.footprint.limit(now) else { return };
+        let Some(resident) = host().resident_bytes() else { return };
+        self.keep_to_limit(limit, resident.saturating_sub(held.spare), held.spare);
+        self.footprint.note_look(self.held().map_or(held.spare, |held| held.spare), now);
+    }
+
+    /// Whether a heap may keep as many empty spans as it likes: nobody else wants their slices, and memory need
+    /// not be given back at once.
+    pub(super) fn lets_keep(&self) -> bool {
+        self.alone() && self.footprint.sparing.load(Ordering::Relaxed) == 0
     }
 
     /// Lets all but `taker` (or all but the huge objects) give back `bytes`; how many it were.
@@ -216,6 +304,20 @@ impl Global {
         object
     }
 
+    /// Frees a huge object, as [`crate::huge::Huge::free`].
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn free_huge(&self, record: *mut Span) {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe {
+            let bytes = huge::usable(record);
+            self.huge.free(record, || self.slice_bytes());
+            bytes
+        };
+        self.level_freed(bytes);
+    }
+
     /// Looks at all that is held, if the huge objects took much.
     pub(crate) fn level_huge(&self) {
         let fresh = self.huge.take_fresh(FRESH);
@@ -239,8 +341,19 @@ mod tests {
         assert_eq!(footprint.note(30, 1300), 100);
         assert_eq!(footprint.note(20, 1520), 40, "two epochs later");
         assert_eq!(footprint.fair(40), 50);
-        footprint.configure(64);
+        footprint.configure(64, false);
         assert_eq!((footprint.fair(40), footprint.fair(400)), (104, 500));
+    }
+
+    #[test]
+    fn what_is_freed_is_looked_at_each_mib_and_again_when_time_has_passed_or_a_mib_more_is_spare() {
+        let footprint = Footprint::new();
+        assert!(!footprint.count_freed(FRESH - 1) && footprint.count_freed(1));
+        assert!(!footprint.count_freed(FRESH / 2) && footprint.count_freed(FRESH));
+        assert!(!footprint.was_looked_at(0, 7));
+        footprint.note_look(5 * FRESH, 7);
+        assert!(footprint.was_looked_at(6 * FRESH - 1, 7));
+        assert!(!footprint.was_looked_at(6 * FRESH, 7) && !footprint.was_looked_at(0, 8));
     }
 
     #[test]

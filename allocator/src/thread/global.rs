@@ -14,7 +14,7 @@ use crate::os::{self, Kernel, Linux, MAX_NODES};
 use crate::sampling;
 use crate::segment::{Pool, Run, Span, header_of, slice_of};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::units::pages_within;
+use crate::units::{SLICE, pages_within};
 
 /// The kernel as this build sees it; tests can make it fail.
 #[cfg(not(test))]
@@ -48,7 +48,6 @@ pub(crate) static GLOBAL: Global = Global {
     huge: Huge::new(host()),
     registry: Registry::new(),
     footprint: Footprint::new(),
-    lean: AtomicBool::new(false),
     purger: Purger::new(),
     many_nodes: AtomicBool::new(false),
     barriers: AtomicBool::new(false),
@@ -71,8 +70,6 @@ pub(crate) struct Global {
     last_tick: AtomicU64,
     /// A `fn(&Options)` of the C face's, or null.
     pub(super) when_ready: AtomicPtr<()>,
-    /// What the pools could give back is not kept elsewhere.
-    pub(super) lean: AtomicBool,
     pub(super) purger: Purger,
     /// 1 once the C face said that malloc is ours, so that `sbrk` is.
     pub(super) exported: AtomicUsize,
@@ -149,6 +146,7 @@ impl Global {
             let number = (*header_of(slice_of(head))).pool as usize;
             if let Some(pool) = self.pools.get(number) {
                 pool.release(head, len);
+                self.level_freed(len * SLICE);
             }
         }
     }
@@ -179,6 +177,7 @@ impl Global {
             }
             rest = others;
         }
+        self.level_freed(heads.len() * SLICE);
     }
 
     /// Gives back what time has made due. Called on slow paths; cheap when nothing is due.
@@ -287,12 +286,6 @@ impl Global {
     #[inline(always)]
     pub(crate) fn alone(&self) -> bool {
         ALONE.now()
-    }
-
-    /// Whether a heap may keep as many empty spans as it likes: nobody else wants their slices, and memory need
-    /// not be given back at once.
-    pub(super) fn lets_keep(&self) -> bool {
-        self.alone() && !self.lean.load(Ordering::Relaxed)
     }
 
     /// All heaps there ever were.

@@ -420,7 +420,7 @@ pub(crate) unsafe fn free_elsewhere(block: *mut u8, record: *mut Span, heap: *mu
             Kind::Slab | Kind::Bitmap => free_without_heap(block, record),
             Kind::Huge => {
                 sampling::forget(block.addr());
-                GLOBAL.huge.free(huge::huge_record(block), || GLOBAL.slice_bytes());
+                GLOBAL.free_huge(huge::huge_record(block));
             }
             Kind::Free => fatal::report("invalid or double free", block.addr(), 0),
         }

@@ -116,8 +116,7 @@ impl Global {
             pool.configure_huge_pages(options.huge_pages);
         }
         self.huge.configure(cache, options.huge_pages);
-        self.footprint.configure(cache);
-        self.lean.store(options.memory == MemoryPolicy::Low, Ordering::Relaxed);
+        self.footprint.configure(cache, options.memory == MemoryPolicy::Low);
     }
 
     /// Applies one `name=value`. False, and nothing changes, if it is not understood or comes after the
