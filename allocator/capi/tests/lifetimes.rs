@@ -145,6 +145,7 @@ fn what_a_burst_leaves_goes_back_without_a_call_where_a_thread_purges_and_with_a
                 .expect_success(&format!("objects of up to {largest} bytes, then {call}"));
         }
     }
+    run(preloaded(&program).args(["65536", "sparse"])).expect_success("among live objects");
 }
 
 #[test]

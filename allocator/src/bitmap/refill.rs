@@ -5,7 +5,7 @@ use core::ptr::null_mut;
 use super::local::Bitmaps;
 use super::protocol::{self, FULL};
 use super::retired::Retired;
-use super::span::{OWNED, for_each_record, no_span, zero_mask};
+use super::span::{OWNED, for_each_record, free_before, no_span, zero_mask};
 use super::{KNOWS_ZERO, SizeClass};
 use crate::probe::fire;
 use crate::segment::{
@@ -152,6 +152,7 @@ impl Bitmaps {
             });
             if class.knows_zero() {
                 *zero_mask(span) = if run.zeroed { full } else { 0 };
+                *free_before(span) = 0;
             }
             *self.spans.get_unchecked_mut(class.index()) = spans.saturating_add(1);
             self.used |= 1 << class.index();

@@ -85,6 +85,13 @@ pub(super) fn zero_mask(span: *mut Span) -> *mut u64 {
     unsafe { &raw mut (*span.add(1)).full }
 }
 
+/// The blocks of a span that were free when its heap last looked for pages to let go of: kept as [`zero_mask`] is.
+#[inline(always)]
+pub(super) fn free_before(span: *mut Span) -> *mut u64 {
+    // SAFETY: as there.
+    unsafe { &raw mut (*span.add(1)).free }
+}
+
 /// Hands out the lowest block of `free`, which is the span's mask and not 0.
 ///
 /// # Safety

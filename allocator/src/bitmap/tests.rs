@@ -247,6 +247,46 @@ fn of_blocks_that_others_freed_and_of_no_others_the_pages_go_neighbours_in_one_p
     assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
 }
 
+#[cfg(not(feature = "hardened"))]
+#[test]
+fn pages_of_blocks_that_were_free_at_two_looks_go_back_once() {
+    let mut supply = scarce(usize::MAX >> 1);
+    let (mut heap, queue) = heap();
+    let class = SizeClass::of(64 << 10);
+    // SAFETY: the heap is this thread's; each block is freed once.
+    unsafe {
+        let mut blocks = Vec::from([allocate(&mut heap, class, &mut supply)]);
+        let span = record_of(blocks[0]);
+        for _ in 1..(*span).full.count_ones() {
+            blocks.push(allocate(&mut heap, class, &mut supply));
+        }
+        let [a, b, c, live @ ..] = &*blocks else { panic!("a span has more than three") };
+        let free = |block: &*mut u8, heap: &mut Bitmaps, supply: &mut Scarce| {
+            heap.push(record_of(*block), *block, supply);
+            // Out of the stash.
+            heap.let_go(SizeClass::SMALLEST, supply);
+        };
+        free(a, &mut heap, &mut supply);
+        heap.let_go_of_pages(&supply);
+        free(b, &mut heap, &mut supply);
+        assert_eq!(*supply.purged.borrow(), [], "free at one look");
+        heap.let_go_of_pages(&supply);
+        heap.let_go_of_pages(&supply);
+        heap.let_go_of_pages(&supply);
+        free(c, &mut heap, &mut supply);
+        heap.let_go_of_pages(&supply);
+        let expected = [(a.addr(), class.size()), (b.addr(), class.size())];
+        assert_eq!(*supply.purged.borrow(), expected);
+        for block in live {
+            heap.push(record_of(*block), *block, &mut supply);
+        }
+        heap.sweep(&queue, Pages::Stay, &mut supply);
+        heap.let_go(SizeClass::SMALLEST, &mut supply);
+        heap.check(supply.identity(), Depth::Blocks).expect("sound");
+    }
+    assert_eq!(supply.pool.usage().used, 0, "what nobody uses went back");
+}
+
 #[test]
 fn a_heap_that_a_fork_saw_in_the_middle_of_a_visit_finds_its_spans_again() {
     let mut supply = scarce(0);

@@ -8,8 +8,10 @@ use core::ptr::null_mut;
 
 use super::local::Bitmaps;
 use super::protocol::FULL;
-use super::span::{LISTED, OWNED, check_span, for_each_record, locate, no_span, zero_mask};
-use super::{CLASSES, SizeClass, protocol};
+use super::span::{
+    LISTED, OWNED, check_span, for_each_record, free_before, locate, no_span, zero_mask,
+};
+use super::{CLASSES, KNOWS_ZERO, SizeClass, protocol};
 use crate::segment::{Depth, Reading, Reaped, Span, SpanList, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
@@ -36,23 +38,34 @@ impl Pages {
         if self == Pages::Stay || cfg!(feature = "hardened") {
             return;
         }
-        // SAFETY: the caller's promise: free blocks are nobody's; bit i stands for the block at i times the
-        // class's size.
+        // SAFETY: the caller's promise.
         unsafe {
             let wanted = if self == Pages::All { (*span).free & !LISTED } else { taken };
-            let zero = if class.knows_zero() { *zero_mask(span) } else { 0 };
-            let mut blocks = wanted & !zero;
-            while blocks != 0 {
-                let first = blocks.trailing_zeros();
-                let count = (blocks >> first).trailing_ones();
-                let these = (u64::MAX >> (64 - count)) << first;
-                let from = slice_of(span).add(first as usize * class.size());
-                let gone = supply.purge(from, count as usize * class.size());
-                if gone && class.knows_zero() {
-                    *zero_mask(span) |= these;
-                }
-                blocks &= !these;
+            purge(span, class, wanted, supply);
+        }
+    }
+}
+
+/// Gives the pages of the free blocks `wanted` back, but for those that are zero already.
+///
+/// # Safety
+/// As [`Pages::give_back`].
+unsafe fn purge(span: *mut Span, class: SizeClass, wanted: u64, supply: &impl Supply) {
+    // SAFETY: the caller's promise: free blocks are nobody's; bit i stands for the block at i times the
+    // class's size.
+    unsafe {
+        let zero = if class.knows_zero() { *zero_mask(span) } else { 0 };
+        let mut blocks = wanted & !zero;
+        while blocks != 0 {
+            let first = blocks.trailing_zeros();
+            let count = (blocks >> first).trailing_ones();
+            let these = (u64::MAX >> (64 - count)) << first;
+            let from = slice_of(span).add(first as usize * class.size());
+            let gone = supply.purge(from, count as usize * class.size());
+            if gone && class.knows_zero() {
+                *zero_mask(span) |= these;
             }
+            blocks &= !these;
         }
     }
 }
@@ -108,6 +121,36 @@ impl Bitmaps {
         }
         // SAFETY: the caller's promise.
         unsafe { self.dismantle_retired(first, supply) };
+    }
+
+    /// Gives the pages back of blocks that were free already when this was last called: of the classes that know what
+    /// is zero, so that none goes back twice. Not in hardened builds, as [`Pages::give_back`].
+    ///
+    /// # Safety
+    /// The caller's thread owns this heap.
+    pub(crate) unsafe fn let_go_of_pages(&mut self, supply: &impl Supply) {
+        if cfg!(feature = "hardened") {
+            return;
+        }
+        // SAFETY: the class is in range; current and listed spans are this heap's.
+        unsafe {
+            let look = |span: *mut Span, class| {
+                let free = (*span).free & !LISTED;
+                let before = core::mem::replace(&mut *free_before(span), free);
+                purge(span, class, free & before, supply);
+            };
+            for class in self.used_from(SizeClass::of(KNOWS_ZERO)) {
+                let mut span = self.partial.get_unchecked(class.index()).first();
+                while !span.is_null() {
+                    look(span, class);
+                    span = (*span).next;
+                }
+                let span = *self.current.get_unchecked(class.index());
+                if span != no_span() {
+                    look(span, class);
+                }
+            }
+        }
     }
 
     /// Empties the stash, collects what others freed, and gives back the empty spans, and of the others the

@@ -7,7 +7,8 @@
 //! phases ask for other sizes needs no byte more.
 //!
 //! That holds only for a heap that has the pools to itself: a process of several threads keeps none. Nor does one
-//! with `memory=low`, or near the limit of its control group, nor hardened builds: what is freed there leaves the process as soon as it can.
+//! with `memory=low`, or near the limit of its control group, nor hardened builds: what is freed there leaves the
+//! process as soon as it can.
 //!
 //! With this `lifo100-524288`, all of whose spans hold two blocks, takes 1.8 times as long as with the best other
 //! allocator where it took 3.6 times as long, and `rand10k-524288` 1.4 where it was 2.7 (`ci/figures.sh`, 9 rounds

@@ -154,8 +154,8 @@ impl ThreadHeap {
         }
         let now = GLOBAL.now();
         if now.wrapping_sub(self.upkeep.let_go) >= LET_GO_MS {
-            self.upkeep.let_go = now;
-            self.let_go(now);
+            let before = core::mem::replace(&mut self.upkeep.let_go, now);
+            self.let_go(now, before);
         }
         GLOBAL.tick();
     }

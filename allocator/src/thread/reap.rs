@@ -13,7 +13,8 @@
 //! visitor takes a span only if none of its blocks is live: whoever frees a block holds a live one, so its thread
 //! cannot be at such a span. Where processors reorder stores it takes none of an owner who may be at work.
 //!
-//! After an idle second a visitor also takes what a thread keeps for its next requests: the stash, the
+//! A heap at work gives back the pages of blocks from 32 KiB on that were free among live ones at two looks, a second
+//! apart. After an idle second a visitor also takes what a thread keeps for its next requests: the stash, the
 //! spans that it allocates from, and the pages of free blocks in spans that are partly live. Slabs keep theirs.
 //!
 //! # Cost
@@ -43,6 +44,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 const FRESH: u32 = 2;
 /// Spans looked at last time for which it waits one slice longer.
 const LOOKED_PER_FRESH: u32 = 128;
+/// Of the time in milliseconds: bits that tell it within a second, about, after which free blocks among live ones are
+/// looked at for pages to give back.
+const PAGES_SHIFT: u32 = 10;
 /// Times that looking in vain may double the wait.
 const DOUBLINGS: u32 = 5;
 /// Heaps visited in one look, and heaps looked at for that.
@@ -150,8 +154,9 @@ impl ThreadHeap {
         unsafe { (*core::ptr::from_ref(&self.door)).enter() }
     }
 
-    /// What time makes due: lets go of medium blocks held for classes out of use, and has a look around.
-    pub(super) fn let_go(&mut self, now: u64) {
+    /// What time makes due: lets go of medium blocks held for classes out of use, and once a second of pages that were
+    /// free for one, and has a look around. The last time was `before`.
+    pub(super) fn let_go(&mut self, now: u64, before: u64) {
         let idle = GLOBAL.was_idle(now);
         let (_, bitmaps, _, queue, mut supply) = self.split();
         // SAFETY: `self` is the calling thread's heap.
@@ -161,6 +166,9 @@ impl ThreadHeap {
                 bitmaps.sweep(queue, Pages::All, &mut supply);
             } else {
                 bitmaps.let_go(bitmap::SizeClass::SMALLEST, &mut supply);
+                if now >> PAGES_SHIFT != before >> PAGES_SHIFT {
+                    bitmaps.let_go_of_pages(&supply);
+                }
             }
             supply.give_up_empties();
         }
