@@ -216,6 +216,38 @@ fn a_release_that_was_lost_is_added_and_counted() {
 }
 
 #[test]
+fn a_record_behind_a_full_window_waits_for_its_stamp() {
+    // A window holds up to 2048 slots.
+    for before in 2040..2050 {
+        let mut consumer = vec![(ThreadStart, 1, 0, 0, None)];
+        consumer.extend((0..before).map(|i| (Free, 10 + i, 0, 0, None)));
+        consumer.push((Free, 5000, 0xb0, 0, None));
+        consumer.extend([(Free, 6000, 0, 0, None); 8]);
+        let (_, census) = Raw::new()
+            .chunk(&consumer)
+            .chunk(&[(ThreadStart, 5, 1, 0, None), (Malloc, 4000, 0xb0, 16, None)])
+            .resolve();
+        assert_eq!((census.unknown_free, census.leaked), (0, 0), "behind {before}");
+    }
+}
+
+#[test]
+fn a_thread_that_waits_for_a_lost_release_is_not_overtaken_for_long() {
+    let (events, census) = Raw::new()
+        .chunk(&[(ThreadStart, 1, 0, 0, None), (Malloc, 10, 0xa0, 16, None)])
+        .chunk(&[
+            (ThreadStart, 2, 1, 0, None),
+            (Malloc, 100, 0xa0, 32, None),
+            (Malloc, 110, 0xb0, 48, None),
+        ])
+        .chunk(&[(ThreadStart, 3, 2, 0, None), (Free, 120 + (1 << 17), 0xb0, 0, None)])
+        .resolve();
+    assert_eq!((census.missing_free, census.unknown_free), (1, 0));
+    let freed = (2, Op::Free { object: id(2), stated_size: None });
+    assert_eq!(ops(&events).last(), Some(&freed));
+}
+
+#[test]
 fn a_chunk_that_threads_share_is_told_apart_and_late_frees_precede_the_end() {
     let (events, _) = Raw::new()
         .chunk(&[

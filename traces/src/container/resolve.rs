@@ -3,7 +3,7 @@
 //! Every thread's slots are in its own order; the merge always takes the earliest stamp, so that
 //! each release of an address comes before the allocation that gets the address again. What the
 //! stamps leave out of order is repaired: an allocation that returns a live address holds its
-//! thread back until somebody releases that address, for at most 65,536 records; then a release is
+//! thread back until somebody releases that address, for at most [`SKEW`] ticks; then a release is
 //! added in front (`missing_free`).
 //!
 //! # Invariants
@@ -22,8 +22,12 @@ use crate::error::TraceError;
 use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
 use crate::import::{Census, Position};
 
-/// How many records an allocation waits for the release of its address.
-const PATIENCE: u64 = 65_536;
+/// How much later than an allocation the release of its address may be stamped, in ticks of the
+/// recorder's clock. Two cores' counters, and the instructions that read them out of turn, differ by
+/// less than a microsecond; these are 15 µs or more at any rate below 4 GHz. Where stamps count
+/// calls, it is that many calls. More would keep a thread whose release was lost away from what the
+/// others do meanwhile.
+const SKEW: u64 = 1 << 16;
 /// Slots read at once for one thread; less where there are very many threads.
 const WINDOW: usize = 2048;
 
@@ -81,7 +85,8 @@ struct Stream {
 /// A thread that waits for an address to be released.
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    deadline: u64,
+    /// The last stamp at which the release may come.
+    until: u64,
     thread: usize,
     address: u64,
 }
@@ -94,6 +99,7 @@ pub(super) struct Resolver {
     /// Places of `streams` by the recorder's thread numbers.
     numbers: HashMap<u32, usize>,
     heap: BinaryHeap<Reverse<(u64, bool, usize)>>,
+    /// In the order in which their patience ends.
     held: VecDeque<Held>,
     live: AddressMap<ObjectId>,
     out: VecDeque<Event>,
@@ -177,16 +183,21 @@ impl Resolver {
 
     /// Takes the earliest record of all threads; `false` once there is none.
     fn step(&mut self) -> Result<bool, TraceError> {
-        let overdue = self.held.front().is_some_and(|h| h.deadline <= self.census.records);
-        if overdue || self.heap.is_empty() {
-            let Some(held) = self.held.pop_front() else { return Ok(false) };
+        let next = self.heap.peek().map_or(u64::MAX, |&Reverse((stamp, ..))| stamp);
+        if self.held.front().is_some_and(|held| held.until < next)
+            && let Some(held) = self.held.pop_front()
+        {
             self.free_in_its_place(held);
             self.schedule(held.thread);
         }
         let Some(Reverse((_, _, thread))) = self.heap.pop() else { return Ok(false) };
-        self.refill(thread)?;
         let Some(&record) = self.streams[thread].window.front() else {
-            self.end(thread);
+            // The stamp of what follows is known only when it was read.
+            self.refill(thread)?;
+            match self.streams[thread].window.is_empty() {
+                true => self.end(thread),
+                false => self.schedule(thread),
+            }
             return Ok(true);
         };
         let stream = &mut self.streams[thread];
@@ -197,8 +208,9 @@ impl Resolver {
             self.schedule(thread);
         } else if self.live.contains_key(&allocated(&record)) {
             self.census.inversions += 1;
-            let deadline = self.census.records + PATIENCE;
-            self.held.push_back(Held { deadline, thread, address: allocated(&record) });
+            let until = stream.now + SKEW;
+            let at = self.held.partition_point(|held| held.until <= until);
+            self.held.insert(at, Held { until, thread, address: allocated(&record) });
         } else {
             let stream = &mut self.streams[thread];
             stream.window.pop_front();
