@@ -225,6 +225,22 @@ fn a_ring_keeps_the_latest_calls_and_its_size() {
 }
 
 #[test]
+fn a_ring_whose_units_other_threads_hold_keeps_the_latest_calls_too() {
+    for others in ["ended", "idle"] {
+        let recording = Recording::new();
+        let program = program("ring", recording.folder.path());
+        let limit = (1 << 20).to_string();
+        let ring = [("ATRACE_LIMIT", limit.as_str()), ("ATRACE_RING", "1")];
+        let status = recording.command(&program, &ring).arg(others).status();
+        assert!(status.expect("it runs").success());
+        let (events, census) = recording.resolve();
+        assert_eq!(census.dropped_by_recorder, 0, "beside {others} threads");
+        let last = events.iter().filter_map(|event| event.op.requested()).next_back();
+        assert_eq!(last, Some(7777), "beside {others} threads");
+    }
+}
+
+#[test]
 fn a_sampled_object_is_seen_from_birth_to_release() {
     let recording = Recording::new();
     assert!(recording.sequence(20_000, &[("ATRACE_ONE_IN", "4")]).success());

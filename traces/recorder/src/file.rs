@@ -210,6 +210,12 @@ impl Block {
             }
             return Err(reason);
         }
+        self.begin_again(chunk);
+        Ok(())
+    }
+
+    /// Empties a chunk whose place in the file stays what it is, and makes it another one.
+    pub(crate) fn begin_again(&self, chunk: &Chunk) {
         let words = core::ptr::with_exposed_provenance::<AtomicU64>(chunk.base);
         let slots = core::ptr::with_exposed_provenance_mut::<u8>(chunk.base + HEADER);
         // SAFETY: the chunk is a writable mapping of `len` bytes that only the caller uses. Without
@@ -222,7 +228,6 @@ impl Block {
         }
         compiler_fence(Ordering::SeqCst);
         self.begin_chunk(chunk.base, chunk.len);
-        Ok(())
     }
 
     /// Offers a place that was taken and not written to again, unless another was taken behind it.

@@ -261,6 +261,16 @@ pub(crate) fn unpark(slots: usize) -> Option<Chunk> {
     Some(chunk)
 }
 
+/// Gives back every chunk that no thread uses; whether there was one.
+pub(crate) fn retire_parked() -> bool {
+    let _guard = Guard::take();
+    let count = WIPED.parked_count.swap(0, Ordering::Relaxed);
+    // SAFETY: the lock is held (invariant 2).
+    let parked = unsafe { &*WIPED.parked.get() };
+    parked.iter().take(count).for_each(|chunk| chunk.retire());
+    count > 0
+}
+
 /// Leaves a chunk for another thread to go on with.
 pub(crate) fn park(chunk: Chunk) {
     let _guard = Guard::take();

@@ -218,13 +218,25 @@ fn next_chunk(block: &Block, old: Chunk) -> Result<Chunk, Drop> {
             None => block.new_chunk(path, UNIT),
         };
     }
-    if block.is_ring() {
-        let chunk = block.new_chunk(path, UNIT)?;
-        old.retire();
-        return Ok(chunk);
+    if !block.is_ring() {
+        block.move_out(path, &old)?;
+        return Ok(old.emptied());
     }
-    block.move_out(path, &old)?;
-    Ok(old.emptied())
+    let mut unit = block.new_chunk(path, UNIT);
+    if unit.is_err() && process::retire_parked() {
+        unit = block.new_chunk(path, UNIT);
+    }
+    match unit {
+        Ok(chunk) => {
+            old.retire();
+            Ok(chunk)
+        }
+        Err(_) => {
+            // Threads alive have all the others: the oldest calls that may go are this one's own.
+            block.begin_again(&old);
+            Ok(old.emptied())
+        }
+    }
 }
 
 /// `ThreadStart` for a thread without a number, which gets one; `ThreadGoesOn` for others. Its
