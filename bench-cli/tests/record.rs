@@ -143,6 +143,16 @@ fn an_interrupted_recording_keeps_what_was_recorded() {
 }
 
 #[test]
+fn a_raw_file_that_was_never_begun_is_left_out() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = record(folder.path(), &["sh", "-c", "> \"$ATRACE_DIR/99999999-0.raw\""]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert!(message.contains("was never begun"), "{message}");
+    assert!(!events(&folder.path().join("t.atrace")).is_empty());
+}
+
+#[test]
 fn a_child_has_a_trace_of_its_own_and_its_fork_stands_in_the_parents() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n\

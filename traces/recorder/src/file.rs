@@ -128,14 +128,18 @@ impl Chunk {
 
 impl Block {
     /// Creates a raw file and maps its first page, which stays mapped to the end of the process.
+    ///
+    /// # Errors
+    /// There is such a file, or no room for it; then none is left behind.
     pub(crate) fn create(
         path: &CStr,
         origin: &Origin,
         options: &Options,
     ) -> Result<&'static Block, Errno> {
         let fd = sys::open(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?;
-        sys::reserve(&fd, 0, raw::PAGE)?;
-        let page = sys::map_shared(&fd, 0, raw::PAGE)?;
+        let page = sys::reserve(&fd, 0, raw::PAGE)
+            .and_then(|()| sys::map_shared(&fd, 0, raw::PAGE))
+            .inspect_err(|_| sys::unlink(path))?;
         let header = FileHeader { features: RAW | TIMES }.encode();
         // SAFETY: `page` is a fresh writable page nobody else knows.
         unsafe { page.as_ptr().cast::<[u8; FileHeader::LEN]>().write(header) };

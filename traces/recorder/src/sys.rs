@@ -71,6 +71,13 @@ pub(crate) fn open(path: &CStr, flags: i32) -> Result<Fd, Errno> {
     unsafe { syscall(libc::SYS_openat, args) }.map(Fd)
 }
 
+/// Takes the name of a file away.
+pub(crate) fn unlink(path: &CStr) {
+    let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    let _ = unsafe { syscall(libc::SYS_unlinkat, args) };
+}
+
 /// Reads into `buffer`; 0 is the end of the file.
 pub(crate) fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     let args = [fd.0, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];

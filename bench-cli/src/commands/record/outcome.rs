@@ -108,7 +108,15 @@ fn resolve_all(
 fn find_parts(session: &Session) -> Result<Vec<Part>, CliError> {
     let mut parts = Vec::new();
     for (path, pid, image) in session.raw_files() {
-        let process = RawTrace::process_of(&path).map_err(failure)?;
+        let process = match RawTrace::process_of(&path) {
+            Ok(process) => process,
+            // Ended, or without room, before it could say that it is a recording.
+            Err(TraceError::Damaged { .. } | TraceError::Unrecognised { .. }) => {
+                note(&format!("`{}` was never begun, and is left out", path.display()));
+                continue;
+            }
+            Err(error) => return Err(failure(error)),
+        };
         if process.chunks > 0 {
             let (fork_stamp, started) = (process.fork_stamp, process.real_ns);
             parts.push(Part { path, pid, image, fork_stamp, started });
