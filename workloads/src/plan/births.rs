@@ -36,7 +36,10 @@ impl Builder {
             Some(parent) => Some((parent, self.spawn(parent, thread)?)),
         };
         let in_body = self.section == 1;
-        self.threads.push(Thread { spawned: birth.is_some(), in_body, ..Thread::default() });
+        // What the parent waited for in this piece of the order, it waited for before the birth.
+        let piece = birth.filter(|_| !in_body).and_then(|(p, _)| self.threads[p as usize].piece);
+        let spawned = birth.is_some();
+        self.threads.push(Thread { spawned, in_body, piece, ..Thread::default() });
         self.clocks.birth(birth.map(|(parent, place)| (parent, place + 1)));
         self.slots.birth();
         self.spool.birth();
@@ -93,7 +96,39 @@ impl Builder {
         }
         state.ended = true;
         self.slots.death(thread);
+        self.clocks.end(thread);
         self.alive -= 1;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use traces::{Event, ObjectId, Op, ThreadId};
+
+    use super::*;
+    use crate::plan::prepare::PlanOptions;
+    use crate::plan::spool::Spool;
+
+    #[test]
+    fn what_is_kept_grows_with_the_threads_that_lived_and_not_with_their_square() {
+        const PAIRS: u32 = 30_000;
+        let spool = Spool::new(tempfile::tempfile().unwrap());
+        let mut builder = Builder::new(PlanOptions::default(), spool, None);
+        let mut event = |thread, op| {
+            builder.event(&Event { thread: ThreadId(thread), time_ns: None, op }).unwrap();
+        };
+        event(0, Op::ThreadStart { parent: None });
+        for n in 1..=PAIRS {
+            let object = Some(ObjectId::from_index(u64::from(n)));
+            event(n, Op::ThreadStart { parent: Some(ThreadId(0)) });
+            event(n, Op::Malloc { object, size: 16 });
+            event(n, Op::ThreadEnd);
+            event(0, Op::Free { object, stated_size: None });
+        }
+        let entries = builder.clocks.entries();
+        assert!(entries < 256 * PAIRS as usize, "{entries} entries");
+        let waits: usize = builder.threads.iter().map(|thread| thread.waits.len()).sum();
+        assert!(waits <= 2 * PAIRS as usize, "{waits} waits");
     }
 }

@@ -6,7 +6,7 @@
 //! 3. Every live object has one slot, and no two live objects share one.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use traces::{Event, ObjectId, Op};
@@ -94,8 +94,9 @@ struct Pieces {
     /// Threads that did something in the pieces not yet closed, oldest piece first, each with its
     /// places at the end of the piece and the event that came last.
     open: std::collections::VecDeque<Vec<(u32, u64, u64)>>,
-    /// Per thread, places in closed pieces; most recently active thread first.
-    closed: Vec<(u32, u64)>,
+    /// Per thread, places in closed pieces, and which piece was the current one when the last of
+    /// them was closed; most recently active thread first.
+    closed: Vec<(u32, u64, u64)>,
 }
 
 /// A plan under construction.
@@ -246,10 +247,13 @@ impl Builder {
         while self.pieces.current < piece {
             self.close_piece();
         }
-        if self.threads[thread as usize].piece != Some(piece) {
-            self.threads[thread as usize].piece = Some(piece);
+        let before = self.threads[thread as usize].piece.replace(piece);
+        if before != Some(piece) {
             for i in 0..self.pieces.closed.len() {
-                let (other, places) = self.pieces.closed[i];
+                let (other, places, since) = self.pieces.closed[i];
+                if before.is_some_and(|before| since <= before) {
+                    break; // Waited for then, as all that follow.
+                }
                 self.need(thread, other, places);
             }
         }
@@ -272,9 +276,9 @@ impl Builder {
         while pieces.open.len() > pieces.lag {
             let mut list = pieces.open.pop_front().unwrap_or_default();
             list.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.2));
-            let fresh: Vec<(u32, u64)> = list.iter().map(|e| (e.0, e.1)).collect();
-            pieces.closed.retain(|(t, _)| !fresh.iter().any(|(u, _)| u == t));
-            pieces.closed.splice(0..0, fresh);
+            let active: HashSet<u32> = list.iter().map(|e| e.0).collect();
+            pieces.closed.retain(|e| !active.contains(&e.0));
+            pieces.closed.splice(0..0, list.iter().map(|e| (e.0, e.1, pieces.current)));
         }
     }
 

@@ -4,21 +4,23 @@
 //! known to be done before its own next place. A wait for a place already known is left out, which
 //! on real traces removes all but one or two per hundred operations.
 //!
-//! Cost: a wait costs one pass over the threads. What a thread knew at an earlier place is kept for
-//! its last [`KEPT`] changes; asked for an older one, the clock forgets what follows from it, which
-//! can only add an unnecessary wait, never lose a needed one.
+//! Cost: clocks share what they have in common ([`Known`]), so a birth costs the way to one entry,
+//! and a wait the entries that differ, in time and memory, however many threads there ever were.
+//! What a thread knew at an earlier place is kept for its last [`KEPT`] changes; asked for an older
+//! one, the clock forgets what follows from it, which can only add an unnecessary wait, never lose
+//! a needed one.
 //!
 //! Source: Mattern, "Virtual Time and Global States of Distributed Systems" (1989).
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+
+use super::known::Known;
 
 /// How many changes of a thread's clock stay known.
 const KEPT: usize = 64;
-
-/// What one thread knows: per thread, the number of places known to be done. Missing = 0.
-type Known = Rc<Vec<u64>>;
+/// How many of one that ended.
+const KEPT_AT_END: usize = 8;
 
 /// The clocks of all threads.
 #[derive(Debug, Default)]
@@ -28,58 +30,41 @@ pub(crate) struct Clocks {
     history: Vec<VecDeque<(u64, Known)>>,
 }
 
-fn at(known: &[u64], thread: usize) -> u64 {
-    known.get(thread).copied().unwrap_or(0)
-}
-
-fn raise(known: &mut Known, thread: usize, places: u64) {
-    let known = Rc::make_mut(known);
-    if known.len() <= thread {
-        known.resize(thread + 1, 0);
-    }
-    known[thread] = known[thread].max(places);
-}
-
 impl Clocks {
     /// Adds a thread that begins after `parent` has done `places` of its places.
     pub(crate) fn birth(&mut self, parent: Option<(u32, u64)>) {
-        let mut known = match parent {
-            Some((parent, _)) => Rc::clone(&self.now[parent as usize]),
-            None => Rc::default(),
-        };
+        let mut known = Known::default();
         if let Some((parent, places)) = parent {
-            raise(&mut known, parent as usize, places);
+            known = self.now[parent as usize].clone();
+            known.raise(parent, places);
         }
-        self.history.push(VecDeque::from([(0, Rc::clone(&known))]));
+        self.history.push(VecDeque::from([(0, known.clone())]));
         self.now.push(known);
+    }
+
+    /// A thread ended: few ask for what it knew long before.
+    pub(crate) fn end(&mut self, thread: u32) {
+        let history = &mut self.history[thread as usize];
+        history.drain(..history.len().saturating_sub(KEPT_AT_END));
+        history.shrink_to_fit();
     }
 
     /// Whether `thread` knows that the first `places` places of `other` are done.
     pub(crate) fn knows(&self, thread: u32, other: u32, places: u64) -> bool {
-        thread == other || at(&self.now[thread as usize], other as usize) >= places
+        thread == other || self.now[thread as usize].places(other) >= places
     }
 
     /// `thread`, about to do its place number `own`, waits until `other` has done `places`.
     pub(crate) fn wait(&mut self, thread: u32, own: u64, other: u32, places: u64) {
         debug_assert_ne!(thread, other);
-        // What `other` knew when it did its last awaited place.
-        let theirs = self.history[other as usize]
-            .iter()
-            .rev()
-            .find(|(from, _)| *from < places)
-            .map(|(_, known)| Rc::clone(known));
         let mine = &mut self.now[thread as usize];
-        let known = Rc::make_mut(mine);
-        if let Some(theirs) = theirs {
-            if known.len() < theirs.len() {
-                known.resize(theirs.len(), 0);
-            }
-            for (a, b) in known.iter_mut().zip(theirs.iter()) {
-                *a = (*a).max(*b);
-            }
+        // What `other` knew when it did its last awaited place.
+        let theirs = self.history[other as usize].iter().rev().find(|(from, _)| *from < places);
+        if let Some((_, theirs)) = theirs {
+            mine.join(theirs);
         }
-        raise(mine, other as usize, places);
-        let snapshot = Rc::clone(mine);
+        mine.raise(other, places);
+        let snapshot = mine.clone();
         let history = &mut self.history[thread as usize];
         match history.back_mut() {
             Some((from, known)) if *from == own => *known = snapshot,
@@ -93,20 +78,22 @@ impl Clocks {
     /// A barrier of `threads`, of which each has done as many of its places as `places` says:
     /// each of them knows what any of them knew, and what each of them did.
     pub(crate) fn meet(&mut self, threads: &[u32], places: &[u64]) {
-        let mut all = vec![0; places.len()];
+        let mut all = Known::default();
         for &t in threads {
-            for (a, &b) in all.iter_mut().zip(self.now[t as usize].iter()) {
-                *a = b.max(*a);
-            }
+            all.join(&self.now[t as usize]);
+            all.raise(t, places[t as usize]);
         }
         for &t in threads {
-            all[t as usize] = places[t as usize];
+            self.now[t as usize] = all.clone();
+            self.history[t as usize] = VecDeque::from([(places[t as usize], all.clone())]);
         }
-        let all = Rc::new(all);
-        for &t in threads {
-            self.now[t as usize] = Rc::clone(&all);
-            self.history[t as usize] = VecDeque::from([(places[t as usize], Rc::clone(&all))]);
-        }
+    }
+
+    /// Entries that all clocks, and what is kept of their past, take in memory.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        let past = self.history.iter().flatten().map(|(_, known)| known);
+        super::known::entries(self.now.iter().chain(past))
     }
 }
 

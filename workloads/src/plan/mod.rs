@@ -10,6 +10,7 @@
 //! | `layout` | header and thread table of the file |
 //! | `order` | the orders by name |
 //! | `clock` | vector clocks: which waits are implied by earlier ones |
+//! | `known` | what one of them knows, sharing memory with what the others know |
 //! | `slots` | which slot an object gets, and when a slot may be given again |
 //! | `spool` | streams under construction, in bounded memory |
 //! | `births` | threads are born and end |
@@ -35,6 +36,7 @@ mod build;
 mod clock;
 mod error;
 mod hash;
+mod known;
 mod layout;
 mod open;
 mod order;
