@@ -136,6 +136,13 @@ fn valgrind_tells_calls_from_the_output_around_them() {
 }
 
 #[test]
+fn valgrind_need_not_tell_results_or_end_lines() {
+    let expected = counts([4, 0, 1, 0], [0, 0], [1, 0], [104, 104, 4]);
+    let summary = check("valgrind-3.24.txt", Format::Valgrind, expected, &[]);
+    assert_eq!((summary.census.records, summary.census.foreign_lines), (6, 2));
+}
+
+#[test]
 fn raw_heaptrack_names_its_objects() {
     let expected = counts([3, 0, 0, 0], [2, 0], [1, 0], [192, 128, 1]);
     let summary = check("heaptrack.raw.txt", Format::HeaptrackRaw, expected, &[]);

@@ -6,9 +6,17 @@
 //! --PID-- realloc(0x…,0)free(0x…)         --PID-- free(0x…)
 //! --PID-- memalign(al 64, size 128) = 0x… --PID-- _Znwm(8) = 0x…
 //! --PID-- _ZnwmSt11align_val_t(size 64, al 64) = 0x…
+//! --PID-- reallocarray(0x…,4,16) = 0x…
+//! --PID-- posix_memalign(al 64, size 100)
+//! --PID-- aligned_alloc(al 32, size 96)--PID-- malloc(24) = 0x…
+//! --PID-- malloc_usable_size(0x0)--PID-- malloc(24) = 0x…
 //! ```
-//! Everything else in the file is the program's output or the tool's.
+//! Newer versions do not tell what an aligned call returned: such a call is skipped, as foreign. Some
+//! calls have no line end behind them. Everything else in the file is the program's
+//! output or the tool's.
 #![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
 
 use super::super::cursor::{Cursor, product};
 use super::super::input::{Fault, Input};
@@ -21,28 +29,43 @@ use crate::event::AlignedApi;
 pub(crate) struct Valgrind {
     input: Input,
     process: OneProcess,
+    /// Calls of the present line that are not yet out.
+    calls: VecDeque<Call>,
+    /// What is wrong with the line behind them.
+    failure: Option<TraceError>,
 }
+
+/// The process, and what it asked for; `None` where the result is not told.
+type Call = (u64, Option<RawOp>);
 
 impl Valgrind {
     pub(crate) fn new(input: Input, pid: Option<u64>) -> Self {
-        Valgrind { input, process: OneProcess(pid) }
+        Valgrind { input, process: OneProcess(pid), calls: VecDeque::new(), failure: None }
     }
 }
 
 impl RawSource for Valgrind {
     fn next_raw(&mut self, census: &mut Census) -> Result<Option<Raw>, TraceError> {
         loop {
-            let Some(line) = self.input.next_line(Format::Valgrind)? else { return Ok(None) };
-            match parse(line) {
-                Ok(Some((pid, op))) => {
-                    if self.process.accepts(pid, census) {
-                        census.records += 1;
-                        return Ok(Some(Raw { thread: 0, time: None, op }));
-                    }
+            while let Some((pid, op)) = self.calls.pop_front() {
+                let Some(op) = op else {
+                    census.foreign_lines += 1;
+                    continue;
+                };
+                if self.process.accepts(pid, census) {
+                    census.records += 1;
+                    return Ok(Some(Raw { thread: 0, time: None, op }));
                 }
-                Ok(None) => census.foreign_lines += u64::from(!line.is_empty()),
-                Err(fault) => return Err(self.input.line_error(Format::Valgrind, fault)),
             }
+            if let Some(error) = self.failure.take() {
+                return Err(error);
+            }
+            let Some(line) = self.input.next_line(Format::Valgrind)? else { return Ok(None) };
+            if let Err(fault) = parse(line, &mut self.calls) {
+                self.failure = Some(self.input.line_error(Format::Valgrind, fault));
+                continue;
+            }
+            census.foreign_lines += u64::from(self.calls.is_empty() && !line.is_empty());
         }
     }
 
@@ -53,7 +76,8 @@ impl RawSource for Valgrind {
 
 /// Whether a line is of this format.
 pub(crate) fn recognises(line: &[u8]) -> bool {
-    matches!(parse(line), Ok(Some(_)))
+    let mut calls = VecDeque::new();
+    parse(line, &mut calls).is_ok() && !calls.is_empty()
 }
 
 /// Names that share a form of arguments.
@@ -61,6 +85,7 @@ enum Kind {
     Malloc,
     Calloc,
     Realloc,
+    Reallocarray,
     Free,
     UsableSize,
     Memalign(AlignedApi),
@@ -73,6 +98,7 @@ fn kind(name: &[u8]) -> Option<Kind> {
         b"malloc" => Kind::Malloc,
         b"calloc" => Kind::Calloc,
         b"realloc" => Kind::Realloc,
+        b"reallocarray" => Kind::Reallocarray,
         b"free" | b"cfree" => Kind::Free,
         b"malloc_usable_size" => Kind::UsableSize,
         b"memalign" => Kind::Memalign(AlignedApi::Memalign),
@@ -85,37 +111,44 @@ fn kind(name: &[u8]) -> Option<Kind> {
     })
 }
 
-fn parse(line: &[u8]) -> Result<Option<(u64, RawOp)>, Fault> {
+/// Puts the calls that a line tells into `calls`.
+fn parse(line: &[u8], calls: &mut VecDeque<Call>) -> Result<(), Fault> {
     let mut cursor = Cursor::new(line);
-    if !cursor.eat(b"--") || !cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
+    while cursor.eat(b"--") && cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+        let pid = cursor.decimal()?;
+        if !cursor.eat(b"-- ") {
+            break;
+        }
+        let Some(kind) = kind(cursor.word()) else { break };
+        if !cursor.eat(b"(") {
+            break;
+        }
+        calls.push_back((pid, call(&mut cursor, kind)?));
     }
-    let pid = cursor.decimal()?;
-    if !cursor.eat(b"-- ") {
-        return Ok(None);
-    }
-    let name = cursor.word();
-    let Some(kind) = kind(name) else { return Ok(None) };
-    if !cursor.eat(b"(") {
-        return Ok(None);
-    }
-    Ok(Some((pid, call(&mut cursor, kind)?)))
+    Ok(())
 }
 
-fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<RawOp, Fault> {
-    match kind {
+/// What stands behind the name and the parenthesis of a call; `None` if its result is not told.
+fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Option<RawOp>, Fault> {
+    Ok(Some(match kind {
         Kind::Malloc => {
             let size = cursor.decimal()?;
-            Ok(RawOp::Malloc { ptr: result(cursor)?, size })
+            RawOp::Malloc { ptr: result(cursor)?, size }
         }
         Kind::Calloc => {
-            let count = cursor.decimal()?;
-            cursor.expect(b",", "a comma was expected")?;
-            let size = cursor.spaces().decimal()?;
-            product(cursor, count, size)?;
-            Ok(RawOp::Calloc { ptr: result(cursor)?, count, size })
+            let (count, size) = count_and_size(cursor)?;
+            RawOp::Calloc { ptr: result(cursor)?, count, size }
         }
-        Kind::Realloc => realloc(cursor),
+        Kind::Realloc => {
+            let old = old(cursor)?;
+            let size = cursor.decimal()?;
+            realloc(cursor, old, size)?
+        }
+        Kind::Reallocarray => {
+            let old = old(cursor)?;
+            let (count, size) = count_and_size(cursor)?;
+            realloc(cursor, old, count * size)?
+        }
         Kind::Free => {
             let ptr = cursor.pointer()?;
             let mut stated_size = None;
@@ -125,36 +158,47 @@ fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<RawOp, Fault> {
             }
             cursor.until(|byte| byte == b')');
             cursor.expect(b")", "a closing parenthesis was expected")?;
-            Ok(RawOp::Free { ptr, stated_size })
+            RawOp::Free { ptr, stated_size }
         }
         Kind::UsableSize => {
             let ptr = cursor.pointer()?;
             cursor.expect(b")", "a closing parenthesis was expected")?;
-            Ok(RawOp::UsableSize { ptr })
+            RawOp::UsableSize { ptr }
         }
-        Kind::Memalign(api) => {
-            let (align, size) = aligned(cursor)?;
-            Ok(RawOp::Aligned { ptr: result(cursor)?, align, size, api })
-        }
+        Kind::Memalign(api) => return aligned(cursor, api),
         Kind::New if !cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) => {
-            let (align, size) = aligned(cursor)?;
-            Ok(RawOp::Aligned { ptr: result(cursor)?, align, size, api: AlignedApi::CxxNew })
+            return aligned(cursor, AlignedApi::CxxNew);
         }
         Kind::New => {
             let size = cursor.decimal()?;
-            Ok(RawOp::Malloc { ptr: result(cursor)?, size })
+            RawOp::Malloc { ptr: result(cursor)?, size }
         }
         Kind::Valloc => {
             let size = cursor.decimal()?;
-            Ok(RawOp::Aligned { ptr: result(cursor)?, align: 4096, size, api: AlignedApi::Valloc })
+            RawOp::Aligned { ptr: result(cursor)?, align: 4096, size, api: AlignedApi::Valloc }
         }
-    }
+    }))
 }
 
-fn realloc(cursor: &mut Cursor<'_>) -> Result<RawOp, Fault> {
-    let old = cursor.pointer()?;
+/// `COUNT,SIZE`, whose product must not overflow.
+fn count_and_size(cursor: &mut Cursor<'_>) -> Result<(u64, u64), Fault> {
+    let count = cursor.decimal()?;
     cursor.expect(b",", "a comma was expected")?;
     let size = cursor.spaces().decimal()?;
+    product(cursor, count, size)?;
+    Ok((count, size))
+}
+
+/// The first argument of a realloc, and the comma behind it.
+fn old(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
+    let old = cursor.pointer()?;
+    cursor.expect(b",", "a comma was expected")?;
+    cursor.spaces();
+    Ok(old)
+}
+
+/// A realloc from behind its arguments on.
+fn realloc(cursor: &mut Cursor<'_>, old: u64, size: u64) -> Result<RawOp, Fault> {
     let rest = *cursor;
     if cursor.eat(b")free(") {
         // The result is told on a line of its own, and is NULL.
@@ -168,8 +212,8 @@ fn realloc(cursor: &mut Cursor<'_>) -> Result<RawOp, Fault> {
     Ok(RawOp::Realloc { old, ptr: result(cursor)?, size })
 }
 
-/// `al A, size S` or `size S, al A`: the alignment and the size.
-fn aligned(cursor: &mut Cursor<'_>) -> Result<(u64, u64), Fault> {
+/// `al A, size S` or `size S, al A`, and the result, where it is told.
+fn aligned(cursor: &mut Cursor<'_>, api: AlignedApi) -> Result<Option<RawOp>, Fault> {
     let (mut align, mut size) = (None, None);
     loop {
         if cursor.spaces().eat(b"al ") {
@@ -183,10 +227,16 @@ fn aligned(cursor: &mut Cursor<'_>) -> Result<(u64, u64), Fault> {
             break;
         }
     }
-    match (align, size) {
-        (Some(align), Some(size)) => Ok((align, size)),
-        _ => cursor.fault("`al` and `size` were expected"),
+    let (Some(align), Some(size)) = (align, size) else {
+        return cursor.fault("`al` and `size` were expected");
+    };
+    let arguments = *cursor;
+    cursor.expect(b")", "a closing parenthesis was expected")?;
+    if !cursor.spaces().rest().starts_with(b"=") {
+        return Ok(None);
     }
+    *cursor = arguments;
+    Ok(Some(RawOp::Aligned { ptr: result(cursor)?, align, size, api }))
 }
 
 /// `) = pointer`
