@@ -292,3 +292,60 @@ fn waiting_for_a_daemon_ends_at_ctrl_c_with_sound_traces() {
     assert_eq!((sizes(&events, 222), sizes(&events, 444)), (1, 0));
     stop(folder.path());
 }
+
+/// A program that waits for `go`, and then starts a forked child and another program, which waits
+/// until it is recorded.
+const STARTS_LATER: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    if (count > 1) {
+        char name[4096];
+        int gate = 0;
+        snprintf(name, sizeof name, "%s/%d-0.raw", getenv("ATRACE_DIR"), getpid());
+        int file = open(name, O_RDONLY);
+        for (int i = 0; gate != 1 && i < 10000; i++) {
+            usleep(1000);
+            pread(file, &gate, sizeof gate, 132);
+        }
+        free(malloc(333));
+        return 0;
+    }
+    free(malloc(111));
+    close(creat("ready", 0600));
+    while (access("go", F_OK)) usleep(1000);
+    if (fork() == 0) { free(malloc(222)); _exit(0); }
+    wait(0);
+    if (fork() == 0) { execl("./p", "p", "again", NULL); _exit(1); }
+    wait(0);
+    return 0;
+}"#;
+
+#[test]
+fn what_is_started_after_the_switch_is_recorded_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    assert!(compile(folder.path(), STARTS_LATER, &[]), "a C compiler is needed");
+    let errors = fs::File::create(folder.path().join("log")).expect("a writable folder");
+    let mut command = bench_cli(folder.path());
+    command.args(["record", "--paused", "-o", "t.atrace", "--", "./p"]).stderr(errors);
+    let mut child = command.spawn().expect("it runs");
+    while !folder.path().join("ready").exists() {
+        assert!(child.try_wait().expect("our child").is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).expect("our child");
+    while !log(folder.path()).contains("recording is on") {
+        assert!(child.try_wait().expect("our child").is_none(), "it was not switched");
+        std::thread::yield_now();
+    }
+    fs::write(folder.path().join("go"), "").expect("a writable folder");
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+    let traces = names(folder.path()).into_iter().filter(|name| name.ends_with(".atrace"));
+    let found: Vec<traces::Event> = traces.flat_map(|t| events(&folder.path().join(t))).collect();
+    assert_eq!([111, 222, 333].map(|size| sizes(&found, size)), [0, 1, 1]);
+}

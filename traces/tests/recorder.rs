@@ -241,6 +241,17 @@ fn a_ring_whose_units_other_threads_hold_keeps_the_latest_calls_too() {
 }
 
 #[test]
+fn threads_that_end_in_a_pause_leave_their_chunk_to_others() {
+    let recording = Recording::new();
+    let program = program("pauses", recording.folder.path());
+    assert!(recording.command(&program, &[]).status().expect("it runs").success());
+    let (events, trace) = resolve(&recording.files()[0], ResolveOptions::default());
+    assert_eq!(trace.process().chunks, 2, "one of the main thread, one of all others");
+    let ended = events.iter().filter(|event| event.op == Op::ThreadEnd).count();
+    assert_eq!(ended, 20);
+}
+
+#[test]
 fn a_sampled_object_is_seen_from_birth_to_release() {
     let recording = Recording::new();
     assert!(recording.sequence(20_000, &[("ATRACE_ONE_IN", "4")]).success());

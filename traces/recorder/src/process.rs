@@ -12,7 +12,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use trace_format::v1::raw::{Drop, PAGE, RawOp, RawRecord, STAMP_BITS};
+use trace_format::v1::raw::{Drop, GATE_OPEN, GATE_PAUSED, PAGE, RawOp, RawRecord, STAMP_BITS};
 
 use crate::clock;
 use crate::file::{Block, Chunk, Options, Origin};
@@ -149,12 +149,19 @@ fn open_file(thread: &Thread) -> Option<&'static Block> {
         Some(_) => thread.fork_stamp.replace(0),
         None => 0,
     };
+    let mut options = settings.options;
+    // A forked child begins as its parent stands.
+    match forked_from.map_or(0, |parent| parent.gate.load(Ordering::Relaxed)) {
+        GATE_OPEN => options.paused = false,
+        GATE_PAUSED => options.paused = true,
+        _ => {}
+    }
     let pid = sys::pid();
     for image in 0..1000 {
         write_path(settings, pid, image);
         let path = CStr::from_bytes_until_nul(&settings.path).ok()?;
         let origin = Origin { pid, parent, fork_stamp, image };
-        match Block::create(path, &origin, &settings.options) {
+        match Block::create(path, &origin, &options) {
             Ok(block) => return Some(block),
             Err(sys::Errno(libc::EEXIST)) => {}
             Err(_) => return None,

@@ -274,10 +274,10 @@ fn write_late(thread: &Thread, block: &Block, record: &RawRecord) {
     }
 }
 
-/// Records the end of the calling thread and leaves its chunk to others.
+/// Records the end of the calling thread, also in a pause, and leaves its chunk to others.
 pub(crate) fn end_thread() {
     let thread = tls::thread();
-    let Some(block) = recording() else { return };
+    let Some(block) = process::block() else { return };
     let number = thread.number.get();
     if number == 0 || thread.owner.get() != core::ptr::from_ref(block).addr() {
         return;

@@ -104,14 +104,21 @@ impl RawTrace {
         Ok(ProcessBlock::decode(&page))
     }
 
-    /// Starts or stops the recording of a process that is still running, through its file.
+    /// Starts or stops the recording of a process that is still running, through its file. False if
+    /// the file is not begun yet: then it is left alone.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn set_recording(path: impl AsRef<Path>, on: bool) -> io::Result<()> {
+    /// The file cannot be read or written.
+    pub fn set_recording(path: impl AsRef<Path>, on: bool) -> io::Result<bool> {
         let gate = if on { raw::GATE_OPEN } else { raw::GATE_PAUSED };
-        let file = File::options().write(true).open(path)?;
-        file.write_all_at(&gate.to_le_bytes(), raw::GATE_AT)
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut present = [0; 4];
+        let got = file.read_at(&mut present, raw::GATE_AT)?;
+        if got < present.len() || present == [0; 4] {
+            return Ok(false);
+        }
+        file.write_all_at(&gate.to_le_bytes(), raw::GATE_AT)?;
+        Ok(true)
     }
 
     /// The addresses that were live at each fork of a known child, by the fork's stamp. Complete

@@ -155,16 +155,29 @@ impl Session {
         files.filter(|(path, pid)| mapped(path, *pid)).collect()
     }
 
-    /// Opens and closes the gate of all processes at each SIGUSR1, until the program has ended.
+    /// Opens and closes the gate of all processes at each SIGUSR1, until the program has ended; also
+    /// of those that begin later.
     fn obey_switch(&self, recording: bool, ended: &AtomicBool) {
         let mut recording = recording;
+        // Files that stand as `recording` says. Before the first switch all begin so.
+        let mut done: Option<HashSet<PathBuf>> = None;
         while !ended.load(Ordering::Acquire) {
-            if signals::take_switch() {
+            let switched = signals::take_switch();
+            if switched {
                 recording = !recording;
+                done = Some(HashSet::new());
+            }
+            if let Some(done) = &mut done {
                 for (path, ..) in self.raw_files() {
                     // A file that is gone needs no gate.
-                    let _ = RawTrace::set_recording(&path, recording);
+                    if !done.contains(&path)
+                        && RawTrace::set_recording(&path, recording).unwrap_or(true)
+                    {
+                        done.insert(path);
+                    }
                 }
+            }
+            if switched {
                 note(&format!("recording is {}", if recording { "on" } else { "off" }));
             }
             std::thread::sleep(Duration::from_millis(5));
