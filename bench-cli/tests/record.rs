@@ -188,6 +188,35 @@ fn a_child_made_without_handlers_has_a_trace_of_its_own_too() {
     assert_eq!(counts(&events(&childs_trace(folder.path()))), [0, 1, 0]);
 }
 
+#[test]
+fn a_child_that_forks_before_its_first_call_keeps_its_own_stamp() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n\
+        int main() { void *p = malloc(1); if (fork() == 0) { if (fork() == 0) _exit(0); wait(0); \
+        free(p); free(malloc(222)); _exit(0); } wait(0); return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let trace = childs_trace(folder.path());
+    let child = events(&trace);
+    assert_eq!(sizes(&child, 222), 1);
+    let parent = events(&folder.path().join("t.atrace"));
+    let fork = parent.iter().find_map(|e| match e.op {
+        Op::Fork { child } => Some(child),
+        _ => None,
+    });
+    let name = format!("t.{}.atrace", fork.expect("the fork is recorded"));
+    assert_eq!(trace, folder.path().join(name));
+}
+
+#[test]
+fn a_program_that_may_write_no_file_goes_on_unrecorded() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = record(folder.path(), &["sh", "-c", "ulimit -f 0; ls; exit 3"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("cache"), "ls ended well");
+}
+
 /// A program whose child goes on when it has ended: until there is a file `stop`.
 fn daemon(folder: &Path) {
     let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <fcntl.h>\n\

@@ -130,12 +130,16 @@ impl Block {
     /// Creates a raw file and maps its first page, which stays mapped to the end of the process.
     ///
     /// # Errors
-    /// There is such a file, or no room for it; then none is left behind.
+    /// There is such a file, or no room for it, also by the system's limit of a file's size; then
+    /// none is left behind.
     pub(crate) fn create(
         path: &CStr,
         origin: &Origin,
         options: &Options,
     ) -> Result<&'static Block, Errno> {
+        if sys::file_size_limit() < raw::PAGE {
+            return Err(Errno(libc::EFBIG));
+        }
         let fd = sys::open(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?;
         let page = sys::reserve(&fd, 0, raw::PAGE)
             .and_then(|()| sys::map_shared(&fd, 0, raw::PAGE))

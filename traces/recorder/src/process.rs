@@ -300,9 +300,11 @@ pub(crate) fn stamp(block: &Block) -> u64 {
 }
 
 extern "C" fn before_fork() {
-    if let Some(block) = block() {
-        tls::thread().fork_stamp.set(stamp(block));
-    }
+    let thread = tls::thread();
+    // Forked itself and without a call since, this process has no file yet: the child's stamp is to
+    // be one of its own count.
+    let block = block_or_open(thread);
+    thread.fork_stamp.set(stamp(block));
 }
 
 extern "C" fn after_fork_in_parent() {
