@@ -252,6 +252,22 @@ fn threads_that_end_in_a_pause_leave_their_chunk_to_others() {
 }
 
 #[test]
+fn a_signal_at_any_instruction_of_getting_a_chunk_loses_nothing_uncounted() {
+    if !cfg!(target_arch = "x86_64") {
+        println!("skipped: stepping through a program takes x86_64");
+        return;
+    }
+    let recording = Recording::new();
+    let program = program("steps", recording.folder.path());
+    let output = recording.command(&program, &[]).output().expect("it runs");
+    assert!(output.status.success());
+    let handled: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+    let (_, census) = recording.resolve();
+    assert!(handled > 100, "{handled} signals");
+    assert_eq!(census.free_null + census.dropped_by_recorder, handled);
+}
+
+#[test]
 fn a_sampled_object_is_seen_from_birth_to_release() {
     let recording = Recording::new();
     assert!(recording.sequence(20_000, &[("ATRACE_ONE_IN", "4")]).success());

@@ -199,12 +199,17 @@ fn refill(thread: &Thread, block: &Block, since: u64) -> Result<(), Drop> {
             return Err(reason);
         }
     };
+    // A signal handler may record between any two of these. Until whose slots follow is written, it
+    // finds no room.
+    thread.end.store(0, Ordering::Relaxed);
+    write(chunk.cursor, &whose_slots_follow(thread, block, since));
     thread.chunk.set(chunk.base);
     thread.chunk_len.set(chunk.len);
     thread.chunk_unit.set(chunk.unit);
-    thread.cursor.store(chunk.cursor, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    thread.cursor.store(chunk.cursor + SLOT, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
     thread.end.store(chunk.end(), Ordering::Relaxed);
-    write(reserve(thread, SLOT), &whose_slots_follow(thread, block, since));
     block.chunk_ticks.fetch_add(clock::now().wrapping_sub(start), Ordering::Relaxed);
     Ok(())
 }

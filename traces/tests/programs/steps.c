@@ -1,0 +1,63 @@
+/* Threads begin while recording is off. Then each has a signal at every instruction of its first call
+ * that is recorded. From the FIRST on, when the call has found no chunk, the handler answers one
+ * signal of EVERY with free(NULL), in each thread another one; how often is printed. x86_64 only. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { EVERY = 16, FIRST = 96 };
+static volatile unsigned long steps, handled;
+static volatile int *gate;
+static void *object;
+
+static void handle(int number) {
+    static unsigned long answer;
+    if (++steps == 1) answer++;
+    if (steps >= FIRST && (steps + answer) % EVERY == 0) {
+        handled++;
+        free(NULL);
+    }
+}
+
+static void *work(void *done) {
+    steps = 0;
+    *gate = 1;
+#ifdef __x86_64__
+    __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "cc", "memory");
+    malloc_usable_size(object);
+    __asm__ volatile("pushfq; andq $~0x100, (%%rsp); popfq" ::: "cc", "memory");
+#endif
+    *gate = 2;
+    pthread_barrier_wait(done);
+    for (;;) pause();
+}
+
+int main(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handle;
+    if (sigaction(SIGTRAP, &action, NULL) != 0) return 2;
+    object = malloc(100);
+    char text[4096];
+    snprintf(text, sizeof text, "%s/%d-0.raw", getenv("ATRACE_DIR"), getpid());
+    int file = open(text, O_RDWR);
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED) return 3;
+    gate = (void *)(page + 132);
+    pthread_barrier_t done;
+    pthread_barrier_init(&done, NULL, 2);
+    for (int i = 0; i < EVERY; i++) {
+        pthread_t thread;
+        *gate = 2;
+        if (pthread_create(&thread, NULL, work, &done) != 0) return 4;
+        pthread_barrier_wait(&done);
+    }
+    int length = snprintf(text, sizeof text, "%lu\n", handled);
+    write(1, text, length);
+    _exit(0);
+}
