@@ -378,3 +378,22 @@ fn what_is_started_after_the_switch_is_recorded_too() {
     let found: Vec<traces::Event> = traces.flat_map(|t| events(&folder.path().join(t))).collect();
     assert_eq!([111, 222, 333].map(|size| sizes(&found, size)), [0, 1, 1]);
 }
+
+#[test]
+fn alignments_that_are_no_powers_of_two_are_sound_and_kept_as_they_were_served() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <malloc.h>\n\
+        int main() { void *p; memalign(24, 100); memalign(0, 8); posix_memalign(&p, 3, 8); \
+        return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let mut verify = bench_cli(folder.path());
+    let output = verify.args(["trace", "verify", "t.atrace"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let events = events(&folder.path().join("t.atrace"));
+    let aligned = events.iter().filter_map(|event| match event.op {
+        Op::Aligned { object, align, .. } => Some((object.is_some(), align)),
+        _ => None,
+    });
+    assert_eq!(aligned.collect::<Vec<_>>(), [(true, 32), (true, 1), (false, 3)]);
+}

@@ -80,7 +80,7 @@ pub enum Op {
     Aligned {
         /// The object returned; `None` if the call failed.
         object: Option<ObjectId>,
-        /// Bytes; a power of two.
+        /// Bytes; a power of two where an object was returned, else as the program stated it.
         align: u64,
         /// Bytes requested.
         size: u64,
@@ -129,6 +129,12 @@ pub enum Op {
         /// Free to choose.
         value: u64,
     },
+}
+
+/// The alignment at which an allocator served a call that stated `align` and returned an object:
+/// glibc takes the next power of two, and no call promises more than it states.
+pub(crate) fn served_alignment(align: u64) -> u64 {
+    align.clamp(1, 1 << 48).next_power_of_two()
 }
 
 /// The aligned members of the malloc family.

@@ -62,7 +62,7 @@ impl Verifier {
             self.live.insert(object.index(), ());
         }
         match event.op {
-            Op::Aligned { align, .. } if !align.is_power_of_two() => {
+            Op::Aligned { align, object: Some(_), .. } if !align.is_power_of_two() => {
                 self.note(format!("its alignment {align} is no power of two"));
             }
             Op::Calloc { count, size, object: Some(_) } if count.checked_mul(size).is_none() => {

@@ -19,7 +19,7 @@ use trace_format::v1::raw::{self, ProcessBlock, RawOp, RawRecord, Slot};
 
 use super::raw::{Bytes, Segment};
 use crate::error::TraceError;
-use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId};
+use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId, served_alignment};
 use crate::import::{Census, Position};
 
 /// How much later than an allocation the release of its address may be stamped, in ticks of the
@@ -329,7 +329,8 @@ impl Resolver {
         let object = self.birth(record.address);
         self.census.failed_allocations += u64::from(object.is_none());
         let RawRecord { size, extra, .. } = *record;
-        let aligned = |api| Op::Aligned { object, align: extra, size, api };
+        let align = if object.is_some() { served_alignment(extra) } else { extra };
+        let aligned = |api| Op::Aligned { object, align, size, api };
         match record.op {
             RawOp::Calloc => Op::Calloc { object, count: extra, size },
             RawOp::Memalign => aligned(AlignedApi::Memalign),

@@ -23,7 +23,7 @@ use super::Census;
 use super::address_map::IntMap;
 use super::held::{Held, Woken};
 use super::raw::{Raw, RawOp};
-use crate::event::{Event, ObjectId, Op, ThreadId};
+use crate::event::{Event, ObjectId, Op, ThreadId, served_alignment};
 
 /// For how many records an inverted allocation waits.
 pub(crate) const WINDOW: u64 = 65_536;
@@ -228,7 +228,9 @@ impl Resolver {
                 Op::Calloc { object, count, size }
             }
             RawOp::Aligned { ptr, align, size, api } => {
-                Op::Aligned { object: self.bear(ptr, size, census), align, size, api }
+                let object = self.bear(ptr, size, census);
+                let align = if object.is_some() { served_alignment(align) } else { align };
+                Op::Aligned { object, align, size, api }
             }
             RawOp::Realloc { old, ptr, size } => {
                 let known = match raw.op.released() {
