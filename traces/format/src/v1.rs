@@ -50,7 +50,7 @@
 //! tag      1 byte: bits 0–3 operation, bit 4 T, bit 5 A, bit 6 B, bit 7 zero
 //! thread   varint, if T: the thread of this and the following events (the first event of a
 //!          chunk always has T)
-//! time     folded varint, if the file has TIMES: ns since the event before
+//! time     folded varint, if the file has TIMES: ns since the event before, modulo 2^64
 //! …        fields of the operation
 //! ```
 //! | # | operation | fields | A | B |

@@ -83,7 +83,7 @@ fn streams() -> impl Strategy<Value = (u64, Vec<Record>)> {
         let mut next = first;
         let records = parts.into_iter().map(|(thread, time, mut call)| {
             number(&mut call, &mut next);
-            Record { thread: thread * 0x2aaa_aaaa, time_ns: time >> 2, call }
+            Record { thread: thread * 0x2aaa_aaaa, time_ns: time, call }
         });
         (first, records.collect())
     })
@@ -91,7 +91,7 @@ fn streams() -> impl Strategy<Value = (u64, Vec<Record>)> {
 
 proptest! {
     #[test]
-    fn a_stream_is_read_back_equal((first, records) in streams(), times: bool, base in 0u64..1 << 62) {
+    fn a_stream_is_read_back_equal((first, records) in streams(), times: bool, base: u64) {
         let mut bytes = Vec::new();
         let mut writer = Codec::new(times, first, base);
         for record in &records {

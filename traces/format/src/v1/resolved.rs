@@ -319,7 +319,7 @@ impl Codec {
         let thread = self.thread.ok_or(DecodeError::NoThread)?;
         if self.times {
             let delta = varint::unfold(number(input)?);
-            self.time = self.time.checked_add_signed(delta).ok_or(DecodeError::Range("time"))?;
+            self.time = self.time.wrapping_add_signed(delta);
         }
         let call = self.decode_fields(tag, input)?;
         Ok(Record { thread, time_ns: self.time, call })
