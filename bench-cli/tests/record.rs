@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use traces::container::Reader;
+use traces::container::{self, Reader, STILL_RUNNING, Writer, WriterOptions};
 use traces::{EventSource, Op, Source};
 
 fn bench_cli(folder: &Path) -> Command {
@@ -396,4 +396,46 @@ fn alignments_that_are_no_powers_of_two_are_sound_and_kept_as_they_were_served()
         _ => None,
     });
     assert_eq!(aligned.collect::<Vec<_>>(), [(true, 32), (true, 1), (false, 3)]);
+}
+
+#[test]
+fn what_the_recorder_knew_stays_with_what_is_made_from_its_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\nint main() { for (int i = 0; i < 99; i++) malloc(16); \
+        return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    let mut command = bench_cli(folder.path());
+    command.args(["record", "--one-in", "4", "--keep-raw", "-o", "t.atrace", "--", "./p"]);
+    assert_eq!(command.output().expect("it runs").status.code(), Some(0));
+    let raw = names(folder.path()).into_iter().find(|name| name.ends_with(".raw"));
+    let raw = folder.path().join(raw.expect("it is kept"));
+    let raw = fs::read_dir(raw).expect("readable").next().expect("one file").expect("readable");
+    let trace = |arguments: &[&str]| {
+        let mut command = bench_cli(folder.path());
+        let output = command.arg("trace").args(arguments).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let get = |name: &str, key: &str| {
+        let reader = Reader::open(folder.path().join(name)).expect("a sound trace");
+        reader.footer().and_then(|footer| footer.get(key)).map(str::to_owned)
+    };
+    trace(&["convert", raw.path().to_str().expect("plain"), "-o", "a.atrace"]);
+    assert_eq!(get("a.atrace", "sampled_one_in").as_deref(), Some("4"));
+    assert_eq!(get("a.atrace", "command").as_deref(), Some("./p"));
+    trace(&["anonymize", "a.atrace", "-o", "b.atrace"]);
+    assert_eq!(get("b.atrace", "sampled_one_in").as_deref(), Some("4"));
+    assert_eq!(get("b.atrace", "command"), None);
+
+    // As of a process that went on when recording ended.
+    let path = folder.path().join("c.atrace");
+    let mut writer = Writer::create(path, WriterOptions::default()).expect("a writable folder");
+    writer.provenance(STILL_RUNNING, "yes");
+    let mut a = Reader::open(folder.path().join("a.atrace")).expect("a sound trace");
+    container::save(&mut a, writer).expect("a sound trace");
+    trace(&["convert", "c.atrace", "-o", "d.atrace"]);
+    trace(&["cut", "d.atrace", "--births", "..9", "-o", "e.atrace"]);
+    trace(&["merge", "a.atrace", "e.atrace", "-o", "f.atrace"]);
+    for name in ["d.atrace", "e.atrace", "f.atrace"] {
+        assert_eq!(get(name, STILL_RUNNING).as_deref(), Some("yes"), "{name}");
+    }
 }

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use trace_format::v1::raw::{self, RawOp, RawRecord, SLOT, UNIT};
 use trace_format::v1::{ChunkHeader, FileHeader, file};
-use traces::container::{RawTrace, ResolveOptions};
-use traces::{Census, Event, EventSource, ObjectId, Op, Source, ThreadId};
+use traces::container::{self, RawTrace, ResolveOptions, Writer, WriterOptions};
+use traces::{
+    Census, Event, EventSource, ImportOptions, ObjectId, Op, Source, ThreadId, TraceError,
+};
 
 /// Builds a raw file as the recorder would.
 struct Raw {
@@ -213,6 +215,34 @@ fn a_release_that_was_lost_is_added_and_counted() {
         ]
     );
     assert_eq!((census.missing_free, census.unknown_free, census.unknown_realloc), (1, 1, 1));
+}
+
+#[test]
+fn a_strict_reader_refuses_a_recording_with_a_lost_release_and_a_container_made_from_it() {
+    let (folder, path) = Raw::new()
+        .chunk(&[
+            (ThreadStart, 1, 0, 0, None),
+            (Malloc, 10, 0xa0, 16, None),
+            (Malloc, 20, 0xa0, 32, None),
+        ])
+        .save();
+    let made = folder.path().join("t.atrace");
+    let writer = Writer::create(&made, WriterOptions::default()).expect("a writable folder");
+    container::save(&mut *traces::open(&path).expect("a raw file"), writer).expect("a raw file");
+    let strict = ImportOptions { strict: true, ..ImportOptions::default() };
+    for path in [path, made] {
+        let mut source = traces::open_with(&path, &strict).expect("a trace");
+        let end = loop {
+            match source.next_event() {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        let Err(TraceError::Strict { anomalies, .. }) = end else {
+            panic!("{}: {end:?}", path.display())
+        };
+        assert!(anomalies.contains("missing_free 1"), "{anomalies}");
+    }
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub use writer::{Writer, WriterOptions};
 /// Key of the provenance that says that the process was still running when its trace was made.
 pub const STILL_RUNNING: &str = "still_running";
 
+/// Key of the provenance that says that one in so many objects was recorded.
+pub const SAMPLED: &str = "sampled_one_in";
+
 /// The first bytes of every file of this format, raw or resolved.
 pub const MAGIC: [u8; 8] = trace_format::v1::file::MAGIC;
 

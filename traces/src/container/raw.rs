@@ -133,40 +133,6 @@ impl RawTrace {
         &self.block
     }
 
-    /// What a saved trace should say about its origin, as key and value.
-    #[must_use]
-    pub fn provenance(&self) -> Vec<(String, String)> {
-        let block = &self.block;
-        let mut pairs = vec![
-            (
-                "recorder".to_owned(),
-                concat!("trace-recorder ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-            ("command".to_owned(), self.command.join(" ")),
-            ("pid".to_owned(), block.pid.to_string()),
-            ("parent_pid".to_owned(), block.parent.to_string()),
-            ("started_unix_ns".to_owned(), block.real_ns.to_string()),
-            (
-                "order".to_owned(),
-                if block.clocked { "clock ticks" } else { "count of calls" }.to_owned(),
-            ),
-            ("cost_per_record_ps".to_owned(), block.record_ps.to_string()),
-        ];
-        let mut note = |key: &str, value: u64| {
-            if value > 0 {
-                pairs.push((key.to_owned(), value.to_string()));
-            }
-        };
-        note("fork_stamp", block.fork_stamp);
-        note("images_before", u64::from(block.image));
-        note("sampled_one_in", u64::from(block.one_in));
-        note("ring_bytes", if block.ring { block.limit } else { 0 });
-        for (name, count) in raw::DROP_NAMES.iter().zip(block.drops) {
-            note(&format!("dropped: {name}"), count);
-        }
-        pairs
-    }
-
     /// Processor time that recording took: records at the cost tried at the start, and the ticks
     /// spent on chunks. An estimate: caches and the kernel's write-back are not in it.
     #[must_use]
@@ -205,6 +171,38 @@ impl Source for RawTrace {
 
     fn position(&self) -> Option<Position> {
         Some(self.resolver.position())
+    }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        let block = &self.block;
+        let mut pairs = vec![
+            (
+                "recorder".to_owned(),
+                concat!("trace-recorder ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
+            ("command".to_owned(), self.command.join(" ")),
+            ("pid".to_owned(), block.pid.to_string()),
+            ("parent_pid".to_owned(), block.parent.to_string()),
+            ("started_unix_ns".to_owned(), block.real_ns.to_string()),
+            (
+                "order".to_owned(),
+                if block.clocked { "clock ticks" } else { "count of calls" }.to_owned(),
+            ),
+            ("cost_per_record_ps".to_owned(), block.record_ps.to_string()),
+        ];
+        let mut note = |key: &str, value: u64| {
+            if value > 0 {
+                pairs.push((key.to_owned(), value.to_string()));
+            }
+        };
+        note("fork_stamp", block.fork_stamp);
+        note("images_before", u64::from(block.image));
+        note(super::SAMPLED, u64::from(block.one_in));
+        note("ring_bytes", if block.ring { block.limit } else { 0 });
+        for (name, count) in block.dropped() {
+            note(&format!("dropped: {name}"), count);
+        }
+        pairs
     }
 }
 

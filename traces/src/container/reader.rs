@@ -309,6 +309,10 @@ impl Source for Reader {
             || "its process went on when this was recorded, and its end is not in it".to_owned();
         self.loss.clone().or_else(|| open.map(|_| goes_on()))
     }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        self.footer.as_ref().map_or_else(Vec::new, |footer| footer.provenance.clone())
+    }
 }
 
 /// Reads and checks the first 16 bytes.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::input::Meter;
 use super::raw::{Raw, RawSource};
 use super::resolver::Resolver;
-use super::{Census, Format, ImportOptions, Position, Source};
+use super::{Census, Format, ImportOptions, Position, Source, strict};
 use crate::error::TraceError;
 use crate::event::{Event, EventSource};
 
@@ -78,14 +78,10 @@ impl Importer {
         self.ended = true;
         self.resolver.finish(&mut self.census);
         self.census.leaked = self.resolver.live_objects();
-        let anomalies = self.census.anomalies();
-        if self.strict && !anomalies.is_empty() {
-            let anomalies: Vec<String> =
-                anomalies.iter().map(|(name, count)| format!("{name} {count}")).collect();
-            let path = self.path.clone();
-            return Err(TraceError::Strict { path, anomalies: anomalies.join(", ") });
+        match self.strict {
+            true => strict::check(&self.path, &self.census),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ mod importer;
 mod input;
 mod raw;
 mod resolver;
+mod strict;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub(crate) use formats::{csv, glibc_binary, ops};
 use self::importer::Importer;
 use self::input::Input;
 use self::raw::RawSource;
+use self::strict::Strict;
 use crate::container;
 use crate::error::TraceError;
 use crate::event::EventSource;
@@ -47,6 +49,11 @@ pub trait Source: EventSource<Error = TraceError> + Send {
     /// What of the file is missing or could not be read; final once the stream has ended.
     fn lost(&self) -> Option<String> {
         None
+    }
+
+    /// Where it came from, as far as the file says so: key and value, as in a container's footer.
+    fn provenance(&self) -> Vec<(String, String)> {
+        Vec::new()
     }
 }
 
@@ -75,6 +82,10 @@ impl<S: Source + ?Sized> Source for &mut S {
     fn lost(&self) -> Option<String> {
         (**self).lost()
     }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        (**self).provenance()
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
@@ -92,6 +103,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn lost(&self) -> Option<String> {
         (**self).lost()
+    }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        (**self).provenance()
     }
 }
 
@@ -146,7 +161,11 @@ pub fn open_with(
     input.stop_when(options.stop);
     let own = container::is_container(input.peek(container::MAGIC.len())?) && input.is_plain();
     if own && options.format.is_none_or(|format| format == Format::Container) {
-        return container::open(path, options.salvage);
+        let source = container::open(&path, options.salvage)?;
+        return Ok(match options.strict {
+            true => Box::new(Strict::new(source, path.as_ref())),
+            false => source,
+        });
     }
     import(input, options)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use traces::container::{SAMPLED, STILL_RUNNING};
 use traces::rewrite::{Anonymize, AnonymizeOptions, Cut, Merge, Span};
 use traces::{Format, Source};
 
@@ -50,10 +51,11 @@ pub(super) struct ConvertArgs {
 
 pub(super) fn convert(args: &ConvertArgs, quiet: bool) -> Result<Exit, CliError> {
     let mut source = args.input.open(&args.file, quiet)?;
-    let notes = [
-        ("origin", args.file.display().to_string()),
-        ("origin_format", source.format().name().to_owned()),
-    ];
+    let known = source.provenance();
+    let mut notes: Vec<(&str, String)> =
+        known.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    notes.push(("origin", args.file.display().to_string()));
+    notes.push(("origin_format", source.format().name().to_owned()));
     save(&args.output, &mut *source, &notes, quiet)
 }
 
@@ -95,6 +97,7 @@ pub(super) fn cut(args: &CutArgs, quiet: bool) -> Result<Exit, CliError> {
         (None, None) => return Err(CliError::new(Exit::Usage, "nothing says where to cut")),
     };
     let source = args.input.open(&args.file, quiet)?;
+    let notes = kept(&*source, &[STILL_RUNNING, SAMPLED]);
     let mut cut = Cut::new(source, span, !args.drop_live);
     // Before the output is touched: it may hold an earlier part, or be the trace itself.
     if cut.is_empty()? {
@@ -106,7 +109,7 @@ pub(super) fn cut(args: &CutArgs, quiet: bool) -> Result<Exit, CliError> {
         return Err(CliError::new(Exit::Usage, "the part holds no event, so nothing was written")
             .help(hint));
     }
-    let totals = args.output.save(&mut cut, &[])?;
+    let totals = args.output.save(&mut cut, &notes)?;
     told(&args.output, &totals, quiet);
     Ok(Exit::Success)
 }
@@ -160,8 +163,10 @@ pub(super) struct MergeArgs {
 pub(super) fn merge(args: &MergeArgs, quiet: bool) -> Result<Exit, CliError> {
     let sources: Result<Vec<_>, _> =
         args.files.iter().map(|file| args.input.open(file, quiet)).collect();
-    let mut merged = Merge::new(sources?)?;
-    save(&args.output, &mut merged, &[], quiet)
+    let sources = sources?;
+    let notes: Vec<_> = sources.iter().flat_map(|s| kept(&**s, &[STILL_RUNNING])).collect();
+    let mut merged = Merge::new(sources)?;
+    save(&args.output, &mut merged, &notes, quiet)
 }
 
 /// `anonymize`
@@ -188,13 +193,21 @@ pub(super) fn anonymize(args: &AnonymizeArgs, quiet: bool) -> Result<Exit, CliEr
     })?;
     let options = AnonymizeOptions { resolution_ns, size_classes: args.size_classes };
     let source = args.input.open(&args.file, quiet)?;
+    let notes = kept(&*source, &[SAMPLED]);
     let mut anonymous = Anonymize::new(source, options);
-    let exit = save(&args.output, &mut anonymous, &[], quiet)?;
+    let exit = save(&args.output, &mut anonymous, &notes, quiet)?;
     say(quiet, "gone: addresses, names, command lines, process ids, markers' values, exact times");
     for sentence in Anonymize::<Box<dyn Source>>::remaining(&options) {
         say(quiet, &format!("remains: {sentence}"));
     }
     Ok(exit)
+}
+
+/// What `source` says of its origin under these keys.
+fn kept<'a>(source: &dyn Source, keys: &[&'a str]) -> Vec<(&'a str, String)> {
+    let known = source.provenance();
+    let value = |key: &str| known.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
+    keys.iter().filter_map(|&key| Some((key, value(key)?))).collect()
 }
 
 fn save(

@@ -115,6 +115,10 @@ impl<S: Source> Source for Watched<S> {
     fn lost(&self) -> Option<String> {
         self.source.lost()
     }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        self.source.provenance()
+    }
 }
 
 impl<S> Drop for Watched<S> {

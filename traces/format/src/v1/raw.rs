@@ -373,6 +373,11 @@ impl ProcessBlock {
         }
     }
 
+    /// Events dropped, by name of the reason; those above zero.
+    pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DROP_NAMES.into_iter().zip(self.drops).filter(|&(_, count)| count > 0)
+    }
+
     /// The command line in a first page, arguments separated by NUL.
     #[must_use]
     pub fn command(page: &[u8; PAGE]) -> &[u8] {
