@@ -439,3 +439,30 @@ fn what_the_recorder_knew_stays_with_what_is_made_from_its_file() {
         assert_eq!(get(name, STILL_RUNNING).as_deref(), Some("yes"), "{name}");
     }
 }
+
+#[test]
+fn a_program_whose_calls_could_not_be_written_is_told_from_one_that_made_none() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\nint main() { free(malloc(123457)); return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    // The recorder itself is put into the cache before files are limited.
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let binary = env!("CARGO_BIN_EXE_bench-cli");
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit -f 64; exec '{binary}' record -o u.atrace -- ./p"));
+    shell.current_dir(folder.path()).env("XDG_CACHE_HOME", folder.path().join("cache"));
+    let output = shell.env_remove("LD_PRELOAD").output().expect("it runs");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("no call could be written: "), "{message}");
+    assert!(message.contains("dropped (size limit)"), "{message}");
+    let kept = names(folder.path()).into_iter().filter(|name| name.ends_with(".raw"));
+    assert_eq!(kept.count(), 1, "the raw file is kept");
+
+    let mut paused = bench_cli(folder.path());
+    paused.args(["record", "--paused", "-o", "v.atrace", "--", "./p"]);
+    let output = paused.output().expect("it runs");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    assert!(message.contains("never switched on") && message.contains("SIGUSR1"), "{message}");
+}

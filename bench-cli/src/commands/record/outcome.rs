@@ -101,7 +101,7 @@ fn resolve_all(
             others.push(saved);
         }
     }
-    main.map(|main| (main, others)).ok_or_else(|| nothing_recorded(args))
+    main.map(|main| (main, others)).ok_or_else(|| nothing_recorded(args, session))
 }
 
 /// The raw files that hold anything, oldest first: parents before their children.
@@ -165,8 +165,31 @@ fn save(
     })
 }
 
-fn nothing_recorded(args: &RecordArgs) -> CliError {
+fn nothing_recorded(args: &RecordArgs, session: &Session) -> CliError {
     let name = &args.command[0];
+    let files = session.raw_files().into_iter().filter(|&(_, pid, _)| pid == session.pid());
+    let blocks: Vec<_> = files.filter_map(|(path, ..)| RawTrace::process_of(path).ok()).collect();
+    let drops = blocks.iter().flat_map(|block| block.dropped());
+    let drops: Vec<_> =
+        drops.map(|(reason, count)| format!("{count} dropped ({reason})")).collect();
+    if !drops.is_empty() {
+        let what = format!("no call could be written: {}", drops.join(", "));
+        return CliError::new(Exit::Usage, what)
+            .because(format!("`{}` was not recorded", name.display()))
+            .help("make room or raise the limit, or name another place with `-o FILE`");
+    }
+    if args.paused && !blocks.is_empty() {
+        let reason = match session.was_switched_on() {
+            true => "the program made no call while recording was on",
+            false => "recording was never switched on",
+        };
+        return CliError::new(
+            Exit::Unfit,
+            format!("0 events: `{}` was not recorded", name.display()),
+        )
+        .because(reason)
+        .help("send SIGUSR1 to this command while the program runs, or leave out --paused");
+    }
     let reason = match program::find(name) {
         Some(path) => program::why_unrecordable(&path),
         None => "the program file was not found afterwards",

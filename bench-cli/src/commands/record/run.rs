@@ -25,6 +25,8 @@ pub(super) struct Session {
     library: PathBuf,
     /// The process id of the program, once it runs.
     pid: AtomicI32,
+    /// Whether recording was ever on.
+    was_on: AtomicBool,
     /// Raw files of processes that were still running when recording ended.
     open: Mutex<HashSet<PathBuf>>,
 }
@@ -61,7 +63,8 @@ impl Session {
             }
         }
         fs::create_dir(&raw).map_err(|error| unwritable(&error))?;
-        Ok(Session { raw, library, pid: AtomicI32::new(0), open: Mutex::default() })
+        let was_on = AtomicBool::new(!args.paused);
+        Ok(Session { raw, library, pid: AtomicI32::new(0), was_on, open: Mutex::default() })
     }
 
     /// Runs the program to its end.
@@ -165,6 +168,7 @@ impl Session {
             let switched = signals::take_switch();
             if switched {
                 recording = !recording;
+                self.was_on.fetch_or(recording, Ordering::Relaxed);
                 done = Some(HashSet::new());
             }
             if let Some(done) = &mut done {
@@ -192,6 +196,11 @@ impl Session {
             Some(_) => error.help("check the file's permissions and its interpreter"),
             None => error.help("give the program's path, or a name that is on PATH"),
         }
+    }
+
+    /// Whether recording was on from the beginning, or switched on.
+    pub(super) fn was_switched_on(&self) -> bool {
+        self.was_on.load(Ordering::Relaxed)
     }
 
     /// The process id of the program.
