@@ -346,7 +346,7 @@ int main(int count, char **arguments) {
     }
     free(malloc(111));
     close(creat("ready", 0600));
-    while (access("go", F_OK)) usleep(1000);
+    for (int i = 0; access("go", F_OK) && i < 60000; i++) usleep(1000);
     if (fork() == 0) { free(malloc(222)); _exit(0); }
     wait(0);
     if (fork() == 0) { execl("./p", "p", "again", NULL); _exit(1); }
