@@ -1,9 +1,12 @@
 //! The latency pass: the time of single calls, per operation and size class, and per thread.
 //!
 //! Counters come from a pool of the harness's own pages, lazily; when a thread ends they are added
-//! to those of the run and go back, so that memory follows the threads alive at once.
+//! to those of the run and go back, so that memory follows the threads alive at once. Where more are
+//! alive than the pool has room for, as in an order that is looser than the trace's, the rest is mapped
+//! set by set.
 
 use std::ffi::c_void;
+use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -141,18 +144,27 @@ pub(crate) struct LatencyPool {
     slowest: usize,
 }
 
+/// A set of BUCKETS counters, in the pool's pages or in pages of its own.
+#[derive(Debug)]
+struct Set(*mut u64);
+
+// SAFETY: its pages are the pool's to the end, and whoever holds a set is the only one to count in it.
+unsafe impl Send for Set {}
+
 #[derive(Debug)]
 struct Merged {
     /// Sets given back, zeroed.
-    free: Vec<usize>,
+    free: Vec<Set>,
+    /// The pages of sets that the pool had no room for.
+    extra: Vec<Region>,
     all: Vec<Option<Box<[u64]>>>,
     by_thread: Vec<(OpKind, u32, Histogram)>,
     slowest: Vec<SlowCall>,
 }
 
 impl LatencyPool {
-    /// Room for `threads` threads alive at once. Address space only: what is counted in becomes
-    /// resident.
+    /// Room for `threads` threads alive at once, and what more of them need is mapped when they need
+    /// it. Address space only: what is counted in becomes resident.
     pub(crate) fn new(threads: usize, sample_every: u32, slowest: u32) -> std::io::Result<Self> {
         let sets = threads.max(1) * TABLE;
         Ok(LatencyPool {
@@ -160,6 +172,7 @@ impl LatencyPool {
             next: AtomicUsize::new(0),
             merged: Mutex::new(Merged {
                 free: Vec::new(),
+                extra: Vec::new(),
                 all: (0..TABLE).map(|_| None).collect(),
                 by_thread: Vec::new(),
                 slowest: Vec::new(),
@@ -173,12 +186,20 @@ impl LatencyPool {
         self.counters.len() / size_of::<[u64; BUCKETS]>()
     }
 
-    /// A zeroed set of counters; the last one is shared by all when none is left.
+    /// A zeroed set of counters that nobody else has; NULL where the kernel gives no page for one.
     fn take(&self) -> *mut u64 {
-        let reused = self.merged.lock().ok().and_then(|mut merged| merged.free.pop());
-        let set = reused
-            .unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed).min(self.sets() - 1));
-        self.counters.start::<u64>().wrapping_add(set * BUCKETS)
+        if let Some(set) = self.merged.lock().ok().and_then(|mut merged| merged.free.pop()) {
+            return set.0;
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        if next < self.sets() {
+            return self.counters.start::<u64>().wrapping_add(next * BUCKETS);
+        }
+        let Ok(own) = Region::array::<[u64; BUCKETS]>(1, false) else { return ptr::null_mut() };
+        let Ok(mut merged) = self.merged.lock() else { return ptr::null_mut() };
+        let start = own.start();
+        merged.extra.push(own);
+        start
     }
 
     /// What all threads found.
@@ -247,10 +268,12 @@ impl LatencyObserver {
         if self.table[set].is_null() {
             self.table[set] = self.pool().take();
         }
+        if self.table[set].is_null() {
+            return;
+        }
         let counter = self.table[set].wrapping_add(bucket_of(ns));
-        // SAFETY: `take` gave a set of BUCKETS counters to this thread alone (or, where the pool
-        // is exhausted, the shared last one, where a lost count is all that can happen to it);
-        // `bucket_of` is less than BUCKETS.
+        // SAFETY: `take` gave a set of BUCKETS counters to this thread alone; `bucket_of` is less than
+        // BUCKETS.
         unsafe { counter.write_volatile(counter.read_volatile() + 1) };
     }
 
@@ -295,7 +318,7 @@ impl Observer for LatencyObserver {
         let mut observer = LatencyObserver {
             pool,
             timer: shared.timer,
-            table: [std::ptr::null_mut(); TABLE],
+            table: [ptr::null_mut(); TABLE],
             gap: 0,
             random: (shared.options.seed ^ (u64::from(thread) << 32)).wrapping_mul(0x9e37_79b9) | 1,
             thread,
@@ -379,8 +402,7 @@ impl Observer for LatencyObserver {
                 op.iter_mut().zip(counters.iter()).for_each(|(a, b)| *a += b);
             }
             counters.fill(0);
-            let bytes = start.addr() - pool.counters.start::<u64>().addr();
-            merged.free.push(bytes / size_of::<[u64; BUCKETS]>());
+            merged.free.push(Set(start));
         }
         for (op, counters) in OpKind::ALL.iter().zip(by_op) {
             if let Some(counters) = counters {
@@ -406,5 +428,14 @@ mod tests {
             assert_eq!(SizeClass::of(size).limit_bytes(), limit, "{size}");
         }
         assert_eq!(SizeClass::of(usize::MAX).limit_bytes(), u64::MAX);
+    }
+
+    #[test]
+    fn every_set_of_counters_is_taken_once_however_many_threads_live() {
+        let pool = LatencyPool::new(1, 1, 0).unwrap();
+        let mut sets: Vec<usize> = (0..pool.sets() + 5).map(|_| pool.take().addr()).collect();
+        sets.sort_unstable();
+        let apart = |pair: &[usize]| pair[1] - pair[0] >= size_of::<[u64; BUCKETS]>();
+        assert!(sets[0] != 0 && sets.windows(2).all(apart));
     }
 }
