@@ -10,6 +10,8 @@ mod forks;
 mod heap_map;
 #[path = "run/history.rs"]
 mod history;
+#[path = "run/instructions.rs"]
+mod instructions;
 #[path = "run/names.rs"]
 mod names;
 #[path = "run/traps.rs"]

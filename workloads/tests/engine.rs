@@ -337,6 +337,15 @@ fn copies_of_a_plan_run_beside_each_other_on_threads_of_their_own() {
 }
 
 #[test]
+fn a_run_that_calibrates_no_timer_knows_no_cost_of_it() {
+    let (_folder, plan) = plan_of(folded_ring(5), &options(Order::Deps)).unwrap();
+    for calibrate in [true, false] {
+        let outcome = run(&plan, &EngineOptions { calibrate, ..Default::default() }).unwrap();
+        assert_eq!(outcome.timer.cost_ns > 0.0, calibrate);
+    }
+}
+
+#[test]
 fn the_null_allocator_measures_the_harness_and_verifies_nothing() {
     let (_folder, plan) = plan_of(folded_ring(5), &options(Order::Deps)).unwrap();
     let null = EngineOptions { calls: CallSet::Null, ..Default::default() };

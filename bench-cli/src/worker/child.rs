@@ -194,6 +194,7 @@ fn options(spec: &CellSpec) -> EngineOptions {
         calls: spec.calls,
         event_memory: spec.event_memory,
         own_stacks: trapped(spec).is_some(),
+        calibrate: spec.pass != Pass::Instructions,
         ..EngineOptions::default()
     }
 }

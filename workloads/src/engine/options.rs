@@ -95,6 +95,9 @@ pub struct EngineOptions {
     /// Whether threads run on stacks of the harness's own, so that the C library calls the kernel
     /// for none: needed where its calls are caught by a signal, which it blocks as a thread ends.
     pub own_stacks: bool,
+    /// Whether the timer is calibrated before the run, for about 10 ms: how many instructions that takes
+    /// is never twice the same.
+    pub calibrate: bool,
 }
 
 impl Default for EngineOptions {
@@ -115,6 +118,7 @@ impl Default for EngineOptions {
             calls: CallSet::default(),
             event_memory: DEFAULT_EVENT_MEMORY,
             own_stacks: false,
+            calibrate: true,
         }
     }
 }

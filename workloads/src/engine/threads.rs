@@ -134,7 +134,7 @@ impl<'p> Shared<'p> {
             options,
             repeat: options.repeat.unwrap_or(plan.repeat()).max(1),
             calls,
-            timer: Timer::calibrate(),
+            timer: if options.calibrate { Timer::calibrate() } else { Timer::uncalibrated() },
             abandoned: AtomicBool::new(false),
             live: Live::default(),
             latency,

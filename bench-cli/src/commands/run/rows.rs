@@ -194,7 +194,7 @@ fn run_row(context: &Context<'_>, cell: &CellOutcome) -> RunRow {
     row.peak_threads = Some(outcome.fidelity.replay_peak_threads);
     row.trace_peak_threads = Some(outcome.fidelity.trace_peak_threads);
     row.largest_skew_events = outcome.fidelity.largest_skew_events;
-    row.timer_cost_ns = Some(outcome.timer.cost_ns);
+    row.timer_cost_ns = Some(outcome.timer.cost_ns).filter(|cost| *cost > 0.0);
     row
 }
 
