@@ -14,6 +14,8 @@ mod history;
 mod instructions;
 #[path = "run/names.rs"]
 mod names;
+#[path = "run/pressure.rs"]
+mod pressure;
 #[path = "run/traps.rs"]
 mod traps;
 

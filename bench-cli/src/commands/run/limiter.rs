@@ -11,6 +11,9 @@ use crate::results::RunRow;
 use crate::subjects::Prepared;
 use crate::worker::Pass;
 
+/// A limit, with the cgroup that has to live as long as the run under it.
+pub(super) type Limited = (Limit, Option<Cgroup>);
+
 /// The pressures of a session, and what has been seen without any.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -88,7 +91,7 @@ impl Limiter {
         Some((least, passes.get(pass.name()).map_or(0, |own| own - least)))
     }
 
-    /// The limit of a run, with the cgroup that has to live as long as it.
+    /// The limit of one worker, which lifts it at its end: another one needs another.
     ///
     /// # Errors
     /// If the reference has no peak, or the cgroup cannot be made.
@@ -98,7 +101,7 @@ impl Limiter {
         subject: &Prepared,
         allocator: &str,
         pass: Pass,
-    ) -> Result<Option<(Limit, Option<Cgroup>)>, CliError> {
+    ) -> Result<Option<Limited>, CliError> {
         let Some(index) = variant.checked_sub(1) else { return Ok(None) };
         let pressure = &self.pressures[index];
         let name = &subject.name;

@@ -11,7 +11,7 @@ use workloads::engine::Attributed;
 use super::args::{DEFAULT_RUNS, DRAINS, DurationFor, RunArgs};
 use super::details;
 use super::duration;
-use super::limiter::{self, Limiter};
+use super::limiter::{self, Limited, Limiter};
 use super::rows::{self, Context};
 use super::work::{self, Work};
 use super::{chosen_allocators, manifest, report, slug};
@@ -260,9 +260,9 @@ impl Cells for Measured<'_> {
         let allocator = &self.allocators[slot.allocator];
         let outcome = worker::run_once(&spec)?;
         check_counts(subject, &spec, &outcome)?;
-        // Before a second run hits the limit of the same group.
         let limit_hits = limit.and_then(|(_, group)| group).and_then(|group| group.limit_hits());
-        let attributed = attribute(&spec, &outcome)?;
+        let again = || self.limiter.limit(variant, subject, &allocator.name, pass);
+        let attributed = attribute(&spec, &outcome, again)?;
         let context = Context {
             id,
             subject,
@@ -292,8 +292,13 @@ fn slowest(operations: u64) -> u32 {
     u32::try_from((operations / 1000).clamp(1, 1000)).unwrap_or(1000)
 }
 
-/// Looks around the slowest calls of a latency run in a second run of the same plan.
-fn attribute(spec: &CellSpec, outcome: &CellOutcome) -> Result<Vec<Attributed>, CliError> {
+/// Looks around the slowest calls of a latency run in a second run of the same plan, under what
+/// `limit` makes for it: the first run lifted its own.
+fn attribute(
+    spec: &CellSpec,
+    outcome: &CellOutcome,
+    limit: impl FnOnce() -> Result<Option<Limited>, CliError>,
+) -> Result<Vec<Attributed>, CliError> {
     let latency = outcome.report.as_ref().and_then(|report| report.outcome.latency.as_ref());
     let Some(latency) = latency.filter(|latency| !latency.slowest.is_empty()) else {
         return Ok(Vec::new());
@@ -301,6 +306,9 @@ fn attribute(spec: &CellSpec, outcome: &CellOutcome) -> Result<Vec<Attributed>, 
     let mut again = spec.clone();
     (again.pass, again.slowest) = (Pass::Attribution, 0);
     again.attribute.clone_from(&latency.slowest);
+    // Its group is there until it has ended.
+    let limited = limit()?;
+    again.limit = limited.as_ref().map(|(limit, _)| limit.clone());
     let report = worker::run_once(&again)?.report;
     Ok(report.and_then(|report| report.outcome.attribution).unwrap_or_default())
 }
