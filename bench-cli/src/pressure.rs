@@ -19,14 +19,16 @@
 //! count either.
 #![forbid(unsafe_code)]
 
+mod cgroup;
+
 use std::fmt;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
+
+pub use cgroup::{Cgroup, Refusal, probe};
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,34 +201,13 @@ pub struct Limit {
     pub cgroup: Option<PathBuf>,
 }
 
-/// Why no memory cgroup can be made here.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// No hierarchy has the controller.
-    #[error("no memory controller is mounted")]
-    NoController,
-    /// It is there and may not be used.
-    #[error("`{}` cannot be used ({error})", path.display())]
-    Forbidden {
-        /// What was tried to be written.
-        path: PathBuf,
-        /// The refusal.
-        error: io::Error,
-    },
-}
-
 /// Whether a pressure by `means` can be had on this machine.
 ///
 /// # Errors
 /// Why not, and what to do.
 pub fn probe_means(means: Means) -> Result<(), (String, &'static str)> {
     match means {
-        Means::Cgroup => probe().map(drop).map_err(|refusal| {
-            (
-                refusal.to_string(),
-                "run as root, or limit address space instead: `--pressure as:80%`",
-            )
-        }),
+        Means::Cgroup => probe().map(drop).map_err(|refusal| (refusal.to_string(), refusal.help())),
         Means::FailCall | Means::FailFrom => probe_traps(),
         Means::PageOut => {
             let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
@@ -280,122 +261,6 @@ pub fn probe_balloon(bytes: u64, run: u64) -> Result<(), String> {
     }
 }
 
-/// Which kind of cgroup can be made here.
-///
-/// # Errors
-/// Why none can.
-pub fn probe() -> Result<&'static str, Refusal> {
-    let group = Cgroup::new(1 << 30)?;
-    Ok(if group.unified { "version 2" } else { "version 1" })
-}
-
-/// What a group of version 1 may have in swap. Were it nothing, the limit of both together would be
-/// reached first, and version 1 does not count how often.
-const SWAP_ROOM: u64 = 1 << 20;
-
-/// A memory cgroup of our own, removed when it goes out of scope.
-#[derive(Debug)]
-pub struct Cgroup {
-    path: PathBuf,
-    unified: bool,
-}
-
-impl Cgroup {
-    /// A group whose processes may have `bytes` of memory and no swap.
-    ///
-    /// # Errors
-    /// If this machine or its administrator does not let us.
-    pub fn new(bytes: u64) -> Result<Self, Refusal> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (parent, unified) = memory_hierarchy().ok_or(Refusal::NoController)?;
-        let forbidden = |path: &Path, error| Refusal::Forbidden { path: path.to_path_buf(), error };
-        if unified {
-            let control = parent.join("cgroup.subtree_control");
-            fs::write(&control, "+memory").map_err(|error| forbidden(&control, error))?;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("bench-cli-{}-{number}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| forbidden(&path, error))?;
-        let group = Cgroup { path, unified };
-        let limit = group.path.join(if unified { "memory.max" } else { "memory.limit_in_bytes" });
-        fs::write(&limit, bytes.to_string()).map_err(|error| forbidden(&limit, error))?;
-        // Swap may not be there at all, and then needs no limit.
-        let _ = match unified {
-            true => fs::write(group.path.join("memory.swap.max"), "0"),
-            false => {
-                let limit = bytes.saturating_add(SWAP_ROOM);
-                fs::write(group.path.join("memory.memsw.limit_in_bytes"), limit.to_string())
-            }
-        };
-        Ok(group)
-    }
-
-    /// Its folder; a process enters by writing its id to `cgroup.procs` there.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// How often its processes reached the limit.
-    #[must_use]
-    pub fn limit_hits(&self) -> Option<u64> {
-        if !self.unified {
-            return fs::read_to_string(self.path.join("memory.failcnt")).ok()?.trim().parse().ok();
-        }
-        let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
-        events.lines().find_map(|line| line.strip_prefix("max ")?.parse().ok())
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // The worker was waited for; its last pages may take the kernel a moment.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.path).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-    }
-}
-
-/// The folder below which a memory cgroup can be made, and whether it is of version 2.
-fn memory_hierarchy() -> Option<(PathBuf, bool)> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    for line in mounts.lines() {
-        let mut words = line.split(' ').skip(1);
-        let (Some(mount), Some(kind), Some(options)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let mount = Path::new(mount);
-        let unified = match kind {
-            "cgroup" if options.split(',').any(|option| option == "memory") => false,
-            "cgroup2" if has_memory(mount) => true,
-            _ => continue,
-        };
-        let mine = own.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
-            let same = match unified {
-                true => controllers.is_empty(),
-                false => controllers.split(',').any(|name| name == "memory"),
-            };
-            same.then(|| mount.join(path.trim_start_matches('/')))
-        });
-        // Inside a container the path may be that of the host, and the mount is our group itself.
-        let folder = mine.filter(|path| path.is_dir()).unwrap_or_else(|| mount.to_path_buf());
-        return Some((folder, unified));
-    }
-    None
-}
-
-fn has_memory(mount: &Path) -> bool {
-    fs::read_to_string(mount.join("cgroup.controllers"))
-        .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,34 +305,6 @@ mod tests {
             "own:own:9%",
         ] {
             assert!(text.parse::<Pressure>().unwrap_err().contains("80%"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_process_that_reaches_the_limit_of_its_cgroup_is_counted() {
-        let group = match Cgroup::new(8 << 20) {
-            Ok(group) => group,
-            Err(refusal) => return println!("skipped: {refusal}"),
-        };
-        let script = format!(
-            "echo $$ > {}/cgroup.procs && exec head -c 64m /dev/zero | tail -c 64m > /dev/null",
-            group.path().display()
-        );
-        let _ = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
-        assert!(group.limit_hits() > Some(0), "64 MiB do not fit into 8");
-    }
-
-    #[test]
-    fn a_cgroup_is_gone_after_use_or_refused_with_a_reason() {
-        match Cgroup::new(64 << 20) {
-            Ok(group) => {
-                let path = group.path().to_path_buf();
-                assert!(path.is_dir());
-                assert_eq!(group.limit_hits(), Some(0));
-                drop(group);
-                assert!(!path.exists());
-            }
-            Err(refusal) => println!("skipped: {refusal}"),
         }
     }
 }

@@ -128,7 +128,9 @@ impl Limiter {
         };
         let group = match pressure.means {
             Means::Cgroup => Some(Cgroup::new(bytes).map_err(|refusal| {
-                CliError::new(Exit::Unfit, "a memory cgroup cannot be made").because(refusal)
+                CliError::new(Exit::Unfit, "a memory cgroup cannot be made")
+                    .because(&refusal)
+                    .help(refusal.help())
             })?),
             Means::Balloon => {
                 pressure::probe_balloon(bytes, peak).map_err(|why| {
