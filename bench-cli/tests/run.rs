@@ -4,6 +4,8 @@
 mod common;
 #[path = "run/duration.rs"]
 mod duration;
+#[path = "run/exec.rs"]
+mod exec;
 #[path = "run/forks.rs"]
 mod forks;
 #[path = "run/heap_map.rs"]

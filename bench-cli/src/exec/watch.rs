@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,8 +88,9 @@ pub fn run_once(spec: &ExecSpec) -> Result<ExecOutcome, ExecError> {
 }
 
 /// A program that runs, and what is known of it so far.
-struct Watch<'a> {
-    spec: &'a ExecSpec,
+struct Watch {
+    /// The library that is to get in, by the path that the kernel shows: one without links.
+    library: Option<PathBuf>,
     start: Instant,
     main: libc::pid_t,
     traced: bool,
@@ -102,12 +104,7 @@ struct Watch<'a> {
     usage: libc::rusage,
 }
 
-fn start<'a>(
-    spec: &'a ExecSpec,
-    stdout: &File,
-    stderr: &File,
-    traced: bool,
-) -> io::Result<Watch<'a>> {
+fn start(spec: &ExecSpec, stdout: &File, stderr: &File, traced: bool) -> io::Result<Watch> {
     let mut command = Command::new(spec.command.program());
     command.args(&spec.command.words[1..]);
     worker::apply_allocator(&mut command, &spec.allocator);
@@ -125,6 +122,8 @@ fn start<'a>(
             Ok(())
         });
     }
+    let library = spec.allocator.preload.as_ref();
+    let library = library.map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
     let begin = Instant::now();
     let child = command.spawn()?;
     let main = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
@@ -133,7 +132,7 @@ fn start<'a>(
     let alive = BTreeMap::from([(main, main)]);
     let preloaded = None;
     let mut watch = Watch {
-        spec,
+        library,
         start: begin,
         main,
         traced,
@@ -150,7 +149,7 @@ fn start<'a>(
     Ok(watch)
 }
 
-impl Watch<'_> {
+impl Watch {
     /// Waits for the stop at the first exec and asks for the events of interest.
     fn set_options(&mut self) -> io::Result<()> {
         let mut status = 0;
@@ -256,7 +255,7 @@ impl Watch<'_> {
         if let Some(peak) = peak_rss_of(pid) {
             self.peak_rss = self.peak_rss.max(peak);
         }
-        let Some(library) = self.spec.allocator.preload.as_ref() else { return };
+        let Some(library) = &self.library else { return };
         if let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) {
             let library = library.to_string_lossy();
             let mapped = maps.lines().any(|line| line.ends_with(library.as_ref()));
