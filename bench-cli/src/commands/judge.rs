@@ -137,6 +137,7 @@ impl Job {
 
     /// Measures, telling of each decided cell on standard error.
     pub(super) fn measure(&self, global: &Global) -> Result<Outcome, CliError> {
+        crate::worker::check_cpus(&self.workers.cpus)?;
         interrupt::listen();
         let t = &self.trial;
         note(

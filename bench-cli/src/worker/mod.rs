@@ -24,7 +24,7 @@ mod spec;
 mod trap;
 
 pub use affinity::parse_cpus;
-pub(crate) use affinity::{bind, cpu_set};
+pub(crate) use affinity::{bind, check_cpus, cpu_set};
 pub use callgrind::need_valgrind;
 pub use child::{WorkerArgs, work};
 pub use parent::{WorkerError, resident_now, run_once};

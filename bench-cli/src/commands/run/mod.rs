@@ -29,6 +29,7 @@ use crate::results::{AllocatorNote, Machine, Manifest, RunDirectory, SCHEMA, Sub
 /// Bad names and files, an output folder that cannot be written, Ctrl-C: see [`Exit`].
 pub fn run(args: RunArgs, global: &Global) -> Result<Exit, CliError> {
     crate::interrupt::listen();
+    crate::worker::check_cpus(&args.cpus.clone().unwrap_or_default().0)?;
     match &args.exec {
         Some(command) => exec::run(command, &args, global),
         None => measure::run(&args, global),
