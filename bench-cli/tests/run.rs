@@ -18,6 +18,8 @@ mod instructions;
 mod names;
 #[path = "run/pressure.rs"]
 mod pressure;
+#[path = "run/resume.rs"]
+mod resume;
 #[path = "run/traps.rs"]
 mod traps;
 

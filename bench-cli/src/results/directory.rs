@@ -59,7 +59,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// [`Exit::Usage`] if the folder cannot be written, holds an interrupted run that nobody asked
-    /// to continue, or holds a run with other settings than the one to be continued.
+    /// to continue, or holds a run of other settings or another machine than the one to be continued.
     pub fn open(out: Option<&Path>, resume: bool, manifest: Manifest) -> Result<Self, CliError> {
         let path = match (out, resume) {
             (Some(path), _) => path.to_path_buf(),
@@ -114,6 +114,10 @@ impl RunDirectory {
                 .help("give the same arguments, or choose another folder with --out"))
             }
             (Some(there), true) => {
+                let differences = there.machine.differences(&self.manifest.machine);
+                if !differences.is_empty() {
+                    return Err(other_machine(&self.path, &differences));
+                }
                 // When and from what it began: the libraries are the same, whatever is checked out by now.
                 (self.manifest.started_utc, self.manifest.commit) =
                     (there.started_utc, there.commit);
@@ -304,6 +308,14 @@ fn default_path() -> PathBuf {
     // Two runs of one second differ in their process, and hardly ever in these four digits.
     let id = std::process::id() % 0x1_0000;
     PathBuf::from("bench-out").join(format!("{}-{id:04x}", utc::compact(utc::now())))
+}
+
+fn other_machine(path: &Path, differences: &[String]) -> CliError {
+    let shown = path.display();
+    let what = format!("the run in `{shown}` was made on another machine, or under other settings");
+    CliError::new(Exit::Usage, what)
+        .because(differences.join("; "))
+        .help("continue it there, under the same settings, or choose another folder with --out")
 }
 
 fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> CliError {

@@ -131,4 +131,40 @@ impl Machine {
             huge_pages: mode,
         }
     }
+
+    /// In what two machines differ, in words. A kernel that boots anew keeps a little more or less
+    /// memory for itself: a fiftieth of it is no difference.
+    #[must_use]
+    pub fn differences(&self, here: &Machine) -> Vec<String> {
+        let (was, is) = (self.memory_bytes, here.memory_bytes);
+        let was = if was.abs_diff(is) <= is / 50 { is } else { was };
+        let fields = [
+            ("processor", self.processor.clone(), here.processor.clone()),
+            ("usable processors", self.processors.to_string(), here.processors.to_string()),
+            ("bytes of memory", was.to_string(), is.to_string()),
+            ("kernel", self.kernel.clone(), here.kernel.clone()),
+            ("architecture", self.architecture.clone(), here.architecture.clone()),
+            ("huge pages", self.huge_pages.clone(), here.huge_pages.clone()),
+        ];
+        fields
+            .into_iter()
+            .filter(|(_, was, is)| was != is)
+            .map(|(what, was, is)| format!("{what}: `{was}` there, `{is}` here"))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Machine;
+
+    #[test]
+    fn machines_differ_in_their_kernel_and_not_in_what_it_keeps_for_itself() {
+        let here = Machine { memory_bytes: 8 << 30, ..Machine::here() };
+        let booted = Machine { memory_bytes: (8 << 30) - (64 << 20), ..here.clone() };
+        assert_eq!(booted.differences(&here), [""; 0]);
+        let other = Machine { memory_bytes: 4 << 30, kernel: "2.6.32".to_owned(), ..here.clone() };
+        let found = other.differences(&here);
+        assert!(found.len() == 2 && found[1].starts_with("kernel: `2.6.32` there"), "{found:?}");
+    }
 }
