@@ -18,5 +18,5 @@ mod table;
 pub use progress::Progress;
 pub use runner::{Cells, Stop, run_all};
 pub use schedule::{Slot, schedule};
-pub use summary::{Line, OWN_WORK, Standing, summarise};
+pub use summary::{Line, OWN_WORK, Standing, reference, summarise};
 pub use table::render;

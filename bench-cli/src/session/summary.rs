@@ -112,10 +112,17 @@ impl Line {
 
 type Key<'a> = (&'a str, u64, &'a str);
 
+/// Whom all others are held against: `system` where it is among `allocators`, else the first.
+#[must_use]
+pub fn reference(allocators: &[String]) -> &str {
+    let system = allocators.iter().find(|name| *name == "system");
+    system.or(allocators.first()).map_or("", String::as_str)
+}
+
 /// Summarises `runs`, in the order in which workloads and allocators first appear in `order`.
 ///
-/// `allocators` gives the columns' order and decides the reference: `system` where it is among
-/// them, else the first. `subjects` say which workloads had other work under each allocator.
+/// `allocators` gives the columns' order and decides the [`reference`]. `subjects` say which
+/// workloads had other work under each allocator.
 #[must_use]
 pub fn summarise(
     runs: &[RunRow],
@@ -123,11 +130,7 @@ pub fn summarise(
     allocators: &[String],
     subjects: &[Subject],
 ) -> Vec<Line> {
-    let reference = allocators
-        .iter()
-        .find(|name| *name == "system")
-        .or_else(|| allocators.first())
-        .map_or("", String::as_str);
+    let reference = reference(allocators);
     let mut keys: Vec<Key<'_>> = Vec::new();
     for run in runs {
         let key = (run.workload.as_str(), run.threads, run.pressure.as_str());

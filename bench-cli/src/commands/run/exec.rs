@@ -35,20 +35,19 @@ pub(super) fn run(text: &str, args: &RunArgs, global: &Global) -> Result<Exit, C
     let names: Vec<String> = cells.allocators.iter().map(|a| a.name.clone()).collect();
     report::print(&directory, &names, global)?;
     report::page(&directory, global)?;
-    Ok(judge(directory.runs()))
+    Ok(judge(directory.runs(), session::reference(&names)))
 }
 
 /// A run is an allocator's fault if the program ended otherwise than under the reference, or wrote
 /// something else. A program that fails everywhere, or never writes the same twice, proves nothing.
-fn judge(runs: &[RunRow]) -> Exit {
-    let reference = runs.iter().find(|r| r.allocator == "system").or(runs.first());
-    let Some(reference) = reference else { return Exit::Success };
-    let own = || runs.iter().filter(|r| r.allocator == reference.allocator);
-    let stable_end = own().all(|r| r.exit_status == reference.exit_status);
-    let stable_output = own().all(|r| r.output_hash == reference.output_hash);
+fn judge(runs: &[RunRow], reference: &str) -> Exit {
+    let own = || runs.iter().filter(move |r| r.allocator == reference);
+    let Some(first) = own().next() else { return Exit::Success };
+    let stable_end = own().all(|r| r.exit_status == first.exit_status);
+    let stable_output = own().all(|r| r.output_hash == first.output_hash);
     let faulty = runs.iter().any(|r| {
-        (stable_end && r.exit_status != reference.exit_status)
-            || (stable_output && r.output_hash != reference.output_hash)
+        (stable_end && r.exit_status != first.exit_status)
+            || (stable_output && r.output_hash != first.output_hash)
     });
     if faulty { Exit::AllocatorFault } else { Exit::Success }
 }
@@ -168,11 +167,18 @@ mod tests {
 
     #[test]
     fn only_a_difference_to_the_reference_is_an_allocators_fault() {
-        let judge = |rows: &[RunRow]| judge(rows);
+        let judge = |rows: &[RunRow]| judge(rows, "system");
         assert_eq!(judge(&[row("system", 3, "a"), row("ours", 3, "a")]), Exit::Success);
         assert_eq!(judge(&[row("system", 0, "a"), row("ours", 139, "a")]), Exit::AllocatorFault);
         assert_eq!(judge(&[row("system", 0, "a"), row("ours", 0, "b")]), Exit::AllocatorFault);
         let moody = [row("system", 0, "a"), row("system", 0, "b"), row("ours", 0, "c")];
         assert_eq!(judge(&moody), Exit::Success);
+    }
+    #[test]
+    fn whoever_the_shuffle_put_first_is_not_the_reference_for_it() {
+        let mut rows = [row("ours", 0, "a"), row("other", 0, "b"), row("other", 0, "c")];
+        assert_eq!(judge(&rows, "ours"), Exit::AllocatorFault);
+        rows.reverse();
+        assert_eq!(judge(&rows, "ours"), Exit::AllocatorFault);
     }
 }
