@@ -51,6 +51,8 @@ pub struct Line {
     pub allocator_version: String,
     /// Processes that were timed.
     pub runs: usize,
+    /// Processes, whatever the pass and their end.
+    pub all_runs: usize,
     /// Processes that failed, whatever the pass.
     pub failed_runs: usize,
     /// How the first of them ended.
@@ -194,6 +196,7 @@ fn line(group: &Group<'_>, latency: &[LatencyCsv], allocator: &str) -> Line {
         allocator: allocator.to_owned(),
         allocator_version: own.first().map_or_else(String::new, |r| r.allocator_version.clone()),
         runs: timed.len(),
+        all_runs: own.len(),
         failed_runs: failed.len(),
         failure: failed.first().map(|r| r.end.clone()),
         own_work: group.own_work,
@@ -378,8 +381,10 @@ mod tests {
     fn a_failed_run_is_counted_and_not_timed() {
         let mut crash = run("ours", 0, 1);
         crash.end = "crashed (SIGSEGV)".to_owned();
-        let lines = summarise(&[crash, run("ours", 1, 70)], &[], &names(&["ours"]), &[]);
-        assert_eq!((lines[0].runs, lines[0].failed_runs), (1, 1));
+        let verify = RunRow { pass: "verify".to_owned(), ..run("ours", 0, 90) };
+        let runs = [crash, run("ours", 1, 70), verify];
+        let lines = summarise(&runs, &[], &names(&["ours"]), &[]);
+        assert_eq!((lines[0].runs, lines[0].failed_runs, lines[0].all_runs), (1, 1, 3));
         assert_eq!(lines[0].elapsed_ns, Some(70.0));
         assert_eq!(lines[0].failure.as_deref(), Some("crashed (SIGSEGV)"));
     }

@@ -156,9 +156,8 @@ fn standing(line: &Line) -> String {
 fn remarks(line: &Line) -> String {
     let mut remarks = Vec::new();
     if line.failed_runs > 0 {
-        let runs = line.runs + line.failed_runs;
         let how = line.failure.as_deref().unwrap_or("failed");
-        remarks.push(format!("{} of {runs} runs {how}", line.failed_runs));
+        remarks.push(format!("{} of {} runs {how}", line.failed_runs, line.all_runs));
     }
     if line.failed_allocations > 0 {
         remarks.push(format!("{} allocations refused", line.failed_allocations));
@@ -188,6 +187,7 @@ mod tests {
             allocator: allocator.to_owned(),
             allocator_version: String::new(),
             runs: 6,
+            all_runs: 9,
             failed_runs: 0,
             failure: None,
             own_work: false,
@@ -230,6 +230,17 @@ mod tests {
             line.find("12.3").map(|byte| line[..byte].chars().count())
         };
         assert_eq!(at("ours"), at("system"), "{text}");
+    }
+
+    #[test]
+    fn what_failed_is_counted_among_the_runs_of_all_passes() {
+        let failed = Line {
+            failed_runs: 1,
+            failure: Some("broke promise (overlap)".to_owned()),
+            ..line("larson", "ours", Standing::Undecided)
+        };
+        let text = render(&[failed]);
+        assert!(text.contains("1 of 9 runs broke promise (overlap)"), "{text}");
     }
 
     #[test]
