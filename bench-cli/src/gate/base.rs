@@ -3,13 +3,19 @@
 //! Owns a folder of built libraries, one file per commit and build command; a file appears there
 //! only when its build is complete. The user's own work tree and index are never touched.
 //!
-//! Cost: one build per commit; compiled dependencies are kept between builds.
+//! Cost: one build per commit; compiled dependencies are kept between builds. Builds of one folder
+//! follow one another: what lies in `$CACHE` belongs to one of them at a time.
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::calibration::fingerprint;
 use crate::error::{CliError, Exit};
@@ -19,6 +25,8 @@ use crate::interrupt;
 /// What builds the library of this repository.
 const OURS: &str = "cargo build --package allocator-capi --profile preload --features preload \
                     --target-dir \"$CACHE\" && cp \"$CACHE/preload/liballocator.so\" \"$LIBRARY\"";
+/// The file in the folder of built libraries that whoever builds there holds a lock on.
+const LOCK: &str = ".lock";
 
 /// A revision, and how its library is built.
 #[derive(Clone, Debug)]
@@ -33,11 +41,12 @@ pub struct Recipe<'a> {
     pub cache: Option<&'a Path>,
 }
 
-/// Where the library of the revision lies, built if it was not yet. `tell` hears of a build.
+/// Where the library of the revision lies, built if it was not yet. `tell` hears of a build, and of
+/// waiting for that of another process.
 ///
 /// # Errors
 /// [`Exit::Usage`]: there is no such revision, it is not known how to build it, or it does not
-/// build.
+/// build. [`Exit::Interrupted`]: by Ctrl-C.
 pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliError> {
     let revision = recipe.revision;
     let commit = Commit::of_revision(recipe.repository, revision).ok_or_else(|| {
@@ -62,6 +71,11 @@ pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliE
     if library.is_file() {
         return Ok(library);
     }
+    let _lock = lock(&cache, tell)?;
+    // Whoever held the lock may have built it.
+    if library.is_file() {
+        return Ok(library);
+    }
     tell(&format!("building the base: {revision}, commit {}", commit.short()));
     let tree = WorkTree::add(recipe.repository, &commit)?;
     if recipe.build.is_none() && !tree.path().join("allocator/capi/Cargo.toml").is_file() {
@@ -78,6 +92,33 @@ pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliE
     run_build(build, &tree.path(), &cache.join("build"), &part, &commit)?;
     fs::rename(&part, &library).map_err(written)?;
     Ok(library)
+}
+
+/// Waits until nobody builds in the folder `cache`; everybody else waits while the file is open.
+fn lock(cache: &Path, tell: &dyn Fn(&str)) -> Result<File, CliError> {
+    let shown = cache.display();
+    let refused = |error: std::io::Error| {
+        CliError::new(Exit::Usage, format!("cannot lock the folder `{shown}`"))
+            .because(error)
+            .help("choose another folder with --base-cache")
+    };
+    let file = File::create(cache.join(LOCK)).map_err(refused)?;
+    let mut told = false;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(refused(error.into())),
+        }
+        if interrupt::requested() {
+            return Err(CliError::new(Exit::Interrupted, "interrupted"));
+        }
+        if !told {
+            tell(&format!("waiting for another process that builds a base in `{shown}`"));
+            told = true;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn run_build(
@@ -183,8 +224,14 @@ mod tests {
 
     /// A repository whose first commit holds the file `content`.
     fn repository(home: &Path, content: &str) {
+        assert!(git(home).args(["init", "-q"]).status().unwrap().success());
+        commit(home, content);
+    }
+
+    /// Commits the file `content`.
+    fn commit(home: &Path, content: &str) {
         fs::write(home.join("content"), content).unwrap();
-        for args in [&["init", "-q"][..], &["add", "content"], &["commit", "-q", "-m", "first"]] {
+        for args in [&["add", "content"][..], &["commit", "-q", "-m", content]] {
             let identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
             assert!(git(home).args(identity).args(args).status().unwrap().success());
         }
@@ -214,6 +261,25 @@ mod tests {
     }
 
     #[test]
+    fn builds_that_begin_at_the_same_time_follow_one_another() {
+        let (home, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        repository(home.path(), "one");
+        commit(home.path(), "two");
+        let build = "test ! -e \"$CACHE.busy\" && touch \"$CACHE.busy\" && sleep 0.3 \
+                     && cp content \"$LIBRARY\" && rm \"$CACHE.busy\"";
+        let built = |revision: &str| {
+            let (build, cache) = (Some(build), Some(cache.path()));
+            let recipe = Recipe { repository: home.path(), revision, build, cache };
+            fs::read_to_string(library(&recipe, &|_| {}).unwrap()).unwrap()
+        };
+        let (first, second) = thread::scope(|threads| {
+            let both = (threads.spawn(|| built("HEAD~1")), threads.spawn(|| built("HEAD")));
+            (both.0.join().unwrap(), both.1.join().unwrap())
+        });
+        assert_eq!((first.as_str(), second.as_str()), ("one", "two"));
+    }
+
+    #[test]
     fn a_base_that_cannot_be_built_says_why_and_leaves_nothing() {
         let (home, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         repository(home.path(), "one");
@@ -229,6 +295,7 @@ mod tests {
         assert!(refuse("HEAD", None).contains("--base-build"));
         assert!(refuse("HEAD", Some("echo broken >&2; exit 3")).contains("broken"));
         assert!(refuse("HEAD", Some("true")).contains("left no file at $LIBRARY"));
-        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+        let left = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), [LOCK]);
     }
 }
