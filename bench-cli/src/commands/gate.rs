@@ -90,6 +90,9 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     let key = Key::here(&job.workers.head, args.instructions);
     let stored = args.baseline.as_ref().map(|path| Baseline::read(path, &key, &job.prepared));
     let stored = stored.transpose()?;
+    for name in stored.iter().flat_map(|stored| stored.missing(&job.prepared)) {
+        output::note(&format!("{name}: not in the baseline, held against the base alone"));
+    }
     let mut outcome = job.measure(global)?;
     if args.instructions {
         for line in job.count(&mut outcome, &[Metric::Instructions])? {

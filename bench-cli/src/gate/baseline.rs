@@ -127,7 +127,8 @@ impl Baseline {
     /// Reads the baseline at `path` and refuses it where it does not compare with counts of `here`.
     ///
     /// # Errors
-    /// [`Exit::Usage`]: it cannot be read, was stored under another key, or for other work.
+    /// [`Exit::Usage`]: it cannot be read, was stored under another key, for other work, or for
+    /// other cells alone.
     pub fn read(path: &Path, here: &Key, cells: &[Prepared]) -> Result<Self, CliError> {
         let shown = path.display();
         let refuse = |what: String| {
@@ -150,11 +151,24 @@ impl Baseline {
                 differences.push(format!("{name}: stored for other work than it does now"));
             }
         }
-        if differences.is_empty() {
-            return Ok(read);
+        if !differences.is_empty() {
+            let what = format!("the baseline `{shown}` does not compare with this library");
+            return Err(differences.into_iter().fold(refuse(what), CliError::because));
         }
-        let error = refuse(format!("the baseline `{shown}` does not compare with this library"));
-        Err(differences.into_iter().fold(error, CliError::because))
+        let missing = read.missing(cells);
+        if missing.len() == cells.len() {
+            let what = format!("the baseline `{shown}` has nothing to hold this gate against");
+            let why = format!("none of these cells is stored in it: {}", missing.join(", "));
+            return Err(refuse(what).because(why));
+        }
+        Ok(read)
+    }
+
+    /// The names of the cells that are not stored in it.
+    #[must_use]
+    pub fn missing<'a>(&self, cells: &'a [Prepared]) -> Vec<&'a str> {
+        let names = cells.iter().map(|prepared| prepared.cell.name.as_str());
+        names.filter(|name| !self.cells.contains_key(*name)).collect()
     }
 
     /// The counts of the head in `outcome`.
@@ -257,6 +271,25 @@ mod tests {
         assert_eq!(after.exit(false), Exit::Regression);
         let said = after.sentence();
         assert!(said.starts_with("FAIL cell0-2t: minor_faults_against_stored"), "{said}");
+    }
+
+    #[test]
+    fn a_baseline_that_knows_no_cell_of_this_gate_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("b.json");
+        let mut before = outcome(&[Verdict::Pass]);
+        before.counted = vec![counted(1000)];
+        Baseline::of(&before, key(), &[prepared("a")]).write(&path).unwrap();
+        let other = Cell { name: "other-1t".to_owned(), workload: "other".to_owned(), threads: 1 };
+        let other = Prepared { cell: other, ..prepared("b") };
+        let error = Baseline::read(&path, &key(), std::slice::from_ref(&other)).unwrap_err();
+        assert_eq!(error.exit, Exit::Usage);
+        let said = error.to_string();
+        assert!(said.contains("none of these cells is stored in it: other-1t"), "{said}");
+        assert!(said.contains("--save-baseline"), "{said}");
+        let both = [prepared("a"), other];
+        let read = Baseline::read(&path, &key(), &both).unwrap();
+        assert_eq!(read.missing(&both), ["other-1t"]);
     }
 
     #[test]
