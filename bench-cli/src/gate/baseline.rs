@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use super::metric::{Limit, Metric};
 use super::outcome::{Counted, Outcome};
+use super::session::Row;
 use super::trial::Prepared;
 use crate::allocators::Allocator;
 use crate::error::{CliError, Exit};
@@ -171,7 +172,7 @@ impl Baseline {
         names.filter(|name| !self.cells.contains_key(*name)).collect()
     }
 
-    /// The counts of the head in `outcome`.
+    /// The counts of the head in `outcome`, with every cell that was measured.
     #[must_use]
     pub fn of(outcome: &Outcome, key: Key, cells: &[Prepared]) -> Self {
         let mut stored = BTreeMap::new();
@@ -179,7 +180,8 @@ impl Baseline {
             let name = &prepared.cell.name;
             let of_cell = outcome.counted.iter().filter(|c| c.cell == *name && !c.stored);
             let counts: BTreeMap<Metric, u64> = of_cell.map(|c| (c.metric, c.head)).collect();
-            if !counts.is_empty() {
+            let measured = |row: &Row| outcome.cells[row.cell].cell.name == *name;
+            if !counts.is_empty() || outcome.rows.iter().any(measured) {
                 let stream_hash = prepared.stream_hash.clone();
                 stored.insert(name.clone(), CellCounts { stream_hash, counts });
             }
@@ -199,6 +201,7 @@ impl Baseline {
     }
 
     /// The head's counts in `outcome` against the stored ones, for every count that both have.
+    /// Failed allocations of a cell that is stored without any were none.
     #[must_use]
     pub fn judge(&self, outcome: &Outcome, limits: &BTreeMap<Metric, Limit>) -> Vec<Counted> {
         outcome
@@ -206,7 +209,11 @@ impl Baseline {
             .iter()
             .filter(|c| !c.stored)
             .filter_map(|c| {
-                let base = *self.cells.get(&c.cell)?.counts.get(&c.metric)?;
+                let base = match self.cells.get(&c.cell)?.counts.get(&c.metric) {
+                    Some(stored) => *stored,
+                    None if c.metric == Metric::FailedAllocations => 0,
+                    None => return None,
+                };
                 let allowed = limits.get(&c.metric)?.allowed(base);
                 Some(Counted { base, allowed, stored: true, ..c.clone() })
             })
@@ -222,7 +229,10 @@ mod tests {
 
     use super::super::outcome::Cell;
     use super::super::outcome::tests::outcome;
+    use super::super::session::Process;
     use super::*;
+    use crate::verdict::block::{Order, Side};
+    use crate::verdict::procedure::Stage;
     use crate::verdict::rules::Verdict;
 
     fn key() -> Key {
@@ -257,6 +267,19 @@ mod tests {
         }
     }
 
+    fn row(cell: usize) -> Row {
+        Row {
+            cell,
+            stage: Stage::Screen,
+            block: 0,
+            position: 0,
+            order: Order::Abba,
+            side: Side::A,
+            seed: 1,
+            process: Process::default(),
+        }
+    }
+
     #[test]
     fn a_count_over_its_stored_one_fails_a_gate_whose_base_grew_as_well() {
         let mut before = outcome(&[Verdict::Pass]);
@@ -271,6 +294,23 @@ mod tests {
         assert_eq!(after.exit(false), Exit::Regression);
         let said = after.sentence();
         assert!(said.starts_with("FAIL cell0-2t: minor_faults_against_stored"), "{said}");
+    }
+
+    #[test]
+    fn a_cell_stored_without_failed_allocations_had_none() {
+        let mut before = outcome(&[Verdict::Pass, Verdict::Pass]);
+        before.rows = vec![row(0)];
+        let baseline = Baseline::of(&before, key(), &[prepared("a")]);
+        let mut after = outcome(&[Verdict::Pass, Verdict::Pass]);
+        let refused = Counted { metric: Metric::FailedAllocations, ..counted(1) };
+        after.counted = vec![refused.clone(), Counted { cell: "cell1-2t".to_owned(), ..refused }];
+        let limits = BTreeMap::from([(
+            Metric::FailedAllocations,
+            Metric::FailedAllocations.default_limit(),
+        )]);
+        let judged = baseline.judge(&after, &limits);
+        let found: Vec<_> = judged.iter().map(|c| (c.cell.as_str(), c.base, c.within())).collect();
+        assert_eq!(found, [("cell0-2t", 0, false)], "the other one was not measured");
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Trial {
     /// Metrics that come with every process: medians over all processes of a side.
     ///
     /// Only cells with one thread: where threads race, how many pages are touched is no constant.
-    /// Failed allocations count for every cell.
+    /// Failed allocations count for every cell, and as many as the worst process has: memory that is
+    /// refused now and then is refused.
     fn count(&self, cells: &[CellVerdict], rows: &[Row]) -> Vec<Counted> {
         let mut counted = Vec::new();
         for (index, cell) in cells.iter().enumerate() {
@@ -126,8 +127,14 @@ impl Trial {
                 if cell.cell.threads > 1 && metric != Metric::FailedAllocations {
                     continue;
                 }
-                let base = median(base.iter().map(value).collect());
-                let head = median(head.iter().map(value).collect());
+                let of = |side: &[Process]| {
+                    let values: Vec<u64> = side.iter().map(value).collect();
+                    match metric {
+                        Metric::FailedAllocations => values.into_iter().max().unwrap_or(0),
+                        _ => median(values),
+                    }
+                };
+                let (base, head) = (of(&base), of(&head));
                 if metric == Metric::FailedAllocations && base == 0 && head == 0 {
                     continue;
                 }
@@ -222,6 +229,31 @@ mod tests {
         let one = run(&trial(1), more());
         assert_eq!((one.verdict(), one.exceeded().count()), (Verdict::Fail, 2));
         assert_eq!(run(&trial(2), more()).verdict(), Verdict::Pass);
+    }
+
+    /// A machine on which the head is refused memory in one process of four.
+    struct Refusing(Simulated, [usize; 2]);
+
+    impl Runner for Refusing {
+        fn run(&mut self, cell: usize, side: Side, seed: u64) -> Result<Ran, CliError> {
+            let mut ran = self.0.run(cell, side, seed)?;
+            if let (Side::B, Ran::Completed(process)) = (side, &mut ran) {
+                process.failed_allocations = u64::from(self.1[cell].is_multiple_of(4));
+                self.1[cell] += 1;
+            }
+            Ok(ran)
+        }
+    }
+
+    #[test]
+    fn memory_refused_in_a_process_of_four_fails_a_cell_of_any_number_of_threads() {
+        for threads in [1, 2] {
+            let machine = Refusing(Simulated { slowdown: 0.0, faults_of_head: 1000 }, [0; 2]);
+            let found = trial(threads).run(machine, &mut |_, _| {}).unwrap();
+            assert_eq!(found.exit(false), Exit::Regression, "{threads}");
+            let failed: Vec<_> = found.exceeded().map(|c| (c.metric, c.base, c.head)).collect();
+            assert_eq!(failed, [(Metric::FailedAllocations, 0, 1); 2]);
+        }
     }
 
     #[test]
