@@ -91,11 +91,18 @@ impl Workers {
         }
         // The injected slowdown is time, spent after the work: it has no place in a count.
         spec.inject_slowdown = 0.0;
-        match run_once(&spec) {
-            Ok(outcome) => Ok(outcome.report),
-            Err(WorkerError::Interrupted) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        reported(pass, run_once(&spec))
+    }
+}
+
+/// What a run that counts has to say; nothing where it was interrupted, or where its worker could not
+/// catch system calls: no times are lost for that.
+fn reported(pass: Pass, ran: Result<CellOutcome, WorkerError>) -> Result<Option<Report>, CliError> {
+    match ran {
+        Ok(outcome) => Ok(outcome.report),
+        Err(WorkerError::Interrupted) => Ok(None),
+        Err(WorkerError::Failed(_)) if pass == Pass::Syscalls => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -129,5 +136,18 @@ fn conclude(outcome: CellOutcome) -> Ran {
             let last = outcome.stderr.lines().rfind(|line| !line.trim().is_empty());
             Ran::Faulted(last.map_or(end.name(), |line| format!("{}: {}", end.name(), line.trim())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn a_machine_that_catches_no_system_calls_counts_none_and_keeps_its_verdict() {
+        let failed = || Err(WorkerError::Failed("seccomp: Invalid argument".to_owned()));
+        assert!(reported(Pass::Syscalls, failed()).unwrap().is_none());
+        assert_eq!(reported(Pass::Instructions, failed()).unwrap_err().exit, Exit::Internal);
     }
 }
