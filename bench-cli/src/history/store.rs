@@ -6,12 +6,14 @@
 //! # Invariants
 //! 1. A file that is not ours, or is damaged, is never written.
 //! 2. What fails leaves the file as it was.
+//! 3. Whoever writes has the lock before reading what the write depends on.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::commit::Commit;
 use super::points::{Folder, Key, Value};
@@ -105,9 +107,9 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let is_new = !path.exists();
         Self::connect(path, flags).inspect_err(|_| {
-            // One that could not be begun leaves no empty file.
-            if is_new {
-                let _ = std::fs::remove_file(path);
+            // One that could not be begun leaves no empty file; what others began is theirs.
+            if is_new && fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+                let _ = fs::remove_file(path);
             }
         })
     }
@@ -116,28 +118,7 @@ impl Store {
         let broken = |error: rusqlite::Error| explain(path, &error);
         let mut connection = Connection::open_with_flags(path, flags).map_err(broken)?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(broken)?;
-        let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
-        let tables: i32 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(broken)?;
-        let owner: i32 = number("application_id").map_err(broken)?;
-        let version: i32 = number("user_version").map_err(broken)?;
-        match (tables, owner, version) {
-            (0, 0, 0) if flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) => {
-                let begin = connection.transaction().map_err(broken)?;
-                begin.execute_batch(SCHEMA).map_err(broken)?;
-                begin.pragma_update(None, "application_id", APPLICATION_ID).map_err(broken)?;
-                begin.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(broken)?;
-                begin.commit().map_err(broken)?;
-            }
-            (_, APPLICATION_ID, SCHEMA_VERSION) => {}
-            (_, APPLICATION_ID, newer) => {
-                return Err(refused(path).because(format!(
-                    "its layout has version {newer}; this bench-cli knows {SCHEMA_VERSION}"
-                )));
-            }
-            _ => return Err(refused(path).because("it is a database of another program")),
-        }
+        begin(&mut connection, path, flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
         let sound: String =
             connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(broken)?;
         if sound != "ok" {
@@ -164,12 +145,42 @@ impl Store {
     }
 }
 
+/// Looks whose file it is, and makes the tables where there are none and `writes` is true.
+fn begin(connection: &mut Connection, path: &Path, writes: bool) -> Result<(), CliError> {
+    let broken = |error: rusqlite::Error| explain(path, &error);
+    let behavior = match writes {
+        true => TransactionBehavior::Immediate,
+        false => TransactionBehavior::Deferred,
+    };
+    let all_or_nothing = connection.transaction_with_behavior(behavior).map_err(broken)?;
+    let number = |name: &str| all_or_nothing.pragma_query_value(None, name, |row| row.get(0));
+    let tables: i32 = all_or_nothing
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(broken)?;
+    let owner: i32 = number("application_id").map_err(broken)?;
+    let version: i32 = number("user_version").map_err(broken)?;
+    match (tables, owner, version) {
+        (0, 0, 0) if writes => {
+            let set = |name: &str, value: i32| all_or_nothing.pragma_update(None, name, value);
+            all_or_nothing.execute_batch(SCHEMA).map_err(broken)?;
+            set("application_id", APPLICATION_ID).map_err(broken)?;
+            set("user_version", SCHEMA_VERSION).map_err(broken)?;
+            all_or_nothing.commit().map_err(broken)
+        }
+        (_, APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+        (_, APPLICATION_ID, newer) => Err(refused(path).because(format!(
+            "its layout has version {newer}; this bench-cli knows {SCHEMA_VERSION}"
+        ))),
+        _ => Err(refused(path).because("it is a database of another program")),
+    }
+}
+
 fn insert(
     connection: &mut Connection,
     folder: &Folder,
     commit: Option<&Commit>,
 ) -> rusqlite::Result<bool> {
-    let all_or_nothing = connection.transaction()?;
+    let all_or_nothing = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let manifest = &folder.manifest;
     let machine = &manifest.machine;
     let inserted = all_or_nothing.execute(
@@ -280,7 +291,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
+    use std::thread;
 
     use super::*;
     use crate::results::{Machine, Manifest, SCHEMA as MANIFEST_SCHEMA};
@@ -328,6 +339,27 @@ mod tests {
         assert_eq!(all.iter().map(|p| p.value.median).collect::<Vec<_>>(), [1.0, 2.0]);
         let none = Filter { metric: Some("instructions".to_owned()), ..Filter::default() };
         assert!(Store::open(&path).unwrap().points(&none).unwrap().is_empty());
+    }
+
+    fn runs(store: &Store) -> i64 {
+        store.connection.query_row("SELECT count(*) FROM runs", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn those_who_begin_a_history_at_the_same_time_have_one() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("h.sqlite");
+        let import = |i: usize| {
+            let folder = folder(&format!("{i:02}"), "elapsed_ns", 1.0);
+            assert!(Store::create(&path).unwrap().import(&folder, None).unwrap());
+        };
+        thread::scope(|threads| {
+            for i in 0..8 {
+                let import = &import;
+                threads.spawn(move || import(i));
+            }
+        });
+        assert_eq!(runs(&Store::open(&path).unwrap()), 8);
     }
 
     #[test]
