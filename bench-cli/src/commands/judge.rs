@@ -240,6 +240,8 @@ impl Job {
             generator: "ChaCha8".to_owned(),
             fingerprint: calibration::fingerprint(&format!("{subjects:?} {allocators:?}")),
             commit: Commit::checked_out(Path::new(".")),
+            copies: None,
+            cpus: self.workers.cpus.clone(),
             machine: Machine::here(),
             subjects,
             allocators,

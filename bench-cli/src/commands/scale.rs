@@ -286,6 +286,8 @@ fn manifest(plan: &Plan, merged: &Merged) -> Manifest {
         generator: "ChaCha8".to_owned(),
         fingerprint: plan.fingerprint(),
         commit: plan.commit.clone(),
+        copies: None,
+        cpus: plan.cpus.clone(),
         machine: merged.machine.clone().unwrap_or_default(),
         subjects: subjects.collect(),
         allocators: vec![note(&plan.base, "base"), note(&plan.head, "head")],

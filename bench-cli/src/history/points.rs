@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CliError, Exit};
-use crate::results::{Manifest, Recorded, RunRow, Subject};
+use crate::results::{Manifest, Recorded, RunRow};
 
 /// What a value belongs to; the machine comes from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ pub struct Key {
     pub subject: String,
     /// Who served `malloc`.
     pub allocator: String,
-    /// How it was measured: threads, pass, scale, order, pace, touch, pressure.
+    /// How it was measured: threads, pass, scale, order, pace, touch, pressure, copies, processors.
     pub conditions: String,
     /// A column's name; quantiles are `malloc_p99.9_ns`.
     pub metric: String,
@@ -54,8 +54,8 @@ type Samples = BTreeMap<Key, Vec<f64>>;
 /// Reads `folder`.
 ///
 /// # Errors
-/// [`Exit::Usage`] where there are no finished results, a file of them is damaged, or how much work was
-/// done followed from how long it took.
+/// [`Exit::Usage`] where there are no finished results, a file of them is damaged, how much work was
+/// done followed from how long it took, or the head was slowed on purpose.
 pub fn read(folder: &Path) -> Result<Folder, CliError> {
     let path = folder.join("manifest.json");
     let identity = fs::read_to_string(&path).map_err(|e| fault(folder, "manifest.json", &e))?;
@@ -67,16 +67,17 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
     }
     // The next commit does another amount of work in the same time.
     if manifest.subjects.iter().any(|s| s.length_ns.is_some() || !s.own_work.is_empty()) {
-        let what = format!("`{}` is nothing to be followed over commits", folder.display());
-        return Err(CliError::new(Exit::Usage, what)
+        return Err(not_followed(folder)
             .because("it did as much work as took a given time (--duration)")
             .help("measure a given amount: `bench-cli run` with --scale, or with neither"));
     }
+    let bound = bound(manifest.copies, &manifest.cpus);
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
-        of_gate(folder, &mut samples)?;
+        of_gate(folder, &bound, &mut samples)?;
     } else {
-        of_run(&Recorded::read(folder)?, &manifest.subjects, &mut samples);
+        let recorded = Recorded::read(folder)?;
+        of_run(&recorded, &bound, &mut samples);
     }
     let points = samples.into_iter().filter_map(|(key, values)| Some((key, value(values)?)));
     let points: BTreeMap<Key, Value> = points.collect();
@@ -84,6 +85,11 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
         return Err(fault(folder, "no value", &"no process came to its end"));
     }
     Ok(Folder { manifest, identity, points })
+}
+
+fn not_followed(folder: &Path) -> CliError {
+    let what = format!("`{}` is nothing to be followed over commits", folder.display());
+    CliError::new(Exit::Usage, what)
 }
 
 fn fault(folder: &Path, file: &str, why: &dyn std::fmt::Display) -> CliError {
@@ -101,10 +107,11 @@ fn value(mut values: Vec<f64>) -> Option<Value> {
     Some(Value { median, processes: n })
 }
 
-fn of_run(recorded: &Recorded, subjects: &[Subject], samples: &mut Samples) {
+fn of_run(recorded: &Recorded, bound: &str, samples: &mut Samples) {
     let key = |run: &RunRow, metric: &str| {
+        let subjects = &recorded.manifest.subjects;
         let of = subjects.iter().find(|subject| subject.name == run.workload);
-        key(run, of.and_then(|subject| subject.scale), metric)
+        key(run, of.and_then(|subject| subject.scale), bound, metric)
     };
     let mut of_id: BTreeMap<&str, &RunRow> = BTreeMap::new();
     for run in recorded.runs.iter().filter(|run| run.end == "completed") {
@@ -139,8 +146,21 @@ fn columns(run: &RunRow) -> [(&'static str, Option<u64>); 9] {
     ]
 }
 
+/// The conditions of a whole folder: copies that ran at the same time, and processors.
+fn bound(copies: Option<u32>, cpus: &[usize]) -> String {
+    let mut conditions = copies.map_or(String::new(), |copies| format!(" copies={copies}"));
+    let mut cpus = cpus.to_vec();
+    cpus.sort_unstable();
+    cpus.dedup();
+    if !cpus.is_empty() {
+        let list: Vec<String> = cpus.iter().map(usize::to_string).collect();
+        conditions += &format!(" cpus={}", list.join(","));
+    }
+    conditions
+}
+
 /// The key of a metric of a run that does `scale` times the work of its specification.
-fn key(run: &RunRow, scale: Option<f64>, metric: &str) -> Key {
+fn key(run: &RunRow, scale: Option<f64>, bound: &str, metric: &str) -> Key {
     let mut conditions = format!("{}t {}", run.threads, run.pass);
     if let Some(scale) = scale.filter(|scale| *scale != 1.0) {
         conditions += &format!(" scale={scale}");
@@ -153,6 +173,7 @@ fn key(run: &RunRow, scale: Option<f64>, metric: &str) -> Key {
     if !run.pressure.is_empty() {
         conditions += &format!(" pressure={}", run.pressure);
     }
+    conditions += bound;
     Key {
         subject: run.workload.clone(),
         allocator: run.allocator.clone(),
@@ -182,12 +203,27 @@ struct VerdictRow {
     head_value: Option<f64>,
 }
 
-fn of_gate(folder: &Path, samples: &mut Samples) -> Result<(), CliError> {
+/// What of `verdict.json` matters here.
+#[derive(Debug, Deserialize)]
+struct Verdict {
+    injected_slowdown: f64,
+}
+
+fn of_gate(folder: &Path, bound: &str, samples: &mut Samples) -> Result<(), CliError> {
+    let broken = |why: &dyn std::fmt::Display| fault(folder, "verdict.json", why);
+    let text = fs::read(folder.join("verdict.json")).map_err(|e| broken(&e))?;
+    let verdict: Verdict = serde_json::from_slice(&text).map_err(|e| broken(&e))?;
+    if verdict.injected_slowdown > 0.0 {
+        return Err(not_followed(folder)
+            .because("its head was slowed on purpose (--inject-slowdown)")
+            .help("measure the libraries as they are: `bench-cli gate` without that option"));
+    }
+    let conditions = format!("gate{bound}");
     let mut note = |cell: &str, allocator: &str, metric: &str, value: f64| {
         let key = Key {
             subject: cell.to_owned(),
             allocator: allocator.to_owned(),
-            conditions: "gate".to_owned(),
+            conditions: conditions.clone(),
             metric: metric.to_owned(),
         };
         samples.entry(key).or_default().push(value);
@@ -235,10 +271,13 @@ mod tests {
     fn runs_under_other_conditions_are_other_series() {
         let run = RunRow { threads: 2, pass: "latency".to_owned(), ..RunRow::default() };
         let pressed = RunRow { pressure: "80%".to_owned(), ..run.clone() };
-        let conditions = |run: &RunRow, scale: Option<f64>| key(run, scale, "x").conditions;
+        let conditions = |run: &RunRow, scale: Option<f64>| key(run, scale, "", "x").conditions;
         assert_eq!(conditions(&run, None), "2t latency");
         assert_eq!(conditions(&run, Some(1.0)), "2t latency");
         assert_eq!(conditions(&run, Some(0.5)), "2t latency scale=0.5");
         assert_eq!(conditions(&pressed, None), "2t latency pressure=80%");
+        let together = key(&run, None, &bound(Some(4), &[2, 0]), "x").conditions;
+        assert_eq!(together, "2t latency copies=4 cpus=0,2");
+        assert_eq!(bound(None, &[]), "");
     }
 }

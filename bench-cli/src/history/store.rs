@@ -307,6 +307,8 @@ mod tests {
             generator: "ChaCha8".to_owned(),
             fingerprint: String::new(),
             commit: None,
+            copies: None,
+            cpus: Vec::new(),
             machine: Machine::default(),
             subjects: Vec::new(),
             allocators: Vec::new(),

@@ -32,6 +32,12 @@ pub struct Manifest {
     /// The commit checked out in the folder in which the command was first given, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
+    /// Copies of everything that ran at the same time, where there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
+    /// Processors to which its processes were bound; none: to no processor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<usize>,
     /// Where it ran.
     pub machine: Machine,
     /// What was executed.

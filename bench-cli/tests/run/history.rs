@@ -1,5 +1,6 @@
 //! Results over commits: run directories in, series with their changes out.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -43,7 +44,35 @@ fn gate_folder(home: &Path, n: usize, elapsed_ns: u64) -> String {
     fs::write(folder.join("blocks.csv"), blocks).unwrap();
     let verdicts = "cell,metric,slowdown,base_value,head_value\nlarson-2t,elapsed,0.01,,\n";
     fs::write(folder.join("verdicts.csv"), verdicts).unwrap();
+    fs::write(folder.join("verdict.json"), "{\"injected_slowdown\": 0.0}").unwrap();
     folder.to_string_lossy().into_owned()
+}
+
+/// The values of a history as it exports them.
+fn exported(home: &Path, only: &[&str]) -> Vec<BTreeMap<String, String>> {
+    let (_, csv, _) = run(home, &[&["history", "export"][..], only].concat());
+    csv::Reader::from_reader(csv.as_bytes()).deserialize().map(Result::unwrap).collect()
+}
+
+/// Runs the tiny trace once into `out` in `home`.
+fn run_once(home: &Path, out: &str, more: &[&str]) {
+    common::trace(home, 200);
+    let args = ["run", "tiny.txt", "-a", "system", "--pass", "throughput", "--runs", "1", "-q"];
+    let (status, _, stderr) = run(home, &[&args[..], &["--out", out], more].concat());
+    assert_eq!(status, 0, "{stderr}");
+}
+
+#[test]
+fn runs_of_several_copies_are_a_series_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    run_once(home.path(), "one", &[]);
+    run_once(home.path(), "two", &["--copies", "2"]);
+    assert_eq!(run(home.path(), &["history", "import", "one", "two"]).0, 0);
+    let mut rows = exported(home.path(), &[]);
+    rows.retain(|row| row["metric"] == "elapsed_ns");
+    let conditions: Vec<&str> = rows.iter().map(|row| row["conditions"].as_str()).collect();
+    assert_eq!(conditions.len(), 2, "{conditions:?}");
+    assert_eq!(format!("{} copies=2", conditions[0]), conditions[1]);
 }
 
 #[test]
@@ -83,10 +112,7 @@ fn a_change_of_level_is_shown_at_its_commit_and_exported() {
     let marked: Vec<&str> = shown.lines().filter(|line| line.starts_with('>')).collect();
     assert_eq!(marked.len(), 1, "{shown}");
     assert!(marked[0].contains("2026-01-09") && marked[0].contains("+20.0 %"), "{shown}");
-    let (_, csv, _) = run(home.path(), &["history", "export", "-w", "larson-2t"]);
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    let rows: Vec<std::collections::BTreeMap<String, String>> =
-        reader.deserialize().map(Result::unwrap).collect();
+    let rows = exported(home.path(), &["-w", "larson-2t"]);
     // Four metrics of each side and the slowdown, at sixteen commits.
     assert_eq!(rows.len(), 9 * 16);
     let changed: Vec<_> = rows.iter().filter(|row| !row["changed_to"].is_empty()).collect();

@@ -25,7 +25,7 @@ pub(super) fn run(text: &str, args: &RunArgs, global: &Global) -> Result<Exit, C
     let subject =
         Subject { name: command.text.clone(), kind: "command".to_owned(), ..Subject::default() };
     let settings = format!("exec {:?}", args.cpus);
-    let manifest = manifest(vec![subject], &allocators, global, &settings);
+    let manifest = manifest(vec![subject], &allocators, args, global, &settings);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
     let slots =
         session::schedule(1, &[args.runs.unwrap_or(DEFAULT_RUNS)], allocators.len(), global.seed);
@@ -174,6 +174,7 @@ mod tests {
         let moody = [row("system", 0, "a"), row("system", 0, "b"), row("ours", 0, "c")];
         assert_eq!(judge(&moody), Exit::Success);
     }
+
     #[test]
     fn whoever_the_shuffle_put_first_is_not_the_reference_for_it() {
         let mut rows = [row("ours", 0, "a"), row("other", 0, "b"), row("other", 0, "c")];

@@ -90,7 +90,7 @@ pub(super) fn session(
         args.event_memory,
         args.timeout
     );
-    let manifest = manifest(notes, &allocators, global, &same);
+    let manifest = manifest(notes, &allocators, args, global, &same);
     let mut directory = RunDirectory::open(global.out.as_deref(), args.resume, manifest)?;
     let rounds: Vec<u32> = passes.iter().map(|pass| rounds_of(*pass, args)).collect();
     let variants = work.len() * limiter.variants();

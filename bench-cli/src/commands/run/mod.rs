@@ -63,6 +63,7 @@ fn chosen_allocators(args: &RunArgs) -> Result<Vec<Allocator>, CliError> {
 fn manifest(
     subjects: Vec<Subject>,
     allocators: &[Allocator],
+    args: &RunArgs,
     global: &Global,
     settings: &str,
 ) -> Manifest {
@@ -90,6 +91,8 @@ fn manifest(
         generator: "ChaCha8".to_owned(),
         fingerprint: format!("{:016x}", fnv1a(identity.as_bytes())),
         commit: Commit::checked_out(std::path::Path::new(".")),
+        copies: args.copies.filter(|copies| *copies > 1),
+        cpus: args.cpus.clone().unwrap_or_default().0,
         machine: Machine::here(),
         subjects,
         allocators,
