@@ -173,6 +173,23 @@ fn a_cell_runs_under_the_rules_of_its_plan_whatever_floor_and_thresholds_its_nod
 }
 
 #[test]
+fn a_history_takes_in_the_same_cells_once_in_whatever_words_they_are_merged() {
+    let home = tempfile::tempdir().unwrap();
+    plan_tiny(home.path(), &[]);
+    let merge_and_import = |more: &[&str]| {
+        bench_cli_in(home.path(), &[&["merge", "p"][..], more].concat());
+        said(&bench_cli_in(home.path(), &["history", "import", "p"]))
+    };
+    let half = merge_and_import(&[]);
+    assert!(half.contains("its measurement is running"), "{half}");
+    assert!(bench_cli_in(home.path(), &CELL).status.success());
+    let whole = merge_and_import(&[]);
+    assert!(whole.contains("1 folders taken in"), "{whole}");
+    let again = merge_and_import(&["--allow-inconclusive"]);
+    assert!(again.contains("0 folders taken in, 1 were there already"), "{again}");
+}
+
+#[test]
 fn a_cell_is_bound_to_the_processors_of_its_plan() {
     let home = tempfile::tempdir().unwrap();
     // A processor that no machine has: a cell that asked for none would run.

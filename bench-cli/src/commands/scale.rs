@@ -260,8 +260,8 @@ pub fn merge(args: &MergeArgs, global: &Global) -> Result<Exit, CliError> {
     Ok(merged.outcome.exit(args.allow_inconclusive))
 }
 
-/// What is needed to repeat it. The same cells merged again give the same text, so that a history
-/// knows the folder; cells without a record have yet to run.
+/// What is needed to repeat it. The same cells merged again have the same time, fingerprint and seed,
+/// so that a history knows the folder; cells without a record have yet to run.
 fn manifest(plan: &Plan, merged: &Merged) -> Manifest {
     let whole = merged.missing.is_empty() && merged.damaged.is_empty();
     let note = |library: &Library, role: &str| AllocatorNote {

@@ -43,8 +43,11 @@ pub struct Value {
 pub struct Folder {
     /// Its manifest.
     pub manifest: Manifest,
-    /// The manifest's text: equal texts are the same folder.
+    /// What stays as it is when a run is continued or cells are merged again: equal ones are the same
+    /// folder.
     pub identity: String,
+    /// The manifest's text, which was the identity in files of earlier versions.
+    pub text: String,
     /// What it is worth.
     pub points: BTreeMap<Key, Value>,
 }
@@ -58,9 +61,9 @@ type Samples = BTreeMap<Key, Vec<f64>>;
 /// done followed from how long it took, or the head was slowed on purpose.
 pub fn read(folder: &Path) -> Result<Folder, CliError> {
     let path = folder.join("manifest.json");
-    let identity = fs::read_to_string(&path).map_err(|e| fault(folder, "manifest.json", &e))?;
+    let text = fs::read_to_string(&path).map_err(|e| fault(folder, "manifest.json", &e))?;
     let manifest: Manifest =
-        serde_json::from_str(&identity).map_err(|e| fault(folder, "manifest.json", &e))?;
+        serde_json::from_str(&text).map_err(|e| fault(folder, "manifest.json", &e))?;
     if !matches!(manifest.state.as_str(), "completed" | "interrupted") {
         let why = format!("its measurement is {}, not completed", manifest.state);
         return Err(fault(folder, "manifest.json", &why));
@@ -71,12 +74,18 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
             .because("it did as much work as took a given time (--duration)")
             .help("measure a given amount: `bench-cli run` with --scale, or with neither"));
     }
+    let mut identity =
+        format!("{} {} {}", manifest.started_utc, manifest.fingerprint, manifest.seed);
     let bound = bound(manifest.copies, &manifest.cpus);
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
         of_gate(folder, &bound, &mut samples)?;
     } else {
         let recorded = Recorded::read(folder)?;
+        // Many machines may begin the same in one second; what runs first stays the first line.
+        if let Some(first) = recorded.runs.first() {
+            identity += &format!(" {} {:?}", first.run_id, first.elapsed_ns);
+        }
         of_run(&recorded, &bound, &mut samples);
     }
     let points = samples.into_iter().filter_map(|(key, values)| Some((key, value(values)?)));
@@ -84,7 +93,7 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
     if points.is_empty() {
         return Err(fault(folder, "no value", &"no process came to its end"));
     }
-    Ok(Folder { manifest, identity, points })
+    Ok(Folder { manifest, identity, text, points })
 }
 
 fn not_followed(folder: &Path) -> CliError {

@@ -9,11 +9,12 @@
 //! 3. Whoever writes has the lock before reading what the write depends on.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 
 use super::commit::Commit;
 use super::points::{Folder, Key, Value};
@@ -127,7 +128,8 @@ impl Store {
         Ok(Store { connection, path: path.to_owned() })
     }
 
-    /// Takes in a folder as results of `commit`; false: it is there already.
+    /// Takes in a folder as results of `commit`, in place of what it was worth when it was taken in
+    /// before; false: it is there already, with the same values.
     ///
     /// # Errors
     /// [`Exit::Usage`]: the file cannot be written; nothing of the folder is in it then.
@@ -183,11 +185,25 @@ fn insert(
     let all_or_nothing = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let manifest = &folder.manifest;
     let machine = &manifest.machine;
-    let inserted = all_or_nothing.execute(
-        "INSERT OR IGNORE INTO runs (identity, started_utc, commit_hash, committed_utc, modified,
+    let identity = fingerprint(&folder.identity);
+    let known = known(&all_or_nothing, &identity, &fingerprint(&folder.text))?;
+    if let [run] = known[..]
+        && points(&all_or_nothing, run)? == folder.points
+    {
+        all_or_nothing
+            .execute("UPDATE runs SET identity = ? WHERE id = ?", params![identity, run])?;
+        all_or_nothing.commit()?;
+        return Ok(false);
+    }
+    for run in known {
+        all_or_nothing.execute("DELETE FROM points WHERE run = ?", [run])?;
+        all_or_nothing.execute("DELETE FROM runs WHERE id = ?", [run])?;
+    }
+    all_or_nothing.execute(
+        "INSERT INTO runs (identity, started_utc, commit_hash, committed_utc, modified,
              machine, bench_cli, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
-            fingerprint(&folder.identity),
+            identity,
             manifest.started_utc,
             commit.map(|c| &c.hash),
             commit.map(|c| &c.committed_utc),
@@ -197,9 +213,6 @@ fn insert(
             manifest.command.join(" "),
         ],
     )?;
-    if inserted == 0 {
-        return Ok(false);
-    }
     let run = all_or_nothing.last_insert_rowid();
     {
         let mut insert =
@@ -220,6 +233,35 @@ fn insert(
     Ok(true)
 }
 
+/// The runs of a folder: of its identity, or of that by which earlier versions knew it.
+fn known(connection: &Connection, identity: &str, earlier: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut select = connection.prepare("SELECT id FROM runs WHERE identity IN (?, ?)")?;
+    let rows = select.query_map([identity, earlier], |row| row.get(0))?;
+    rows.collect()
+}
+
+/// What a run is worth.
+fn points(connection: &Connection, run: i64) -> rusqlite::Result<BTreeMap<Key, Value>> {
+    let mut select = connection.prepare(
+        "SELECT subject, allocator, conditions, metric, value, processes
+         FROM points WHERE run = ?",
+    )?;
+    let rows = select.query_map([run], key_and_value)?;
+    rows.collect()
+}
+
+/// The first six columns of a point.
+fn key_and_value(row: &Row<'_>) -> rusqlite::Result<(Key, Value)> {
+    let key = Key {
+        subject: row.get(0)?,
+        allocator: row.get(1)?,
+        conditions: row.get(2)?,
+        metric: row.get(3)?,
+    };
+    let processes = row.get::<_, i64>(5)?.try_into().unwrap_or(0);
+    Ok((key, Value { median: row.get(4)?, processes }))
+}
+
 fn select(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Point>> {
     let mut select = connection.prepare(
         "SELECT subject, allocator, conditions, metric, value, processes, machine, started_utc,
@@ -231,20 +273,13 @@ fn select(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Poin
     )?;
     let rows =
         select.query_map(params![filter.metric, filter.subject, filter.allocator], |row| {
+            let (key, value) = key_and_value(row)?;
             let hash: Option<String> = row.get(8)?;
             let committed_utc: Option<String> = row.get(9)?;
             let modified = row.get(10)?;
             Ok(Point {
-                key: Key {
-                    subject: row.get(0)?,
-                    allocator: row.get(1)?,
-                    conditions: row.get(2)?,
-                    metric: row.get(3)?,
-                },
-                value: Value {
-                    median: row.get(4)?,
-                    processes: row.get::<_, i64>(5)?.try_into().unwrap_or(0),
-                },
+                key,
+                value,
                 machine: row.get(6)?,
                 started_utc: row.get(7)?,
                 commit: hash.zip(committed_utc).map(|(hash, committed_utc)| Commit {
@@ -290,7 +325,6 @@ fn explain(path: &Path, error: &rusqlite::Error) -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::thread;
 
     use super::*;
@@ -320,7 +354,7 @@ mod tests {
             metric: metric.to_owned(),
         };
         let points = BTreeMap::from([(key, Value { median, processes: 3 })]);
-        Folder { manifest, identity: identity.to_owned(), points }
+        Folder { manifest, identity: identity.to_owned(), text: format!("{{{identity}}}"), points }
     }
 
     fn commit(hash: &str, committed_utc: &str) -> Commit {
@@ -335,12 +369,30 @@ mod tests {
         let (old, new) = (commit("a", "2025-01-01T00:00:00Z"), commit("b", "2025-02-01T00:00:00Z"));
         assert!(store.import(&folder("01", "elapsed_ns", 2.0), Some(&new)).unwrap());
         assert!(store.import(&folder("02", "elapsed_ns", 1.0), Some(&old)).unwrap());
-        assert!(!store.import(&folder("01", "elapsed_ns", 9.0), Some(&new)).unwrap());
+        assert!(!store.import(&folder("01", "elapsed_ns", 2.0), Some(&new)).unwrap());
         drop(store);
         let all = Store::open(&path).unwrap().points(&Filter::default()).unwrap();
         assert_eq!(all.iter().map(|p| p.value.median).collect::<Vec<_>>(), [1.0, 2.0]);
         let none = Filter { metric: Some("instructions".to_owned()), ..Filter::default() };
         assert!(Store::open(&path).unwrap().points(&none).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_has_other_values_by_now_takes_its_own_place() {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = Store::create(&home.path().join("h.sqlite")).unwrap();
+        let begun = folder("01", "elapsed_ns", 2.0);
+        assert!(store.import(&begun, None).unwrap());
+        // As earlier versions wrote it.
+        let earlier = fingerprint(&begun.text);
+        store.connection.execute("UPDATE runs SET identity = ?", [earlier]).unwrap();
+        assert!(!store.import(&begun, None).unwrap());
+        let continued = Folder { text: "other".to_owned(), ..folder("01", "peak_rss_bytes", 9.0) };
+        assert!(store.import(&continued, None).unwrap());
+        let all = store.points(&Filter::default()).unwrap();
+        let values: Vec<_> = all.iter().map(|p| (p.key.metric.as_str(), p.value.median)).collect();
+        assert_eq!(values, [("peak_rss_bytes", 9.0)]);
+        assert_eq!(runs(&store), 1);
     }
 
     fn runs(store: &Store) -> i64 {

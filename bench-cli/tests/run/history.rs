@@ -63,6 +63,28 @@ fn run_once(home: &Path, out: &str, more: &[&str]) {
 }
 
 #[test]
+fn a_folder_that_was_continued_takes_the_place_of_what_was_there() {
+    let home = tempfile::tempdir().unwrap();
+    run_once(home.path(), "out", &[]);
+    let import = || run(home.path(), &["history", "import", "out"]).1;
+    let manifest = home.path().join("out/manifest.json");
+    let completed = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, completed.replace("\"completed\"", "\"interrupted\"")).unwrap();
+    assert!(import().contains("1 folders taken in"), "{}", import());
+    // As `--resume` leaves it: in other words, and with a process more.
+    fs::write(&manifest, completed.replace("\"run\",", "\"run\", \"--resume\",")).unwrap();
+    let runs = home.path().join("out/runs.csv");
+    let text = fs::read_to_string(&runs).unwrap();
+    fs::write(&runs, format!("{text}{}\n", text.lines().last().unwrap())).unwrap();
+    assert!(import().contains("1 folders taken in"), "{}", import());
+    assert!(import().contains("0 folders taken in, 1 were there already"), "{}", import());
+    let mut rows = exported(home.path(), &[]);
+    rows.retain(|row| row["metric"] == "elapsed_ns");
+    let processes: Vec<&str> = rows.iter().map(|row| row["processes"].as_str()).collect();
+    assert_eq!(processes, ["2"]);
+}
+
+#[test]
 fn runs_of_several_copies_are_a_series_of_their_own() {
     let home = tempfile::tempdir().unwrap();
     run_once(home.path(), "one", &[]);
