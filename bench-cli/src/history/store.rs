@@ -325,6 +325,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
@@ -402,18 +403,23 @@ mod tests {
     #[test]
     fn those_who_begin_a_history_at_the_same_time_have_one() {
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("h.sqlite");
-        let import = |i: usize| {
+        let together = Barrier::new(4);
+        let import = |path: &Path, i: usize| {
             let folder = folder(&format!("{i:02}"), "elapsed_ns", 1.0);
-            assert!(Store::create(&path).unwrap().import(&folder, None).unwrap());
+            together.wait();
+            assert!(Store::create(path).unwrap().import(&folder, None).unwrap());
         };
-        thread::scope(|threads| {
-            for i in 0..8 {
-                let import = &import;
-                threads.spawn(move || import(i));
-            }
-        });
-        assert_eq!(runs(&Store::open(&path).unwrap()), 8);
+        // What goes wrong here goes wrong seldom.
+        for round in 0..10 {
+            let path = home.path().join(format!("{round}.sqlite"));
+            thread::scope(|threads| {
+                for i in 0..4 {
+                    let (import, path) = (&import, &path);
+                    threads.spawn(move || import(path, i));
+                }
+            });
+            assert_eq!(runs(&Store::open(&path).unwrap()), 4);
+        }
     }
 
     #[test]
