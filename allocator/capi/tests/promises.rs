@@ -199,7 +199,7 @@ fn assert_is_a_heap_map(map: &str) {
                 assert!(held <= capacity, "{span}");
                 live += block * held;
             }
-            // Spans of medium blocks without a live one are cached.
+            // Spans of medium blocks that a heap keeps without a live one are cached.
             let cached = used == Some("bitmap") && figures(span, "live") == [0];
             if matches!(used, Some("slab" | "bitmap" | "spare")) && !cached {
                 committed += figures(span, "slices")[0] * SLICE;

@@ -78,9 +78,8 @@ pub fn statistics() -> Stats {
             // SAFETY: records of used slices stay mapped while the pool is locked; their counts may
             // be a moment old.
             unsafe {
-                let of_span = live_bytes(span);
-                live += of_span;
-                if (*span).kind == Kind::Bitmap && (*span).back == 0 && of_span == 0 {
+                live += live_bytes(span);
+                if is_kept_empty(span) {
                     empty += (*span).live as usize * SLICE;
                 }
             }
@@ -157,6 +156,20 @@ pub fn for_each_thread(mut visit: impl FnMut(ThreadUsage)) {
 /// Whether a report can be made in a signal handler: not if that interrupted a change.
 pub fn can_report() -> bool {
     !LINEAGE.is_mending() && !GLOBAL.is_held_by_us() && !classic::is_interrupted()
+}
+
+/// Whether a heap knows that nothing of its bitmap span is in use; of one whose blocks others freed it does not.
+///
+/// # Safety
+/// The record is mapped.
+unsafe fn is_kept_empty(span: *mut Span) -> bool {
+    // SAFETY: as in `live_bytes`.
+    unsafe {
+        (*span).kind == Kind::Bitmap
+            && (*span).back == 0
+            && (*span).free & (*span).full == (*span).full
+            && (*span).remote.load(Ordering::Relaxed) == 0
+    }
 }
 
 /// # Safety
