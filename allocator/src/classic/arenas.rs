@@ -248,6 +248,8 @@ impl<P: Strategy> Arenas<P> {
         act: impl FnOnce(&mut P::Core<PoolSource>) -> Result<T, Fault>,
         left: impl FnOnce(usize) -> T,
     ) -> Result<Option<T>, Fault> {
+        // Before this there are no orphans.
+        LINEAGE.look();
         if let Some(orphan) = self.orphan_of(object) {
             return Ok(Some(left(self.usable_in(orphan, object)?)));
         }

@@ -9,7 +9,6 @@ use super::arenas::Arenas;
 use super::cache::{self, ThreadCache};
 use super::source::PoolSource;
 use crate::block::{Fault, FaultKind, GRAIN, HEADER, HeapCore, Strategy, block_size};
-use crate::lock::LINEAGE;
 
 impl<P: Strategy> Arenas<P> {
     /// Puts a cache in front for each thread, if the strategy's objects have headers.
@@ -121,7 +120,6 @@ impl<P: Strategy> Arenas<P> {
         if self.key.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        LINEAGE.look();
         // SAFETY: `sealed` found a live block.
         match self.sealed(object).filter(|_| unsafe { cache::is_cached(object, self.secret) }) {
             Some(bytes) => Err(Fault::new(FaultKind::DoubleFree, object, bytes - HEADER)),
