@@ -3,8 +3,9 @@
 //! C++ lets a program replace the forms of `operator new` and `operator delete` in which all others end
 //! ([new.delete]), and glibc's `reallocarray` calls whatever `realloc` there is. `replaceable.ld` lists these names;
 //! who calls one does so through the global offset table, where the first definition in the process stands: the
-//! program's, or this library's. (Opened by `dlopen` in a process with a C++ runtime, operators that `dlsym` finds here
-//! end in the runtime's, too; `reallocarray`, which C programs ask for, then stays inside.)
+//! program's, or this library's. (Opened by `dlopen` in a process with a C++ runtime, the derived operators that `dlsym`
+//! finds here end in the runtime's, and the others here: who opens it so asks for no operators. `reallocarray`, which C
+//! programs ask for, then stays inside.)
 //!
 //! # Invariants
 //! 1. No other code of this library calls these names. `tests/linking.rs` reads the machine code to prove it.

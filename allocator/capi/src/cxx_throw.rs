@@ -7,6 +7,7 @@
 //!
 //! Cost: paid by failing allocations, and by `nothrow` forms in programs that define an `operator new` of their own.
 
+use crate::bound::{are_ours, bound};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
@@ -93,7 +94,19 @@ extern "C" fn next(row: usize) -> *const c_void {
     if !found.is_null() {
         return found;
     }
-    if throws { end as *const c_void } else { give_null as *const c_void }
+    if throws { end as *const c_void } else { programs(row).unwrap_or(give_null as *const c_void) }
+}
+
+/// For a `nothrow` form whose plain form is the program's, where no runtime is there to catch what that one throws: the
+/// plain form, which ignores the last argument.
+fn programs(row: usize) -> Option<*const c_void> {
+    let (plain, ours) = match row {
+        1 => (bound!(_Znwm), are_ours!(_Znwm)),
+        2 => (bound!(_Znam), are_ours!(_Znam _Znwm)),
+        4 => (bound!(_ZnwmSt11align_val_t), are_ours!(_ZnwmSt11align_val_t)),
+        _ => (bound!(_ZnamSt11align_val_t), are_ours!(_ZnamSt11align_val_t _ZnwmSt11align_val_t)),
+    };
+    (!ours).then(|| ptr::without_provenance(plain))
 }
 
 /// Looks `symbol` up behind this library, then in a runtime that is loaded but not visible to everyone.

@@ -94,6 +94,13 @@ fn so_they_are_in_a_program_linked_with_the_archive_whose_own_definitions_the_li
 }
 
 #[test]
+fn forms_that_do_not_throw_serve_a_program_that_has_its_operators_and_its_runtime_within() {
+    let library = common::shared_library().display().to_string();
+    let within = ["-static-libstdc++", "-static-libgcc", "-Wno-sized-deallocation", &library];
+    holds_in_every_mode("replaced_alone.cc", &within, |_| None);
+}
+
+#[test]
 fn reallocarray_goes_through_the_realloc_that_a_program_defines() {
     holds_in_every_mode("own_realloc.c", &[], |_| None);
 }

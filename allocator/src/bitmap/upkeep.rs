@@ -12,9 +12,11 @@ use super::span::{
     LISTED, OWNED, check_span, for_each_record, free_before, locate, no_span, zero_mask,
 };
 use super::{CLASSES, KNOWS_ZERO, SizeClass, protocol};
+use crate::os;
 use crate::segment::{Depth, Reading, Reaped, Span, SpanList, Supply, record_of, slice_of};
 use crate::slab::LimboQueue;
 use crate::sync::Ordering;
+use crate::units::PAGE;
 
 /// Which pages of free blocks go back to the kernel while the blocks around them are live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,9 +63,10 @@ unsafe fn purge(span: *mut Span, class: SizeClass, wanted: u64, supply: &impl Su
             let count = (blocks >> first).trailing_ones();
             let these = (u64::MAX >> (64 - count)) << first;
             let from = slice_of(span).add(first as usize * class.size());
-            let gone = supply.purge(from, count as usize * class.size());
-            if gone && class.knows_zero() {
+            let bytes = count as usize * class.size();
+            if supply.purge(from, bytes) && class.knows_zero() {
                 *zero_mask(span) |= these;
+                supply.note_purged(bytes);
             }
             blocks &= !these;
         }
@@ -124,12 +127,13 @@ impl Bitmaps {
     }
 
     /// Gives the pages back of blocks that were free already when this was last called: of the classes that know what
-    /// is zero, so that none goes back twice. Not in hardened builds, as [`Pages::give_back`].
+    /// is zero, so that none goes back twice, hence only where their blocks are of whole pages. Not in hardened builds, as
+    /// [`Pages::give_back`].
     ///
     /// # Safety
     /// The caller's thread owns this heap.
     pub(crate) unsafe fn let_go_of_pages(&mut self, supply: &impl Supply) {
-        if cfg!(feature = "hardened") {
+        if cfg!(feature = "hardened") || os::page_size() > PAGE {
             return;
         }
         // SAFETY: the class is in range; current and listed spans are this heap's.

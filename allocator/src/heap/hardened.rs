@@ -369,6 +369,22 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
     }
 }
 
+/// Clears what an object of `old` bytes that becomes one of `size` in its block would show or leave behind: its
+/// canary, which is made of the key, or what it held beyond.
+///
+/// # Safety
+/// The object is live, and both sizes fit the block of `capacity` bytes with a trailer.
+unsafe fn leave_nothing(block: *mut u8, old: usize, size: usize, capacity: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if size > old {
+            set_zero(block.add(old), TRAILER.min(capacity - TRAILER - old));
+        } else if options::hardening(Hardening::Zero) {
+            set_zero(block.add(size), wiped(old, capacity) - size);
+        }
+    }
+}
+
 /// See [`routing::reallocate`].
 ///
 /// # Safety
@@ -402,12 +418,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         };
         let (needed, capacity) = (size + TRAILER, place.capacity);
         if needed <= capacity && (needed >= capacity / 2 || capacity <= 64) {
-            if size > old {
-                // The canary, which would show what keys are made of.
-                set_zero(block.add(old), TRAILER.min(capacity - TRAILER - old));
-            } else if options::hardening(Hardening::Zero) {
-                set_zero(block.add(size), wiped(old, capacity) - size);
-            }
+            leave_nothing(block, old, size, capacity);
             return seal(block, size, capacity);
         }
         if place.kind == Kind::Huge && needed > MAX_BITMAP {
@@ -424,9 +435,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
             retire(block, place, old);
         } else if needed <= capacity {
             // A copy would have left nothing of it behind.
-            if size < old && options::hardening(Hardening::Zero) {
-                set_zero(block.add(size), wiped(old, capacity) - size);
-            }
+            leave_nothing(block, old, size, capacity);
             return seal(block, size, capacity);
         }
         new

@@ -54,6 +54,9 @@ pub(crate) trait Supply {
     /// The range is part of a run from `slices`, and nobody needs what it holds.
     unsafe fn purge(&self, from: *mut u8, len: usize) -> bool;
 
+    /// Counts bytes that [`Supply::purge`] made zero and that it will not be asked for again before they were used.
+    fn note_purged(&self, _bytes: usize) {}
+
     /// The heap's identity: what its spans hold as `owner`, the low three bits apart.
     fn identity(&self) -> usize;
 

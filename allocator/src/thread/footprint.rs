@@ -224,16 +224,16 @@ impl Global {
         }
         if let Some(limit) = limit {
             // What is spare now was resident a moment ago, and counts as such.
-            self.keep_to_limit(limit, resident.saturating_sub(held.spare), spare);
+            self.keep_to_limit(limit, resident.saturating_sub(held.spare), spare, now);
         }
     }
 
     /// Lets everybody give back what is too much of the `spare` bytes beside the `others` that are resident.
-    fn keep_to_limit(&self, limit: usize, others: usize, spare: usize) {
+    fn keep_to_limit(&self, limit: usize, others: usize, spare: usize, now: u64) {
         let most = limit.saturating_sub(others) / 2;
         let excess = spare.saturating_sub(most);
-        if excess != 0 {
-            self.shed_everywhere(excess + (excess / 8).max(most / AT_ONCE));
+        if excess != 0 && self.shed_everywhere(excess + (excess / 8).max(most / AT_ONCE)) == 0 {
+            self.footprint.failed.store(now, Ordering::Relaxed);
         }
     }
 
@@ -253,12 +253,12 @@ impl Global {
         }
         let Some(held) = self.held().filter(|held| held.used + held.spare >= MUCH) else { return };
         let now = self.now();
-        if self.footprint.was_looked_at(held.spare, now) {
+        if self.footprint.was_looked_at(held.spare, now) || self.footprint.is_in_vain(now) {
             return;
         }
         let Some(limit) = self.footprint.limit(now) else { return };
         let Some(resident) = host().resident_bytes() else { return };
-        self.keep_to_limit(limit, resident.saturating_sub(held.spare), held.spare);
+        self.keep_to_limit(limit, resident.saturating_sub(held.spare), held.spare, now);
         self.footprint.note_look(self.held().map_or(held.spare, |held| held.spare), now);
     }
 
@@ -282,10 +282,10 @@ impl Global {
         given
     }
 
-    /// Lets everybody give back `bytes`.
-    fn shed_everywhere(&self, bytes: usize) {
+    /// Lets everybody give back `bytes`; how many it were.
+    fn shed_everywhere(&self, bytes: usize) -> usize {
         let huge = self.huge.shed(bytes);
-        self.shed(bytes.saturating_sub(huge), None);
+        huge + self.shed(bytes.saturating_sub(huge), None)
     }
 
     /// Looks at all that is held, if `pool` took much.

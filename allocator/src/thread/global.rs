@@ -227,9 +227,6 @@ impl Global {
         pages.is_some_and(|(first, bytes)| {
             // SAFETY: the caller's promise. What the kernel does not take stays resident.
             let gone = unsafe { host().purge(first, bytes) }.is_ok();
-            if gone {
-                self.purged_in_spans.fetch_add(bytes, Ordering::Relaxed);
-            }
             gone && (first, bytes) == (from, len)
         })
     }
@@ -247,6 +244,11 @@ impl Global {
     pub(crate) fn purged(&self) -> usize {
         let pools = self.used_pools().map(|pool| pool.usage().purged);
         pools.sum::<usize>() + self.huge.usage().purged + self.purged_in_spans()
+    }
+
+    /// Notes that bytes were given back that lay in spans in use, and will not be again before they were used.
+    pub(super) fn note_purged(&self, bytes: usize) {
+        self.purged_in_spans.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of them that lay in spans in use.

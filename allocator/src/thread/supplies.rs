@@ -117,6 +117,10 @@ impl Supply for Supplies<'_> {
         unsafe { GLOBAL.purge_within(from.addr(), len) }
     }
 
+    fn note_purged(&self, bytes: usize) {
+        GLOBAL.note_purged(bytes);
+    }
+
     fn identity(&self) -> usize {
         self.identity
     }

@@ -1,6 +1,7 @@
 /* What the hardened library keeps in and behind objects that are free, or that grow, is in no object that the program
  * gets: from a link or a trailer and its address one could tell the secret. */
 #include "check.h"
+#include <sys/resource.h>
 
 enum { MANY = 4000 };
 
@@ -44,6 +45,27 @@ static void grow(size_t old, size_t size)
     free(p);
 }
 
+/* There is no memory for another block, and little of this one is used. */
+static void grow_in_place(size_t size)
+{
+    unsigned char *p = aligned_alloc(4096, opaque(100));
+    CHECK(p != NULL);
+    memset(p, 'x', 100);
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = (rlim_t)status_kib("VmSize:") << 10;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    void **all = take_all(size);
+    unsigned char *grown = realloc(p, opaque(size));
+    CHECK(grown == p);
+    expect_zeros(p, 100, size);
+    limit.rlim_cur = before;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    give_back(all);
+    free(p);
+}
+
 int main(void)
 {
     reuse(48, 200, MANY);
@@ -62,5 +84,6 @@ int main(void)
     grow(2 << 20, 3 << 20);
     grow((2 << 20) + 5, (2 << 20) + 9);
     grow(3 << 20, 40 << 20);
+    grow_in_place(200);
     return 0;
 }
