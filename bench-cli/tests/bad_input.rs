@@ -124,8 +124,15 @@ fn wrong_words_on_the_command_line_are_usage_errors() {
 fn a_processor_that_is_not_there_is_told_before_anything_runs() {
     let home = tempfile::tempdir().unwrap();
     let trace = trace(home.path(), 100);
-    for what in [["run", trace.to_str().unwrap()], ["run", "--exec=true"]] {
-        let args = [&what[..], &["-a", "system", "--cpus", "99999"]].concat();
+    let trace = trace.to_str().unwrap();
+    let commands: [&[&str]; 4] = [
+        &["run", trace, "-a", "system"],
+        &["run", "--exec=true", "-a", "system"],
+        &["calibrate", trace, "--library", "system"],
+        &["gate", trace, "--base", "system", "--head", "system"],
+    ];
+    for what in commands {
+        let args = [what, &["--cpus", "99999"]].concat();
         fails(home.path(), &args, 2, &["no processor 99999 here", "may run on", "--cpus"]);
     }
     assert!(!home.path().join("bench-out").exists());

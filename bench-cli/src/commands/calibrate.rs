@@ -78,6 +78,7 @@ struct Record {
 /// # Errors
 /// See [`Exit`].
 pub fn run(args: &CalibrateArgs, global: &Global) -> Result<Exit, CliError> {
+    crate::worker::check_cpus(&args.common.cpus)?;
     let out = judge::out_folder(global, "calibrate")?;
     let budget = args.common.budget.unwrap_or(Duration::from_secs(25 * 60));
     let end = Instant::now() + budget;

@@ -76,6 +76,7 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
             return Ok(Exit::Success);
         }
     }
+    worker::check_cpus(&args.common.cpus)?;
     if args.instructions {
         worker::need_valgrind("leave --instructions away")?;
     }

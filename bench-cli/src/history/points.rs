@@ -80,6 +80,8 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
         of_gate(folder, &bound, &mut samples)?;
+        // One plan may be measured on several machines.
+        identity += &format!(" {:?}", manifest.machine);
     } else {
         let recorded = Recorded::read(folder)?;
         // Many machines may begin the same in one second; what runs first stays the first line.

@@ -39,6 +39,17 @@ impl Refusal {
     }
 }
 
+/// Whether a group of version 2 limits processors or memory of what it holds.
+fn confines(group: &Path) -> bool {
+    let says = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+    let limits =
+        |file: &str| says(file).split_whitespace().next().is_some_and(|word| word != "max");
+    limits("cpu.max")
+        || limits("memory.max")
+        || limits("memory.high")
+        || !says("cpuset.cpus").trim().is_empty()
+}
+
 /// Which kind of cgroup can be made here.
 ///
 /// # Errors
@@ -69,8 +80,9 @@ impl Cgroup {
         Cgroup::near(&mount, &own, unified, bytes)
     }
 
-    /// Below the group `own`; of version 2 else below the nearest above it, up to the `mount`. Gives the
-    /// refusal of the first.
+    /// Below the group `own`; of version 2 else below the nearest above it, up to the `mount`, but beyond no group that
+    /// limits what it holds: what runs under pressure is to run under the same limits as all else. Gives the refusal of
+    /// the first.
     fn near(mount: &Path, own: &Path, unified: bool, bytes: u64) -> Result<Self, Refusal> {
         let tried = if unified { usize::MAX } else { 1 };
         let mut first = None;
@@ -78,6 +90,9 @@ impl Cgroup {
             match Cgroup::below(parent, unified, bytes) {
                 Ok(group) => return Ok(group),
                 Err(refusal) => first = first.or(Some(refusal)),
+            }
+            if confines(parent) {
+                break;
             }
         }
         Err(first.unwrap_or(Refusal::NoController))
@@ -226,6 +241,15 @@ mod tests {
         let refusal = Cgroup::near(&above, &own, true, 1 << 20).unwrap_err();
         let first = format!("`{}`", control.display());
         assert!(refusal.to_string().starts_with(&first), "{refusal}");
+        fs::remove_dir(&second).unwrap();
+        for (file, limit) in [("cpu.max", "50000 100000\n"), ("cpuset.cpus", "0\n")] {
+            fs::write(own.join(file), limit).unwrap();
+            let refusal = Cgroup::near(mount.path(), &own, true, 1 << 20).unwrap_err();
+            assert!(refusal.to_string().starts_with(&first), "{file}: {refusal}");
+            fs::write(own.join(file), if file == "cpu.max" { "max 100000\n" } else { "\n" })
+                .unwrap();
+        }
+        assert!(!confines(&own));
     }
 
     #[test]

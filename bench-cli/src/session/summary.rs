@@ -123,7 +123,7 @@ pub fn reference(allocators: &[String]) -> &str {
 
 /// Summarises `runs`, in the order in which workloads and allocators first appear in `order`.
 ///
-/// `allocators` gives the columns' order and decides the [`reference`]. `subjects` say which
+/// `allocators` gives the columns' order and decides the [`reference()`]. `subjects` say which
 /// workloads had other work under each allocator.
 #[must_use]
 pub fn summarise(
