@@ -222,7 +222,7 @@ fn daemon(folder: &Path) {
     let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <fcntl.h>\n\
         int main() { free(malloc(111)); \
         if (fork() == 0) { setsid(); free(malloc(222)); close(creat(\"ready\", 0600)); \
-        while (access(\"stop\", F_OK)) { free(malloc(333)); usleep(1000); } \
+        while (access(\"stop\", F_OK) && !access(\"ready\", F_OK)) { free(malloc(333)); usleep(1000); } \
         free(malloc(444)); close(creat(\"done\", 0600)); _exit(0); } \
         while (access(\"ready\", F_OK)) usleep(1000); return 0; }";
     assert!(compile(folder, source, &[]), "a C compiler is needed");
@@ -252,10 +252,11 @@ fn sizes(events: &[traces::Event], size: u64) -> usize {
 fn a_daemon_is_recorded_until_the_program_ends_and_its_trace_says_that_it_goes_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     daemon(folder.path());
+    std::os::unix::fs::symlink(".", folder.path().join("link")).expect("a writable folder");
     // Not to a pipe: the daemon has it too, and would keep it open.
     let log = fs::File::create(folder.path().join("log")).expect("a writable folder");
     let mut command = bench_cli(folder.path());
-    command.args(["record", "-o", "t.atrace", "--", "./p"]).stderr(log);
+    command.args(["record", "-o", "link/t.atrace", "--", "./p"]).stderr(log);
     assert_eq!(command.status().expect("it runs").code(), Some(0));
     assert!(!folder.path().join("done").exists(), "the daemon is still there");
     let message = fs::read_to_string(folder.path().join("log")).expect("just written");

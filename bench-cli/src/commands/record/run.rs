@@ -50,19 +50,16 @@ impl Session {
         let mut raw_name = OsString::from(".");
         raw_name.push(name);
         raw_name.push(format!(".{}.raw", std::process::id()));
-        let raw = std::path::absolute(args.output.with_file_name(raw_name))
-            .map_err(|error| unwritable(&error))?;
-        for path in [&raw, &library] {
-            if path.as_os_str().as_bytes().iter().any(|&b| b == b':' || b.is_ascii_whitespace())
-                && path == &library
-            {
-                let what = format!("cannot preload `{}`", path.display());
-                return Err(CliError::new(Exit::Usage, what)
-                    .because("LD_PRELOAD cannot name a path with a space or a colon")
-                    .help("set XDG_CACHE_HOME to a folder without them"));
-            }
+        let raw = args.output.with_file_name(raw_name);
+        if library.as_os_str().as_bytes().iter().any(|&b| b == b':' || b.is_ascii_whitespace()) {
+            let what = format!("cannot preload `{}`", library.display());
+            return Err(CliError::new(Exit::Usage, what)
+                .because("LD_PRELOAD cannot name a path with a space or a colon")
+                .help("set XDG_CACHE_HOME to a folder without them"));
         }
         fs::create_dir(&raw).map_err(|error| unwritable(&error))?;
+        // As /proc/PID/maps names it: without symbolic links.
+        let raw = fs::canonicalize(&raw).map_err(|error| unwritable(&error))?;
         let was_on = AtomicBool::new(!args.paused);
         Ok(Session { raw, library, pid: AtomicI32::new(0), was_on, open: Mutex::default() })
     }
