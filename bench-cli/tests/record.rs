@@ -209,6 +209,20 @@ fn a_child_that_forks_before_its_first_call_keeps_its_own_stamp() {
 }
 
 #[test]
+fn a_grandchild_inherits_what_its_parent_inherited() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n\
+        int main() { void *p = malloc(1); if (fork() == 0) { if (fork() == 0) { free(p); \
+        free(malloc(222)); _exit(0); } wait(0); _exit(0); } wait(0); return 0; }";
+    assert!(compile(folder.path(), source, &[]), "a C compiler is needed");
+    assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
+    let traces = names(folder.path()).into_iter().filter(|name| name.ends_with(".atrace"));
+    // None of them has a free of what it never had.
+    let found: Vec<_> = traces.map(|t| events(&folder.path().join(t))).collect();
+    assert_eq!(found.iter().map(|events| sizes(events, 222)).sum::<usize>(), 1);
+}
+
+#[test]
 fn a_program_that_may_write_no_file_goes_on_unrecorded() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = record(folder.path(), &["sh", "-c", "ulimit -f 0; ls; exit 3"]);

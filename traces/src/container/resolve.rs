@@ -114,7 +114,7 @@ pub(super) struct Resolver {
     total: u64,
     census: Census,
     options: ResolveOptions,
-    /// What was live at each fork, for the children.
+    /// What was live at each fork, also of what was inherited, for the children.
     pub(super) fork_heaps: HashMap<u64, HashSet<u64>>,
 }
 
@@ -309,8 +309,10 @@ impl Resolver {
             RawOp::Fork => {
                 let child = self.options.children.get(&record.stamp).copied();
                 let kept: usize = self.fork_heaps.values().map(HashSet::len).sum();
-                if child.is_some() && kept + self.live.len() <= MAX_INHERITED {
-                    self.fork_heaps.insert(record.stamp, self.live.keys().copied().collect());
+                let inherited = &self.options.inherited;
+                if child.is_some() && kept + self.live.len() + inherited.len() <= MAX_INHERITED {
+                    let heap = self.live.keys().chain(inherited).copied().collect();
+                    self.fork_heaps.insert(record.stamp, heap);
                 }
                 Op::Fork { child: child.unwrap_or(0) }
             }
