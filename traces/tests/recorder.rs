@@ -257,14 +257,22 @@ fn a_signal_at_any_instruction_of_getting_a_chunk_loses_nothing_uncounted() {
         println!("skipped: stepping through a program takes x86_64");
         return;
     }
-    let recording = Recording::new();
-    let program = program("steps", recording.folder.path());
-    let output = recording.command(&program, &[]).output().expect("it runs");
-    assert!(output.status.success());
-    let handled: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
-    let (_, census) = recording.resolve();
-    assert!(handled > 100, "{handled} signals");
-    assert_eq!(census.free_null + census.dropped_by_recorder, handled);
+    for (argument, files) in [(None, 1), (Some("fork"), 17)] {
+        let recording = Recording::new();
+        let program = program("steps", recording.folder.path());
+        let mut command = recording.command(&program, &[]);
+        let output = command.args(argument).output().expect("it runs");
+        assert!(output.status.success(), "{argument:?}: {}", output.status);
+        let handled = String::from_utf8_lossy(&output.stdout);
+        let handled: u64 = handled.trim().parse().expect("a number");
+        assert!(handled > 100, "{handled} signals");
+        assert_eq!(recording.files().len(), files);
+        let counted = |file: &PathBuf| {
+            let census = resolve(file, ResolveOptions::default()).1.census();
+            census.free_null + census.dropped_by_recorder
+        };
+        assert_eq!(recording.files().iter().map(counted).sum::<u64>(), handled, "{argument:?}");
+    }
 }
 
 #[test]

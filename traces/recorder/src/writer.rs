@@ -169,18 +169,21 @@ fn forget_foreign_chunk(thread: &Thread, block: &Block) {
     if thread.owner.get() == owner {
         return;
     }
+    // First, so that a signal handler finds no room in a chunk that is gone.
+    thread.end.store(0, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
     if thread.chunk.get() != 0 {
         // Unmaps this process's view; the parent keeps its own.
         Chunk { unit: usize::MAX, ..chunk_of(thread, 0) }.retire();
     }
-    thread.owner.set(owner);
     thread.chunk.set(0);
     thread.chunk_len.set(0);
     thread.cursor.store(0, Ordering::Relaxed);
-    thread.end.store(0, Ordering::Relaxed);
     thread.number.set(0);
     thread.ended.set(0);
     thread.retry_at.set(0);
+    compiler_fence(Ordering::SeqCst);
+    thread.owner.set(owner);
 }
 
 /// Gives the thread a chunk with room, and says in it whose slots follow.
