@@ -450,7 +450,8 @@ fn what_the_recorder_knew_stays_with_what_is_made_from_its_file() {
     trace(&["convert", "c.atrace", "-o", "d.atrace"]);
     trace(&["cut", "d.atrace", "--births", "..9", "-o", "e.atrace"]);
     trace(&["merge", "a.atrace", "e.atrace", "-o", "f.atrace"]);
-    for name in ["d.atrace", "e.atrace", "f.atrace"] {
+    trace(&["anonymize", "f.atrace", "-o", "g.atrace"]);
+    for name in ["d.atrace", "e.atrace", "f.atrace", "g.atrace"] {
         assert_eq!(get(name, STILL_RUNNING).as_deref(), Some("yes"), "{name}");
     }
 }

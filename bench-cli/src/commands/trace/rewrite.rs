@@ -193,7 +193,7 @@ pub(super) fn anonymize(args: &AnonymizeArgs, quiet: bool) -> Result<Exit, CliEr
     })?;
     let options = AnonymizeOptions { resolution_ns, size_classes: args.size_classes };
     let source = args.input.open(&args.file, quiet)?;
-    let notes = kept(&*source, &[SAMPLED]);
+    let notes = kept(&*source, &[STILL_RUNNING, SAMPLED]);
     let mut anonymous = Anonymize::new(source, options);
     let exit = save(&args.output, &mut anonymous, &notes, quiet)?;
     say(quiet, "gone: addresses, names, command lines, process ids, markers' values, exact times");
