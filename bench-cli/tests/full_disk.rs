@@ -115,6 +115,16 @@ fn on_a_full_disk(home: &Path, script: &str) -> Option<Output> {
 }
 
 #[test]
+fn a_recording_on_a_full_disk_is_told_from_a_program_without_calls() {
+    let home = tempfile::tempdir().unwrap();
+    let binary = env!("CARGO_BIN_EXE_bench-cli");
+    let script = format!("{binary} record -o disk/t.atrace -- ls; s=$?; ls -A disk; exit $s");
+    let Some(output) = on_a_full_disk(home.path(), &script) else { return };
+    refused(&output, 2, &["no call could be written", "No space left on device", "make room"]);
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("\nfill\n"), "nothing else is left");
+}
+
+#[test]
 fn a_gate_on_a_full_disk_still_tells_its_verdict_and_leaves_no_half_a_file() {
     let home = tempfile::tempdir().unwrap();
     let binary = env!("CARGO_BIN_EXE_bench-cli");

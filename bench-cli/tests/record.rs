@@ -464,14 +464,18 @@ fn a_program_whose_calls_could_not_be_written_is_told_from_one_that_made_none() 
     // The recorder itself is put into the cache before files are limited.
     assert_eq!(record(folder.path(), &["./p"]).status.code(), Some(0));
     let binary = env!("CARGO_BIN_EXE_bench-cli");
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit -f 64; exec '{binary}' record -o u.atrace -- ./p"));
-    shell.current_dir(folder.path()).env("XDG_CACHE_HOME", folder.path().join("cache"));
-    let output = shell.env_remove("LD_PRELOAD").output().expect("it runs");
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("no call could be written: "), "{message}");
-    assert!(message.contains("dropped (size limit)"), "{message}");
+    // A file of one page has no room for calls; one of half a page or less is not even begun.
+    for (limit, why) in [("64", "dropped (size limit)"), ("1", "File too large")] {
+        let mut shell = Command::new("sh");
+        let limit = format!("ulimit -f {limit}");
+        shell.arg("-c").arg(format!("{limit}; exec '{binary}' record -o u.atrace -- ./p"));
+        shell.current_dir(folder.path()).env("XDG_CACHE_HOME", folder.path().join("cache"));
+        let output = shell.env_remove("LD_PRELOAD").output().expect("it runs");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("no call could be written"), "{message}");
+        assert!(message.contains(why), "{message}");
+    }
     let kept = names(folder.path()).into_iter().filter(|name| name.ends_with(".raw"));
     assert_eq!(kept.count(), 1, "the raw file is kept");
 

@@ -65,6 +65,9 @@ pub struct RawTrace {
 }
 
 impl RawTrace {
+    /// Bytes that the recorder has to write before the first call.
+    pub const FIRST_PAGE: usize = raw::PAGE;
+
     /// Opens a raw file and finds every thread's slots in it. The file may still be written to:
     /// what is there now is read.
     ///

@@ -165,6 +165,8 @@ fn save(
     })
 }
 
+const MAKE_ROOM: &str = "make room or raise the limit, or name another place with `-o FILE`";
+
 fn nothing_recorded(args: &RecordArgs, session: &Session) -> CliError {
     let name = &args.command[0];
     let files = session.raw_files().into_iter().filter(|&(_, pid, _)| pid == session.pid());
@@ -176,7 +178,7 @@ fn nothing_recorded(args: &RecordArgs, session: &Session) -> CliError {
         let what = format!("no call could be written: {}", drops.join(", "));
         return CliError::new(Exit::Usage, what)
             .because(format!("`{}` was not recorded", name.display()))
-            .help("make room or raise the limit, or name another place with `-o FILE`");
+            .help(MAKE_ROOM);
     }
     if args.paused && !blocks.is_empty() {
         let reason = match session.was_switched_on() {
@@ -192,11 +194,33 @@ fn nothing_recorded(args: &RecordArgs, session: &Session) -> CliError {
     }
     let reason = match program::find(name) {
         Some(path) => program::why_unrecordable(&path),
-        None => "the program file was not found afterwards",
+        None => Ok("the program file was not found afterwards"),
     };
+    if reason.is_ok()
+        && blocks.is_empty()
+        && let Err(error) = try_to_begin(session)
+    {
+        return CliError::new(Exit::Usage, "no call could be written")
+            .because(format!("a file in `{}` cannot be begun: {error}", session.raw.display()))
+            .help(MAKE_ROOM);
+    }
+    let (Ok(reason) | Err(reason)) = reason;
     CliError::new(Exit::Unfit, format!("0 events: `{}` was not recorded", name.display()))
         .because(reason)
         .help("record a dynamically linked build that uses the system's malloc")
+}
+
+/// Writes as much as the recorder has to before the first call, and removes it.
+fn try_to_begin(session: &Session) -> std::io::Result<()> {
+    // Beyond the limit a write is answered by SIGXFSZ, which ends this process.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < RawTrace::FIRST_PAGE as u64) {
+        return Err(rustix::io::Errno::FBIG.into());
+    }
+    let path = session.raw.join("try");
+    let written = fs::write(&path, [0; RawTrace::FIRST_PAGE]);
+    let removed = fs::remove_file(&path);
+    written.and(removed)
 }
 
 fn failure(error: TraceError) -> CliError {

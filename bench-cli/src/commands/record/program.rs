@@ -28,25 +28,23 @@ pub(super) fn find(command: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(command)).find(|p| runnable(p))
 }
 
-/// Why the program at `path` made no call that the recorder saw.
-pub(super) fn why_unrecordable(path: &Path) -> &'static str {
+/// Why the program at `path` made no call that the recorder saw; as an error where the recorder
+/// cannot have been in it at all.
+pub(super) fn why_unrecordable(path: &Path) -> Result<&'static str, &'static str> {
     if fs::metadata(path).is_ok_and(|m| m.mode() & 0o6000 != 0) {
-        return "the program is setuid or setgid, so the system ignores LD_PRELOAD";
+        return Err("the program is setuid or setgid, so the system ignores LD_PRELOAD");
     }
-    let Ok(bytes) = fs::read(path) else { return "the program file cannot be read" };
+    let Ok(bytes) = fs::read(path) else { return Ok("the program file cannot be read") };
     if bytes.starts_with(b"#!") {
-        return "the program is a script, and its interpreter made no call";
+        return Ok("the program is a script, and its interpreter made no call");
     }
     if bytes.get(4) == Some(&elf::ELFCLASS32) {
-        return "the program is a 32-bit one, and the recorder is a 64-bit library";
+        return Err("the program is a 32-bit one, and the recorder is a 64-bit library");
     }
-    let Some(interpreted) = has_interpreter(&bytes) else {
-        return "the program is no ELF executable of this machine";
-    };
-    if interpreted {
-        "the program never called malloc, or brings an allocator of its own"
-    } else {
-        "the program is statically linked, so nothing can be preloaded"
+    match has_interpreter(&bytes) {
+        Some(true) => Ok("the program never called malloc, or brings an allocator of its own"),
+        Some(false) => Err("the program is statically linked, so nothing can be preloaded"),
+        None => Err("the program is no ELF executable of this machine"),
     }
 }
 
