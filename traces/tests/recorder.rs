@@ -276,6 +276,22 @@ fn a_signal_at_any_instruction_of_getting_a_chunk_loses_nothing_uncounted() {
 }
 
 #[test]
+fn a_signal_at_any_instruction_of_beginning_a_file_hangs_nobody() {
+    if !cfg!(target_arch = "x86_64") {
+        println!("skipped: stepping through a program takes x86_64");
+        return;
+    }
+    let recording = Recording::new();
+    let program = program("opening", recording.folder.path());
+    let status = recording.command(&program, &[]).status().expect("it runs");
+    assert!(status.success(), "{status}");
+    assert_eq!(recording.files().len(), 17);
+    let files = recording.files();
+    let written = files.iter().map(|file| count(&resolve(file, ResolveOptions::default()).0, 333));
+    assert_eq!(written.sum::<usize>(), 16, "what comes after it is recorded");
+}
+
+#[test]
 fn a_sampled_object_is_seen_from_birth_to_release() {
     let recording = Recording::new();
     assert!(recording.sequence(20_000, &[("ATRACE_ONE_IN", "4")]).success());

@@ -27,7 +27,8 @@ const MAX_PATH: usize = 512;
 #[repr(C, align(4096))]
 struct Wiped {
     block: AtomicPtr<Block>,
-    lock: AtomicU32,
+    /// 0, or the address of the [`Thread`] that holds the lock.
+    lock: AtomicUsize,
     parked_count: AtomicUsize,
     parked: UnsafeCell<[Chunk; MAX_PARKED]>,
     _pad: [u8; PAGE - 24 - MAX_PARKED * size_of::<Chunk>()],
@@ -43,7 +44,7 @@ const NO_CHUNK: Chunk = Chunk { base: 0, len: 0, cursor: 0, unit: 0 };
 /// All zero, so that it lies in `.bss`: the kernel wipes anonymous pages alone, and `.data` is a file's.
 static WIPED: Wiped = Wiped {
     block: AtomicPtr::new(core::ptr::null_mut()),
-    lock: AtomicU32::new(0),
+    lock: AtomicUsize::new(0),
     parked_count: AtomicUsize::new(0),
     parked: UnsafeCell::new([NO_CHUNK; MAX_PARKED]),
     _pad: [0; PAGE - 24 - MAX_PARKED * size_of::<Chunk>()],
@@ -103,10 +104,24 @@ struct Guard;
 
 impl Guard {
     fn take() -> Guard {
-        while WIPED.lock.swap(1, Ordering::Acquire) != 0 {
+        loop {
+            if let Some(guard) = Guard::take_as(crate::tls::thread()) {
+                return guard;
+            }
             sys::yield_now();
         }
-        Guard
+    }
+
+    /// `None`: somebody holds it.
+    fn take_as(thread: &Thread) -> Option<Guard> {
+        let ours = core::ptr::from_ref(thread).addr();
+        let order = (Ordering::Acquire, Ordering::Relaxed);
+        WIPED.lock.compare_exchange(0, ours, order.0, order.1).is_ok().then_some(Guard)
+    }
+
+    /// Whether this thread holds it: it is in a signal handler that interrupted it.
+    fn is_held_by(thread: &Thread) -> bool {
+        WIPED.lock.load(Ordering::Relaxed) == core::ptr::from_ref(thread).addr()
     }
 }
 
@@ -121,14 +136,17 @@ pub(crate) fn block_or_open(thread: &Thread) -> &'static Block {
     if let Some(block) = block() {
         return block;
     }
+    // SAFETY: as large and aligned as a `Block`; zeros are a valid one; both sides see atomics.
+    let closed = unsafe { &*(&raw const CLOSED).cast::<Block>() };
+    if Guard::is_held_by(thread) {
+        // There is no file yet in which to count what the handler does.
+        return closed;
+    }
     let _guard = Guard::take();
     if let Some(block) = block() {
         return block;
     }
-    let block = open_file(thread).unwrap_or_else(|| {
-        // SAFETY: as large and aligned as a `Block`; zeros are a valid one; both sides see atomics.
-        unsafe { &*(&raw const CLOSED).cast::<Block>() }
-    });
+    let block = open_file(thread).unwrap_or(closed);
     let _ = sys::wipe_on_fork((&raw const WIPED).cast_mut().cast::<c_void>(), size_of::<Wiped>());
     KEPT.block.store(core::ptr::from_ref(block).cast_mut(), Ordering::Relaxed);
     WIPED.block.store(core::ptr::from_ref(block).cast_mut(), Ordering::Release);
