@@ -266,9 +266,9 @@ fn pages_of_a_larger_object_count_on_after_a_smaller_one_was_there() {
 #[cfg(not(feature = "hardened"))]
 #[test]
 fn a_used_mapping_becomes_zero_also_where_the_kernel_keeps_its_pages() {
-    for (size, refuses) in [(2 << 20, false), (9 << 20, false), (9 << 20, true)] {
+    for (size, refuses) in [(2 << 20, false), (65 << 20, false), (65 << 20, true)] {
         let huge = Huge::new(Failing::new(Paged::new(4 << 10)));
-        huge.configure(64 << 20, false);
+        huge.configure(128 << 20, false);
         // Before the first epoch everything counts as old.
         huge.tick();
         let used = huge.allocate(size, 16, false);

@@ -65,6 +65,8 @@ pub(super) struct Upkeep {
     pub(super) empties: Empties,
     pub(super) node: Node,
     pub(super) slow_calls: AtomicU32,
+    /// Calls that wanted a huge object.
+    huge_calls: u32,
     /// Refills from the current span that may still go the short way.
     pub(super) quick_calls: u32,
     pub(super) limit: Limit,
@@ -383,11 +385,21 @@ impl ThreadHeap {
     }
 
     /// The share of upkeep of a call that wants a huge object, which the other slow calls of its program may do none
-    /// of; gives up what is kept for other requests before that takes memory.
-    #[inline(never)]
+    /// of, once in so many; gives up what is kept for other requests before that takes memory.
+    #[inline]
     pub(crate) fn make_room(&mut self) {
+        self.upkeep.huge_calls = self.upkeep.huge_calls.wrapping_add(1);
+        let due = self.upkeep.huge_calls.is_multiple_of(FLUSH_EVERY);
+        if !due && self.upkeep.empties.is_empty() {
+            return;
+        }
         let _inside = self.enter();
-        self.slow_call();
+        if due {
+            // The next one of slow calls that flushes.
+            let calls = self.upkeep.slow_calls.load(Ordering::Relaxed);
+            self.upkeep.slow_calls.store(calls | (FLUSH_EVERY - 1), Ordering::Relaxed);
+            self.slow_call();
+        }
         self.supplies().give_up_empties();
     }
 
