@@ -13,6 +13,7 @@
  *
  * Of glibc's functions for tuning, mallopt changes nothing here: it returns 1 for glibc's own parameters and 0 for any
  * other. malloc_trim gives back what allocator_cleanup does, whatever its argument, and returns 1 when that was any.
+ * The pages of free blocks below 32 KiB that lie among live ones go back too, but are not counted, here or below.
  *
  * All of them may be called from any thread at any time, but not from a signal handler.
  */

@@ -62,7 +62,7 @@ impl Global {
         host().next_hint().store(first_hint(os::address_bits(), secret), Ordering::Relaxed);
         self.place_pools(&options);
         setup.options = options;
-        self.apply(&options);
+        self.apply(&setup);
         self.purger.want(options.purge_thread);
         // A hook that comes later finds the setup done.
         let hook = self.when_ready.load(Ordering::Relaxed);
@@ -102,9 +102,10 @@ impl Global {
         }
     }
 
-    /// What can change while the process runs, but for the purging thread. The caller holds the setup's lock, so that
-    /// what is in force is what was said last.
-    fn apply(&self, options: &Options) {
+    /// What can change while the process runs, but for the purging thread. Who has the setup holds its lock, so what is in
+    /// force is what was said last.
+    fn apply(&self, setup: &Setup) {
+        let options = &setup.options;
         options.publish();
         super::sampled::set_mean(options.sample);
         let (floor, sixteenths, cache) = match options.memory {
@@ -137,11 +138,11 @@ impl Global {
         if !begins_alike {
             self.place_pools(&options);
         }
-        self.apply(&options);
-        drop(setup);
+        self.apply(&setup);
         if setting.starts_with(b"purge=") {
             self.purger.want(options.purge_thread);
         }
+        drop(setup);
         if !begins_alike {
             Self::tell(self.when_ready.load(Ordering::Relaxed), &options);
         }
@@ -184,7 +185,7 @@ impl Global {
         setup.topology = topology;
         self.many_nodes.store(topology.many(), Ordering::Release);
         // To the pools of further nodes the options are news.
-        self.apply(&setup.options);
+        self.apply(&setup);
     }
 }
 

@@ -26,7 +26,6 @@ pub struct CompareArgs {
 /// # Errors
 /// See [`Exit`].
 pub fn run(args: &CompareArgs, global: &Global) -> Result<Exit, CliError> {
-    crate::worker::check_cpus(&args.common.cpus)?;
     let out = judge::out_folder(global, "compare")?;
     let job = Job::prepare((&args.old, &args.new), &args.what, &args.common, global)?;
     let outcome = job.measure(global)?;
