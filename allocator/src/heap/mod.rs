@@ -16,6 +16,7 @@ mod nothing;
 #[cfg(feature = "hardened")]
 mod place;
 mod process;
+mod relief;
 mod report;
 #[cfg_attr(
     any(feature = "hardened", feature = "valgrind"),

@@ -1,5 +1,6 @@
 //! What is asked of the whole process: options, giving back, checking.
 
+use super::routing::own_heap;
 use crate::classic;
 use crate::options::Options;
 use crate::os::{self, unwatched};
@@ -40,10 +41,12 @@ fn give_back() -> bool {
         return classic::trim(0);
     }
     let before = GLOBAL.purged();
-    let heap = Tls::here().heap();
+    let tls = Tls::here();
+    // Who looks after the heaps of others has one. Where there is none at all, none is made.
+    let heap = if GLOBAL.registry().is_empty() { tls.heap() } else { own_heap(tls) };
     if !heap.is_null() {
         // SAFETY: this thread's heap.
-        unsafe { (*heap).rest_everywhere(Tls::here()) };
+        unsafe { (*heap).rest_everywhere(tls) };
     }
     if os::address_space_is_scarce() {
         // The program may want to map something itself.

@@ -7,6 +7,7 @@
 
 use core::ptr;
 
+use super::relief::{Relief, relieve, relieve_for};
 #[cfg(feature = "hardened")]
 pub(super) use super::resize::reallocate;
 use super::sampled;
@@ -14,7 +15,6 @@ use crate::bitmap::{self, MAX_BITMAP};
 use crate::classic;
 use crate::huge;
 use crate::options::{self, Mode, Options};
-use crate::os;
 use crate::segment::{Kind, Span, record_of};
 use crate::slab::{self, Block, MAX_SLAB};
 use crate::sync::Ordering;
@@ -131,6 +131,12 @@ fn attach(tls: Tls) -> *mut ThreadHeap {
         start_classic(&options);
         return ptr::null_mut();
     }
+    let heap = thread::attach(tls);
+    if !heap.is_null() {
+        return heap;
+    }
+    // The kernel has no memory for its record, but what is free in the pools may have been some.
+    GLOBAL.relieve();
     thread::attach(tls)
 }
 
@@ -166,37 +172,18 @@ fn refill_slowly(size: usize) -> *mut u8 {
     if let Some(block) = pop(tls, class.index()) {
         return block;
     }
-    let mut relieved = false;
-    loop {
-        // SAFETY: this thread's heap; the bin is empty.
-        let block = unsafe { sampled::refill(heap, class, tls) };
-        if !block.is_null() || relieved {
-            return block;
+    // SAFETY: this thread's heap; the bin is empty.
+    let mut block = unsafe { sampled::refill(heap, class, tls) };
+    for from in Relief::STEPS {
+        if !block.is_null() {
+            break;
         }
-        relieve(heap, tls);
-        relieved = true;
+        if relieve(from, heap, tls) {
+            // SAFETY: as above.
+            block = unsafe { sampled::refill(heap, class, tls) };
+        }
     }
-}
-
-/// There was no memory for an object of `size` bytes with a mapping of its own: does what [`relieve`] does, unless that
-/// cannot help; whether it did.
-#[cold]
-pub(super) fn relieve_for(size: usize, heap: *mut ThreadHeap, tls: Tls) -> bool {
-    // More than there is cannot be given back, but where a limit is what is missing, it may be next to what is left.
-    let may_help = size <= GLOBAL.mapped() || os::limit_may_allow(size);
-    if may_help && !heap.is_null() {
-        relieve(heap, tls);
-    }
-    may_help
-}
-
-/// Memory is exhausted: gives back what this thread keeps and what is free anywhere.
-#[cold]
-#[inline(never)]
-fn relieve(heap: *mut ThreadHeap, tls: Tls) {
-    // SAFETY: this thread's heap, with nothing in the middle of a change.
-    unsafe { (*heap).rest(bitmap::Pages::All, tls) };
-    GLOBAL.relieve();
+    block
 }
 
 #[cold]
@@ -216,8 +203,31 @@ fn allocate_medium(size: usize) -> *mut u8 {
         let sample = sampled::take(heap, class.size(), MIN_ALIGN, false);
         if sample.is_null() { (*heap).allocate_bitmap(class) } else { sample }
     };
-    // Without a run of slices, a mapping of the object's own may still fit.
-    if block.is_null() { allocate_huge(size, MIN_ALIGN, false) } else { block }
+    if block.is_null() { allocate_apart(size, MIN_ALIGN, false) } else { block }
+}
+
+/// A medium object for which there was no run of slices: a mapping of its own may still fit, and what was given back
+/// for that may be slices.
+#[cold]
+#[inline(never)]
+fn allocate_apart(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    let block = allocate_huge(size, align, zeroed);
+    if !block.is_null() {
+        return block;
+    }
+    let heap = Tls::here().heap();
+    if heap.is_null() {
+        return block;
+    }
+    let Some(class) = bitmap::SizeClass::aligned(size, align) else { return block };
+    // SAFETY: this thread's heap.
+    unsafe {
+        if zeroed {
+            (*heap).allocate_zeroed_bitmap(class, size)
+        } else {
+            (*heap).allocate_bitmap(class)
+        }
+    }
 }
 
 #[cold]
@@ -228,15 +238,21 @@ fn allocate_huge(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     if heap.is_null() {
         return allocate_without_heap(size, align, zeroed);
     }
-    GLOBAL.start_purger_if_wanted();
     // SAFETY: this thread's heap.
     unsafe { (*heap).make_room() };
     let mut block = GLOBAL.allocate_huge(size, align, zeroed);
-    if block.is_null() && relieve_for(size, heap, Tls::here()) {
-        block = GLOBAL.allocate_huge(size, align, zeroed);
+    for from in Relief::STEPS {
+        if !block.is_null() {
+            break;
+        }
+        if relieve_for(size.saturating_add(align), from, heap, Tls::here()) {
+            block = GLOBAL.allocate_huge(size, align, zeroed);
+        }
     }
     // SAFETY: this thread's heap.
     unsafe { sampled::count_huge(heap, block, size) };
+    // This object may be what makes one worth having.
+    GLOBAL.start_purger_if_wanted();
     block
 }
 
@@ -260,7 +276,7 @@ pub fn allocate_zeroed(size: usize) -> *mut u8 {
                 return block;
             }
         }
-        return allocate_huge(size, MIN_ALIGN, true);
+        return allocate_apart(size, MIN_ALIGN, true);
     }
     let block = allocate(size);
     if !block.is_null() {
@@ -293,10 +309,8 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
             let sample = sampled::take(heap, class.size(), align, false);
             if sample.is_null() { (*heap).allocate_bitmap(class) } else { sample }
         };
-        if !block.is_null() {
-            return block;
-        }
         // Without a run of slices: as for every medium object, but the alignment holds.
+        return if block.is_null() { allocate_apart(size, align, false) } else { block };
     }
     allocate_huge(size, align, false)
 }

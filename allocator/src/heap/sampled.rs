@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use super::routing;
+use super::relief::{Relief, relieve_for};
 use crate::bitmap::MAX_BITMAP;
 use crate::huge;
 use crate::sampling;
@@ -93,7 +93,7 @@ pub(super) unsafe fn count_huge(heap: *mut ThreadHeap, object: *mut u8, bytes: u
 /// As there; `block` is the object.
 pub(super) unsafe fn resize(record: *mut Span, block: *mut u8, bytes: usize) -> *mut u8 {
     // Before the address can become somebody else's.
-    sampling::forget(block.addr());
+    let sample = sampling::take(block.addr());
     let tls = Tls::here();
     let heap = tls.heap();
     // SAFETY: the caller's promise; a heap that is not null is the calling thread's.
@@ -101,12 +101,20 @@ pub(super) unsafe fn resize(record: *mut Span, block: *mut u8, bytes: usize) -> 
         if !heap.is_null() {
             (*heap).make_room();
         }
-        let relieve = || routing::relieve_for(bytes, heap, tls);
+        let relieve = || {
+            let from = |from| relieve_for(bytes, from, heap, tls);
+            let here = from(Relief::Here);
+            from(Relief::Everywhere) || here
+        };
         let moved = GLOBAL.huge.resize(record, bytes, relieve);
         GLOBAL.level_huge();
-        if !heap.is_null() {
+        if moved.is_null() {
+            sampling::restore(sample);
+        } else if !heap.is_null() {
             count_huge(heap, moved, bytes);
         }
+        // It may have grown to what makes one worth having.
+        GLOBAL.start_purger_if_wanted();
         moved
     }
 }

@@ -50,6 +50,7 @@ use crate::sync::{AtomicUsize, Ordering};
 pub use dump::dump;
 pub use interval::mean;
 pub(crate) use interval::{Countdown, KINDS, is_on, shared_takes};
+pub(crate) use sites::Sample;
 pub use sites::{LIVE, SITES, Site};
 pub use stack::DEPTH;
 
@@ -88,6 +89,20 @@ pub(crate) fn note(object: usize, bytes: usize) {
 pub(crate) fn forget(object: usize) {
     if sites::may_hold(object) {
         sites::remove(object);
+    }
+}
+
+/// As [`forget`], of an object that may turn out to live on: then [`restore`] is given what this gave.
+#[inline]
+pub(crate) fn take(object: usize) -> Option<Sample> {
+    if sites::may_hold(object) { sites::take(object) } else { None }
+}
+
+/// Makes a sample live again.
+#[inline]
+pub(crate) fn restore(sample: Option<Sample>) {
+    if let Some(sample) = sample {
+        sites::restore(sample);
     }
 }
 

@@ -58,7 +58,7 @@ impl Site {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+pub(crate) struct Sample {
     /// 0: the slot is empty.
     object: usize,
     bytes: usize,
@@ -249,14 +249,42 @@ pub(super) fn may_hold(object: usize) -> bool {
 #[cold]
 #[inline(never)]
 pub(super) fn remove(object: usize) {
+    let _ = take(object);
+}
+
+/// As [`remove`]; the sample, if it was one.
+#[cold]
+pub(super) fn take(object: usize) -> Option<Sample> {
+    let memory = memory()?;
+    memory.with(|tables| {
+        let (index, sample) = tables.find(object);
+        let sample = sample?;
+        tables.empty(index);
+        tables.live -= 1;
+        tables.forget(sample);
+        memory.count(object, false);
+        Some(sample)
+    })?
+}
+
+/// Puts a sample back among the live ones, as long as there is room and its address is no other's.
+#[cold]
+#[inline(never)]
+pub(super) fn restore(sample: Sample) {
     let Some(memory) = memory() else { return };
     memory.with(|tables| {
-        if let (index, Some(sample)) = tables.find(object) {
-            tables.empty(index);
-            tables.live -= 1;
-            tables.forget(sample);
-            memory.count(object, false);
+        let (index, other) = tables.find(sample.object);
+        if other.is_some() || tables.live >= LIVE {
+            tables.lost += 1;
+            return;
         }
+        tables.set(index, sample);
+        tables.live += 1;
+        if let Some(site) = tables.site.get_mut(sample.site) {
+            site.live_objects += 1;
+            site.live_bytes += sample.bytes as u64;
+        }
+        memory.count(sample.object, true);
     });
 }
 
@@ -284,5 +312,30 @@ pub(super) fn is_held_by_us() -> bool {
 pub(super) fn mend() {
     if let Some(memory) = memory() {
         memory.tables.mend(|_| ());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_that_is_put_back_is_as_if_it_had_not_been_taken() {
+        assert!(prepare());
+        let (object, stack) = (0x7000_0000_0010, [0x1234_5601, 0x1234_5602]);
+        let counts = || {
+            let found = (0..).map_while(site).find(|site| site.stack() == stack).expect("a site");
+            (found.objects, found.live_objects, found.live_bytes)
+        };
+        add(object, 4096, &stack);
+        assert_eq!(counts(), (1, 1, 4096));
+        let sample = take(object).expect("it is one");
+        assert_eq!(counts(), (1, 0, 0));
+        assert!(take(object).is_none());
+        restore(sample);
+        assert_eq!(counts(), (1, 1, 4096));
+        assert!(may_hold(object));
+        remove(object);
+        assert_eq!(counts(), (1, 0, 0));
     }
 }

@@ -103,7 +103,8 @@ impl Global {
         // Programs that stay small get no thread. What is in use counts: all of it may be freed without
         // one more call that could start it.
         let held = self.used_pools().map(Pool::held).map(|held| held.used + held.spare);
-        if held.sum::<usize>() + self.huge.usage().mapped >= PURGER_FLOOR {
+        let huge = self.huge.usage();
+        if held.sum::<usize>() + huge.mapped + huge.cached >= PURGER_FLOOR {
             self.purger.start();
         }
     }

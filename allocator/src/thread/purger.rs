@@ -1,9 +1,8 @@
 //! The thread that gives free memory back while the program makes no calls (`purge=thread`).
 //!
-//! Started by the first slow call that finds enough memory held; sleeps in the kernel, takes a pool's
-//! lock only if it is free, and has a heap, which takes over what was freed for sleeping threads. It ends
-//! when it is no longer wanted. The child of a fork has none until it asks again; but where the parent's had not
-//! started yet, the child's starts like any.
+//! Started by the first slow call that finds enough memory held; sleeps in the kernel, and has a heap, which takes over
+//! what was freed for sleeping threads. It ends when it is no longer wanted. The child of a fork has none until it asks
+//! again; but where the parent's had not started yet, the child's starts like any.
 
 use core::ffi::c_void;
 use core::ptr::{null, null_mut};

@@ -6,7 +6,8 @@
 //! was ever freed for them would stay, and the threads that are at work would take fresh memory instead. So a
 //! heap that took slices without pages first looks through its own lists, and then visits a few heaps whose
 //! threads ended or made no slow call lately; a heap at work does so from time to time anyway, and all heaps are
-//! visited after a second without a look, by the purging thread, and when a program asks for a trim.
+//! visited after a second without a look, by the purging thread, when a program asks for a trim, and when memory is
+//! exhausted.
 //!
 //! A thread is inside its heap's door (see `lock::door`) on its slow paths and while it touches its bitmap spans:
 //! a visitor does there what their thread would do. The fast paths of slabs know no visitors. So of those a
@@ -98,6 +99,8 @@ pub(super) enum Reach {
     Few,
     /// All that are idle.
     Idle,
+    /// All there are, for spans that are empty: pages stay.
+    Empty,
     /// All there are.
     All,
 }
@@ -106,6 +109,16 @@ impl Reach {
     /// Heaps looked at, and visited, at most.
     pub(super) fn limits(self) -> (usize, usize) {
         if self == Reach::Few { (LOOKS, VISITS) } else { (usize::MAX, usize::MAX) }
+    }
+
+    /// Whether heaps are visited whose threads are at work.
+    pub(super) fn is_of_all(self) -> bool {
+        matches!(self, Reach::Empty | Reach::All)
+    }
+
+    /// Whether pages of spans in use go back, too.
+    pub(super) fn takes_pages(self) -> bool {
+        matches!(self, Reach::Idle | Reach::All)
     }
 }
 
@@ -209,6 +222,21 @@ impl ThreadHeap {
         self.rest(Pages::Stay, tls);
     }
 
+    /// Memory is exhausted: as [`ThreadHeap::rest_everywhere`], but pages stay, since what is short is address space.
+    /// Whether a slice came.
+    pub(crate) fn collect_everywhere(&mut self, tls: Tls) -> bool {
+        if GLOBAL.alone() {
+            return false;
+        }
+        let before = GLOBAL.slice_bytes();
+        {
+            let _inside = self.enter();
+            self.reap(Reach::Empty);
+        }
+        self.rest(Pages::All, tls);
+        GLOBAL.slice_bytes() < before
+    }
+
     /// Gives back all that is empty, of this heap, which keeps nothing for its next requests, and of all
     /// others.
     pub(crate) fn rest_everywhere(&mut self, tls: Tls) {
@@ -255,7 +283,7 @@ impl ThreadHeap {
             slabs.collect_queue(&(*heap).slab_queue, &mut supply);
             let Some(_visit) = (*heap).door.visit(os::barrier_everywhere) else { return };
             if !(*heap).slab_queue.is_parked() {
-                let pages = (*heap).pages(reach != Reach::Few || idle_ms >= LONG_IDLE_MS);
+                let pages = (*heap).pages(reach.takes_pages() || idle_ms >= LONG_IDLE_MS);
                 let (slabs, bitmaps, _, queue, mut supply) = (*heap).split();
                 bitmaps.reap(queue, pages.min(Pages::New), &mut supply, reaped);
                 if pages != Pages::Stay {

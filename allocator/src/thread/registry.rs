@@ -45,6 +45,8 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct State {
     parked: *mut ThreadHeap,
+    /// The parked heap at which the search for a span goes on; null: at the first.
+    searched: *mut ThreadHeap,
     /// Where the search for vanished threads goes on.
     looked_at: *mut ThreadHeap,
     /// Unused metadata: next byte and end.
@@ -64,6 +66,7 @@ impl Registry {
             process: AtomicU32::new(0),
             state: Lock::new(State {
                 parked: null_mut(),
+                searched: null_mut(),
                 looked_at: null_mut(),
                 free: null_mut(),
                 left: 0,
@@ -81,6 +84,9 @@ impl Registry {
         unsafe {
             if !heap.is_null() {
                 state.parked = (*heap).next_parked;
+                if state.searched == heap {
+                    state.searched = state.parked;
+                }
                 (*heap).slab_queue.set_parked(false);
                 self.parked.fetch_sub(1, Ordering::Relaxed);
             } else {
@@ -162,6 +168,11 @@ impl Registry {
         heap
     }
 
+    /// Whether no heap was ever created.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heaps() == 0
+    }
+
     /// Number of heaps ever created.
     pub(super) fn heaps(&self) -> usize {
         self.created.load(Ordering::Relaxed)
@@ -189,7 +200,7 @@ impl Registry {
         // SAFETY: heap records are never freed, and who wants a lock meanwhile waits.
         self.for_each(|heap| unsafe { (*heap).mend() });
         self.state.mend(|state| {
-            state.parked = null_mut();
+            (state.parked, state.searched) = (null_mut(), null_mut());
             self.parked.store(0, Ordering::Relaxed);
             state.looked_at = null_mut();
             (state.free, state.left) = (null_mut(), 0);
@@ -232,17 +243,15 @@ impl Registry {
         }
     }
 
-    /// Calls `take` on a few parked heaps until it gives a span.
+    /// Calls `take` on a few parked heaps until it gives a span; the next search begins where this one ended.
     fn search_parked(&self, take: impl Fn(&mut ThreadHeap) -> *mut Span) -> *mut Span {
         if self.parked.load(Ordering::Relaxed) == 0 {
             return null_mut();
         }
-        let state = self.state.lock();
-        let mut heap = state.parked;
-        for _ in 0..PARKED_TRIES {
-            if heap.is_null() {
-                break;
-            }
+        let mut state = self.state.lock();
+        for _ in 0..self.parked.load(Ordering::Relaxed).min(PARKED_TRIES) {
+            let heap = if state.searched.is_null() { state.parked } else { state.searched };
+            state.searched = heap;
             // SAFETY: parked heaps belong to the lock's holder.
             unsafe {
                 (*heap).collect_queues();
@@ -251,13 +260,14 @@ impl Registry {
                     fire!("span_adopt", slice_of(span).addr(), heap.addr());
                     return span;
                 }
-                heap = (*heap).next_parked;
+                state.searched = (*heap).next_parked;
             }
         }
         null_mut()
     }
 
     /// A partly free slab of a dead thread, now owned by `identity`; null if there is none.
+    #[inline(never)]
     pub(super) fn take_slab(&self, class: slab::SizeClass, identity: usize) -> *mut Span {
         // SAFETY: parked heaps are nobody's.
         self.search_parked(|heap| unsafe { heap.slabs.give_up(class, identity) })
@@ -265,6 +275,7 @@ impl Registry {
 
     /// A bitmap span with free blocks of a dead thread, now owned by `identity`; null if there is
     /// none.
+    #[inline(never)]
     pub(super) fn take_bitmap(&self, class: bitmap::SizeClass, identity: usize) -> *mut Span {
         // SAFETY: parked heaps are nobody's.
         self.search_parked(|heap| unsafe { heap.bitmaps.give_up(class, identity) })
@@ -296,7 +307,7 @@ impl Registry {
         None
     }
 
-    /// Visits for `mine` heaps whose threads sleep or, with [`Reach::All`], do not, and those that have none.
+    /// Visits for `mine` heaps whose threads sleep or, with a [`Reach`] of all, do not, and those that have none.
     pub(super) fn visit_idle(
         &self,
         mine: &mut ThreadHeap,
@@ -328,7 +339,7 @@ impl Registry {
                 }
                 let calls = (*heap).upkeep.slow_calls.load(Ordering::Relaxed);
                 let idle_ms = (*heap).seen.idle_ms(calls, now);
-                if (idle_ms >= IDLE_MS || reach == Reach::All)
+                if (idle_ms >= IDLE_MS || reach.is_of_all())
                     && (*heap).thread.load(Ordering::Relaxed) != FROZEN
                 {
                     visits += 1;
@@ -345,7 +356,7 @@ impl Registry {
         unsafe {
             if (*heap).slab_queue.is_parked() {
                 (*heap).collect_queues();
-                let pages = (*heap).pages(reach != Reach::Few);
+                let pages = (*heap).pages(reach.takes_pages());
                 (*heap).reap_lists(pages.min(Pages::New), reaped);
                 // What its thread allocated from last is in no list.
                 (*heap).collect(pages);
