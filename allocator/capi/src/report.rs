@@ -17,11 +17,14 @@ use allocator::options::{Options, Report};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-/// Where `report=exit` writes, -1 where it is not set: a duplicate of standard error, which many programs close before
-/// they end.
-static AT_EXIT: AtomicI32 = AtomicI32::new(-1);
+/// Whether the end of the process writes a report.
+static AT_EXIT: AtomicBool = AtomicBool::new(false);
+/// Where reports are written that an option asked for, -1 where none did. At exit that is a duplicate of standard error,
+/// which many programs close before they end; a signal may come to a daemon, whose standard error is not to be held open
+/// for whoever reads it.
+static COPY: AtomicI32 = AtomicI32::new(-1);
 /// Which file that is, see [`file_of`]: a program that closes all descriptors may have opened another one there.
 static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
@@ -56,20 +59,43 @@ fn file_of(descriptor: c_int) -> [u64; 2] {
 static WHEN_ENDED: extern "C" fn() = when_ended;
 
 extern "C" fn when_ended() {
-    let descriptor = AT_EXIT.load(Ordering::Relaxed);
-    if descriptor >= 0 {
-        report_at_exit(descriptor);
+    if AT_EXIT.load(Ordering::Relaxed) {
+        write_unasked();
     }
 }
 
-/// Writes where `descriptor` or standard error is still the file that standard error was.
+/// Writes report and profile, as the option `report` asked.
 #[inline(never)]
-fn report_at_exit(descriptor: c_int) {
-    let file = FILE.each_ref().map(|part| part.load(Ordering::Relaxed));
-    if let Some(&place) = [descriptor, 2].iter().find(|&&place| file_of(place) == file) {
+fn write_unasked() {
+    let place = standard_error();
+    if let Some(place) = place {
         write_report(place);
     }
-    sample::write_next();
+    sample::write_next(place);
+}
+
+/// A descriptor behind which there is still the file that standard error was when reports were chosen.
+fn standard_error() -> Option<c_int> {
+    let file = FILE.each_ref().map(|part| part.load(Ordering::Relaxed));
+    [COPY.load(Ordering::Relaxed), 2].into_iter().find(|&place| file_of(place) == file)
+}
+
+/// Notes where standard error is, and has it stay open if it is `held`.
+#[cold]
+#[inline(never)]
+fn note_standard_error(held: bool) {
+    let mut descriptor = 2;
+    if held {
+        // SAFETY: duplicates a descriptor to a number above those that programs count on.
+        descriptor = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
+    }
+    if descriptor < 0 {
+        descriptor = 2;
+    }
+    for (part, value) in FILE.iter().zip(file_of(descriptor)) {
+        part.store(value, Ordering::Relaxed);
+    }
+    COPY.store(descriptor, Ordering::Relaxed);
 }
 
 /// Sets up what the option `report` asks for, once the options are read, and again when a program changes them before
@@ -79,17 +105,12 @@ pub(crate) fn when_ready(options: &Options) {
     // The first allocation calls this, and standard error may be closed.
     let kept = errno::get();
     undo();
+    if options.report != Report::Never {
+        note_standard_error(options.report == Report::Exit);
+    }
     match options.report {
         Report::Never => (),
-        Report::Exit => {
-            // SAFETY: duplicates a descriptor to a number above those that programs count on.
-            let copy = unsafe { libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 100) };
-            let descriptor = if copy < 0 { 2 } else { copy };
-            for (part, value) in FILE.iter().zip(file_of(descriptor)) {
-                part.store(value, Ordering::Relaxed);
-            }
-            AT_EXIT.store(descriptor, Ordering::Relaxed);
-        }
+        Report::Exit => AT_EXIT.store(true, Ordering::Relaxed),
         Report::Usr1 => take(libc::SIGUSR1),
         Report::Usr2 => take(libc::SIGUSR2),
     }
@@ -97,6 +118,8 @@ pub(crate) fn when_ready(options: &Options) {
 }
 
 /// Has `signal` ask for a report.
+#[cold]
+#[inline(never)]
 fn take(signal: c_int) {
     if TAKEN.compare_exchange(0, CHANGING, Ordering::Acquire, Ordering::Relaxed).is_err() {
         return;
@@ -115,7 +138,7 @@ fn take(signal: c_int) {
 
 /// Takes back what was set up for an earlier choice, unless the program has another use for it by now.
 fn undo() {
-    if AT_EXIT.load(Ordering::Relaxed) >= 0 || TAKEN.load(Ordering::Relaxed) > 0 {
+    if COPY.load(Ordering::Relaxed) >= 0 {
         undo_choice();
     }
 }
@@ -123,11 +146,12 @@ fn undo() {
 #[cold]
 #[inline(never)]
 fn undo_choice() {
-    let descriptor = AT_EXIT.swap(-1, Ordering::Relaxed);
+    AT_EXIT.store(false, Ordering::Relaxed);
+    let descriptor = COPY.swap(-1, Ordering::Relaxed);
     if descriptor > 2
         && file_of(descriptor) == FILE.each_ref().map(|part| part.load(Ordering::Relaxed))
     {
-        // SAFETY: closes the duplicate that `when_ready` made.
+        // SAFETY: closes the duplicate that `note_standard_error` made.
         unsafe { libc::close(descriptor) };
     }
     let signal = TAKEN.swap(CHANGING, Ordering::Acquire);
@@ -151,10 +175,9 @@ fn undo_choice() {
 extern "C" fn on_signal(_: c_int) {
     let kept = errno::get();
     if heap::can_report() {
-        write_report(2);
-        sample::write_next();
-    } else {
-        let mut text = Text::new(Sink::Descriptor(2));
+        write_unasked();
+    } else if let Some(place) = standard_error() {
+        let mut text = Text::new(Sink::Descriptor(place));
         text.put("allocator: in the middle of a change; send the signal again\n");
         text.finish();
     }

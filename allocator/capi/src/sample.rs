@@ -36,8 +36,8 @@ unsafe extern "C" fn allocator_sample_dump(path: *const c_char) -> c_int {
     }
 }
 
-/// Writes the next profile of this process, if there are samples; says in a line when that fails.
-pub(crate) fn write_next() {
+/// Writes the next profile of this process, if there are samples; says in a line to `complaints` when that fails.
+pub(crate) fn write_next(complaints: Option<c_int>) {
     let mut path = [0u8; PATH];
     let mut used = 0;
     let mut put = |bytes: &[u8]| {
@@ -59,8 +59,9 @@ pub(crate) fn write_next() {
     }
     put(b".heap");
     let Ok(path) = CStr::from_bytes_until_nul(&path) else { return };
-    if !matches!(sampling::dump(path), Ok(()) | Err(libc::ENODATA)) {
-        let mut text = Text::new(Sink::Descriptor(2));
+    let written = matches!(sampling::dump(path), Ok(()) | Err(libc::ENODATA));
+    if let Some(descriptor) = complaints.filter(|_| !written) {
+        let mut text = Text::new(Sink::Descriptor(descriptor));
         text.put("allocator: cannot write the profile ");
         text.put(path.to_str().unwrap_or("")).put("\n");
         text.finish();

@@ -234,6 +234,19 @@ fn a_report_at_exit_goes_to_standard_error_and_not_into_a_file_that_took_its_des
 }
 
 #[test]
+fn a_report_on_a_signal_goes_not_into_a_file_that_took_the_descriptor_of_standard_error() {
+    let Some(program) = compile("report_exit.c", &[]) else { return };
+    let file = common::scratch("report_signal").join("file");
+    // That no profile can be written is not said there either.
+    let options = "report=usr1,sample=1,sample_prefix=/dev/null/none";
+    let outcome =
+        run(preloaded(&program).arg(&file).arg("signal").env("ALLOCATOR_OPTIONS", options));
+    outcome.expect_success("report_exit.c with a signal");
+    assert_eq!(std::fs::read_to_string(&file).expect("the program's file"), "mine\n");
+    assert_eq!(outcome.stderr, "", "it is closed by then");
+}
+
+#[test]
 fn a_report_is_written_also_where_somebody_allocates_before_the_archive_is_set_up() {
     let archive = common::static_library().display().to_string();
     let Some(program) = compile("early_report.c", &[&archive]) else { return };
@@ -352,6 +365,15 @@ fn the_header_compiles_alone_in_every_dialect_without_a_warning() {
 fn every_function_fails_cleanly_under_a_limit_and_serves_again_afterwards() {
     let Some(program) = compile("limit.c", &[]) else { return };
     run(&mut preloaded(program)).expect_success("limit.c");
+}
+
+#[test]
+fn memory_that_is_free_somewhere_serves_whoever_needs_it() {
+    let Some(program) = compile("relieved.c", &[]) else { return };
+    for case in 1..=7 {
+        run(preloaded(&program).arg(case.to_string()))
+            .expect_success(&format!("relieved.c {case}"));
+    }
 }
 
 /// An object of each kind: slab, bitmap span below and above the mmap threshold, its own mapping.
