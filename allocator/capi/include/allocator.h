@@ -52,8 +52,8 @@ struct allocator_statistics {
     uint64_t live_bytes;      /* in blocks handed out, and in a few per thread that wait to be handed out again */
     uint64_t committed_bytes; /* in the pages that hold those blocks, with the free blocks among them */
     uint64_t mapped_bytes;    /* address space taken from the kernel */
-    uint64_t cached_bytes;    /* free and still resident: what allocator_cleanup gives back */
-    uint64_t purged_bytes;    /* given back to the kernel so far, in all */
+    uint64_t cached_bytes;    /* free and still resident: what allocator_cleanup gives back; 0 in classic mode */
+    uint64_t purged_bytes;    /* given back to the kernel so far, in all; 0 in classic mode, which does not count it */
     uint64_t lock_acquisitions; /* times that a lock which threads share was taken (a number) */
     uint64_t lock_waits;      /* times that it was not free (a number) */
     uint64_t lock_wait_ns;    /* nanoseconds that threads waited for it; counted in classic mode only */
@@ -72,7 +72,8 @@ int allocator_get_stats(struct allocator_statistics *out, size_t size);
 int allocator_configure(const char *setting);
 
 /* Writes a report for people to a file descriptor: the counters of struct allocator_statistics, then a row per size
- * class and one per thread. Allocates nothing. Returns 0, or -1 when not all of it could be written. */
+ * class and one per thread, of which classic mode has none. Allocates nothing. Returns 0, or -1 when not all of it could
+ * be written. */
 int allocator_report(int descriptor);
 
 /* Writes a map of the heap to a file descriptor: one JSON object a line, one line a segment (docs/heap-map.md says
@@ -92,7 +93,8 @@ typedef void (*allocator_fault_callback)(const char *what, void *object, size_t 
 
 /* Hands every fault to `callback` from now on, in any mode and from any thread; NULL undoes it. A fault that was found
  * before anything changed is passed over once the callback returns, as if the wrong call had not been made; after any
- * other (a write into a freed object) the process ends all the same. */
+ * other (a write into a freed object, and in classic mode other damage that an allocation comes upon) the process ends
+ * all the same. */
 void allocator_on_fault(allocator_fault_callback callback);
 
 /* The version of the library at hand, "major.minor.patch". Static storage. */

@@ -1,7 +1,8 @@
 //! Allocating and freeing in one boundary-tag heap.
 //!
 //! Owns the ground, the placement and the source. Each public call verifies every header it reads
-//! before it believes it, and changes nothing once a fault is found.
+//! before it believes it, and changes nothing once a fault is found; but where more is free in one piece than a block
+//! may hold, and a neighbour of what is left over turns out to be damaged, what was taken is lost.
 
 use super::Placement;
 use super::check::Counters;
@@ -193,6 +194,9 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             // only the old footer lies in it.
             unsafe { clear(start, need, header.is_zero(), false, true) };
         }
+        if !header.prev_in_use() {
+            self.list_anew(left, header.is_zero())?;
+        }
         Ok(start + HEADER)
     }
 
@@ -220,22 +224,23 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             return Err(fault(FaultKind::CorruptIndex, at, size));
         };
         let gap = start - at;
-        if gap != 0 {
-            let front = FreeBlock { at, size: gap, region };
-            self.list(front, header.prev_in_use(), header.is_zero())?;
-        }
         let rest = size - gap - need;
         let taken = if rest >= MIN_BLOCK { need } else { need + rest };
+        // The object first: what is left in front of it may be merged, and then its header is read.
+        let object = Header::new(taken, true, gap == 0 && header.prev_in_use(), self.ground.arena);
+        // SAFETY: `start..start + taken` lies inside the block that was taken.
+        unsafe { object.write(start, secret) };
+        if gap != 0 {
+            let front = FreeBlock { at, size: gap, region };
+            self.list_rest(front, header.prev_in_use(), true, header.is_zero())?;
+        }
         if taken == need && rest != 0 {
             let tail = FreeBlock { at: start + need, size: rest, region };
-            self.list(tail, true, header.is_zero())?;
+            self.list_rest(tail, true, after.in_use(), header.is_zero())?;
         } else {
             // SAFETY: `next` was verified above and we hold the heap alone.
             unsafe { after.with_prev_in_use(true).write(next, secret) };
         }
-        let object = Header::new(taken, true, gap == 0 && header.prev_in_use(), self.ground.arena);
-        // SAFETY: `start..start + taken` lies inside the block that was taken.
-        unsafe { object.write(start, secret) };
         self.counters.taken(taken);
         if zero {
             // SAFETY: the object is ours until it is returned.
@@ -262,14 +267,42 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         Ok(at + HEADER)
     }
 
-    /// Writes the tags of a free block and lists it. Neighbours are not looked at.
+    /// Lists what is left of a free block. A free neighbour was too large to be one with the whole
+    /// of it, and may be one with the rest.
     #[inline(always)]
-    pub(super) fn list(
+    pub(super) fn list_rest(
         &mut self,
-        block: FreeBlock,
+        rest: FreeBlock,
         prev_in_use: bool,
+        next_in_use: bool,
         zero: bool,
     ) -> Result<(), Fault> {
+        if prev_in_use && next_in_use {
+            self.list(rest, prev_in_use, zero)
+        } else {
+            self.merge(rest, prev_in_use, zero)
+        }
+    }
+
+    /// As `list_rest`, for a block that stayed listed, behind a free one.
+    #[cold]
+    #[inline(never)]
+    fn list_anew(&mut self, left: FreeBlock, zero: bool) -> Result<(), Fault> {
+        // SAFETY: the placement kept it listed, with the size that its tags say.
+        unsafe { self.placement.remove(&self.ground, left) }?;
+        self.merge(left, false, zero)
+    }
+
+    /// As `give`, where that is rare.
+    #[cold]
+    #[inline(never)]
+    fn merge(&mut self, block: FreeBlock, prev_in_use: bool, zero: bool) -> Result<(), Fault> {
+        self.give(block, prev_in_use, zero).map(drop)
+    }
+
+    /// Writes the tags of a free block and lists it. Neighbours are not looked at.
+    #[inline(always)]
+    fn list(&mut self, block: FreeBlock, prev_in_use: bool, zero: bool) -> Result<(), Fault> {
         self.tag(block, prev_in_use, zero);
         // SAFETY: tags are written, and a block that was not free a moment ago is not listed.
         unsafe { self.placement.insert(&self.ground, block) }

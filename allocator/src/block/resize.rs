@@ -31,6 +31,11 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
             return Ok(false);
         }
         let free = FreeBlock { at: next, size: after.size(), region: block.region };
+        let end = next + free.size;
+        // SAFETY: a block ends at a block or a fence of its region.
+        let Some(behind) = (unsafe { self.ground.header(end) }) else {
+            return Err(fault(FaultKind::CorruptHeader, end, 0));
+        };
         // SAFETY: a sealed header of a free block; free blocks are listed.
         unsafe { self.placement.remove(&self.ground, free) }?;
         let whole = block.size + free.size;
@@ -38,14 +43,9 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         let taken = if rest >= MIN_BLOCK { need } else { whole };
         if taken == need && rest != 0 {
             let tail = FreeBlock { at: block.at + need, size: rest, region: block.region };
-            self.list(tail, true, after.is_zero())?;
+            self.list_rest(tail, true, behind.in_use(), after.is_zero())?;
         } else {
-            let end = block.at + whole;
-            // SAFETY: a block ends at a block or a fence of its region.
-            let Some(behind) = (unsafe { self.ground.header(end) }) else {
-                return Err(fault(FaultKind::CorruptHeader, end, 0));
-            };
-            // SAFETY: just verified.
+            // SAFETY: verified above.
             unsafe { behind.with_prev_in_use(true).write(end, self.ground.secret) };
         }
         let grown = Header::new(taken, true, header.prev_in_use(), self.ground.arena);

@@ -1,16 +1,17 @@
 //! Growing a heap and giving memory back.
 //!
-//! Owns the policy of both. Cost: one call of the source per growth or trim; neither is on the path
-//! of an ordinary allocation or free.
+//! Owns the policy of both. Cost: one call of the source per growth or trim, two where it keeps a region that is free;
+//! neither is on the path of an ordinary allocation or free.
 //!
 //! A region is extended in place while its source can; then a new one is acquired, an eighth of the
 //! heap at least, so that the region table never fills. Whole free regions are released, except for
-//! the first.
+//! the first. What is free at a region's end goes back whether it is one block or, too large for that,
+//! several.
 
 use super::Placement;
 use super::fault::{Fault, FaultKind};
 use super::ground::{FreeBlock, fault, padded};
-use super::header::{GRAIN, HEADER, Header, MAX_BLOCK, MIN_BLOCK, footer, store};
+use super::header::{GRAIN, HEADER, Header, MAX_BLOCK, MIN_BLOCK};
 use super::heap::BlockHeap;
 use super::region::{Extent, Region, Source};
 
@@ -160,7 +161,7 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
         self.fill(index, first, end - HEADER, true, extent.zeroed).is_ok()
     }
 
-    /// Gives back the end of the region that the free block `last` ends, if it does end one.
+    /// Gives back the end of the region of the free block `last`, if nothing behind it is in use.
     #[cold]
     #[inline(never)]
     pub(super) fn trim_end(&mut self, last: FreeBlock) -> Result<usize, Fault> {
@@ -169,59 +170,81 @@ impl<P: Placement, S: Source> BlockHeap<P, S> {
 
     fn shrink(&mut self, last: FreeBlock, keep: usize) -> Result<usize, Fault> {
         let Some(&region) = self.ground.regions.get(last.region) else { return Ok(0) };
-        if last.at + last.size != region.fence() {
+        let Some(free) = self.free_end(last, &region)? else { return Ok(0) };
+        let page = self.source.page().max(GRAIN);
+        let give = free.size.saturating_sub(keep.max(MIN_BLOCK)) / page * page;
+        let whole = free.at == region.first && free.region != 0;
+        if give == 0 && !whole {
             return Ok(0);
         }
-        if last.at == region.first && last.region != 0 && self.release(last, region)? {
+        let zero = self.unlist(free)?;
+        if whole && self.release(free.region, region) {
             return Ok(region.end - region.base);
         }
-        let page = self.source.page().max(GRAIN);
-        let keep = keep.max(MIN_BLOCK);
-        let give = last.size.saturating_sub(keep) / page * page;
-        if give == 0 {
-            return Ok(0);
+        let mut given = 0;
+        if give != 0 {
+            given = self.source.shrink(region.base, region.end, give).min(give) & !(GRAIN - 1);
         }
-        let secret = self.ground.secret;
-        // SAFETY: the block is free and listed.
-        unsafe { self.placement.remove(&self.ground, last) }?;
-        // SAFETY: verified when it was merged.
-        let header = unsafe { Header::read(last.at) };
-        let given = self.source.shrink(region.base, region.end, give).min(give) & !(GRAIN - 1);
         let end = region.end - given;
-        if given != 0 {
-            if let Some(region) = self.ground.regions.get_mut(last.region) {
-                region.end = end;
-            }
-            self.counters.committed -= given;
-            let fence = Header::new(0, true, false, self.ground.arena);
-            // SAFETY: `end - HEADER` lies at least `keep` bytes behind the start of the free block.
-            unsafe { fence.write(end - HEADER, secret) };
+        if let Some(region) = self.ground.regions.get_mut(free.region) {
+            region.end = end;
         }
-        let block = FreeBlock { size: last.size - given, ..last };
-        // SAFETY: the new last word of the free block, which starts at least MIN_BLOCK before it.
-        unsafe { store(block.at + block.size - HEADER, footer(block.size, 0)) };
-        self.list(block, header.prev_in_use(), header.is_zero())?;
+        self.counters.committed -= given;
+        // At least MIN_BLOCK is left, and before it lies a block in use or the region's start.
+        self.fill(free.region, free.at, end - HEADER, true, zero)?;
         Ok(given)
     }
 
-    /// Hands a wholly free region back. `false`: its source wants it to stay.
-    fn release(&mut self, only: FreeBlock, region: Region) -> Result<bool, Fault> {
-        // SAFETY: the block is free and listed.
-        unsafe { self.placement.remove(&self.ground, only) }?;
-        self.placement.region_changed(&self.ground, only.region, false);
+    /// All that is free at the end of the region of the free block `of`, which is part of it: one
+    /// block, or several that would exceed [`MAX_BLOCK`] together. `None`: it does not reach the end.
+    fn free_end(&self, of: FreeBlock, region: &Region) -> Result<Option<FreeBlock>, Fault> {
+        let mut end = of.at + of.size;
+        while end != region.fence() {
+            // SAFETY: a block ends at a block or a fence of its region.
+            match unsafe { self.ground.header(end) } {
+                Some(header) if !header.in_use() => end += header.size(),
+                // Damage is for whoever uses that block to find.
+                _ => return Ok(None),
+            }
+        }
+        let mut at = of.at;
+        // SAFETY: verified when it was merged; those before it by `previous`.
+        while !unsafe { Header::read(at) }.prev_in_use() {
+            // SAFETY: the header says that its predecessor is free.
+            at = unsafe { self.ground.previous(at, region) }?;
+        }
+        Ok(Some(FreeBlock { at, size: end - at, ..of }))
+    }
+
+    /// Unlists every block of what `free_end` found; whether it is one that is zero.
+    fn unlist(&mut self, free: FreeBlock) -> Result<bool, Fault> {
+        // SAFETY: `free_end` came by this header.
+        let first = unsafe { Header::read(free.at) };
+        let (mut at, end) = (free.at, free.at + free.size);
+        while at < end {
+            // SAFETY: as above.
+            let size = unsafe { Header::read(at) }.size();
+            // SAFETY: free blocks are listed.
+            unsafe { self.placement.remove(&self.ground, FreeBlock { at, size, ..free }) }?;
+            at += size;
+        }
+        Ok(first.size() == free.size && first.is_zero())
+    }
+
+    /// Hands back a region of which nothing is in use or listed. `false`: its source wants it to
+    /// stay.
+    fn release(&mut self, index: usize, region: Region) -> bool {
+        self.placement.region_changed(&self.ground, index, false);
         let (bytes, limit) = (region.end - region.base, region.limit - region.base);
         if self.source.release(region.base, bytes, limit) {
-            self.ground.regions.remove(only.region);
+            self.ground.regions.remove(index);
             self.hint = 0;
-            self.counters.committed -= region.end - region.base;
+            self.counters.committed -= bytes;
             self.counters.overhead -= region.first - region.base + HEADER;
-            return Ok(true);
+            return true;
         }
-        self.placement.region_changed(&self.ground, only.region, true);
-        // SAFETY: the header was verified when the block was merged.
-        let header = unsafe { Header::read(only.at) };
-        self.list(only, header.prev_in_use(), header.is_zero())?;
-        Ok(false)
+        self.placement.region_changed(&self.ground, index, true);
+        false
     }
 
     /// Gives back what it can but for `keep` bytes per region; returns the bytes given.

@@ -2,7 +2,7 @@
 extern crate std;
 use super::testing::TestSource;
 use super::*;
-use crate::placement::Segregated;
+use crate::placement::{BestFit, FirstFit, Segregated};
 
 type Heap = BlockHeap<Segregated, TestSource>;
 const SECRET: u64 = 0x5eed_000f_5eed_5eed;
@@ -143,6 +143,89 @@ fn an_object_grows_into_a_free_successor_and_shrinks_where_it_stands() {
     heap.free(object).unwrap();
     heap.free(wall).unwrap();
     assert_eq!(heap.check().unwrap().free_blocks, 1);
+}
+
+/// A heap over untouched memory, in which nothing is written but tags.
+fn large_heap<P: Placement>(range: &mut [u8]) -> BlockHeap<P, FixedRegion> {
+    // SAFETY: the range is the caller's alone, and outlives the heap.
+    let source = unsafe { FixedRegion::new(range.as_mut_ptr(), range.len()) }.assume_zeroed();
+    let policy = Policy { grow: range.len(), trim: usize::MAX, keep: 0 };
+    BlockHeap::new(source, policy, SECRET, 1)
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn what_is_left_of_a_largest_block_merges_with_neighbours_that_now_fit() {
+    let mut range = std::vec![0_u8; 1024 * MIB];
+    let mut heap = large_heap::<Segregated>(&mut range);
+    // Two largest blocks and 131,000 bytes.
+    take_from(&mut heap, 200_000);
+    assert_eq!(heap.check().unwrap().free_blocks, 2);
+
+    let mut range = std::vec![0_u8; 1536 * MIB];
+    let mut heap = large_heap::<FirstFit>(&mut range);
+    // Two largest blocks and some 496 MiB.
+    let first = take_from(&mut heap, MAX_BLOCK - HEADER);
+    assert_eq!(heap.resize(first, 300 * MIB), Ok(true));
+    // Of the second, cut at its end, stays as much as fits the tail of the first.
+    let second = take_from(&mut heap, 250 * MIB);
+    heap.check().unwrap();
+    let third = take_from(&mut heap, 450 * MIB);
+    assert!(first < third && third < second);
+    heap.check().unwrap();
+}
+
+fn take_from<P: Placement>(heap: &mut BlockHeap<P, FixedRegion>, size: usize) -> usize {
+    heap.allocate(size, 16, false).unwrap().unwrap()
+}
+
+/// Objects of up to 500 MiB come, go and change their sizes; then nothing is left.
+fn large_objects_come_and_go<P: Placement>() {
+    let mut range = std::vec![0_u8; 1536 * MIB];
+    let mut heap = large_heap::<P>(&mut range);
+    let mut state = 1_u64;
+    let mut number = |end: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % end
+    };
+    let mut objects: std::vec::Vec<usize> = std::vec::Vec::new();
+    for step in 0..40 {
+        let size = number(500) * MIB + number(5_000);
+        match number(5) {
+            0 if !objects.is_empty() => {
+                let object = objects[number(objects.len())];
+                heap.resize(object, size).unwrap();
+            }
+            1 if !objects.is_empty() => {
+                let object = objects.swap_remove(number(objects.len()));
+                heap.free(object).unwrap();
+            }
+            2 => drop(heap.trim(size).unwrap()),
+            _ => {
+                let align = 16 << (number(3) * 5);
+                objects.extend(heap.allocate(size, align, false).unwrap());
+            }
+        }
+        let found = heap.check().map(|totals| totals.live_blocks);
+        assert_eq!(found, Ok(objects.len()), "{}, step {step}", P::NAME);
+    }
+    for object in objects {
+        heap.free(object).unwrap();
+        heap.check().unwrap();
+    }
+    heap.trim(0).unwrap();
+    let totals = heap.check().unwrap();
+    assert_eq!(totals.live_blocks, 0);
+    assert!(totals.free_bytes < 64 << 10, "{}: {} bytes stay", P::NAME, totals.free_bytes);
+}
+
+#[test]
+fn more_free_memory_than_a_block_can_hold_is_sound_and_goes_back() {
+    large_objects_come_and_go::<Segregated>();
+    large_objects_come_and_go::<BestFit>();
+    large_objects_come_and_go::<FirstFit>();
 }
 
 fn fault_of(result: Result<usize, Fault>) -> FaultKind {

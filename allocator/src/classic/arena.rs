@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use super::heap::ClassicHeap;
 use super::lock::{Contention, FutexLock, Lock};
+use super::process::handle;
 use super::source::PoolSource;
 use crate::block::{Fault, HeapCore, Strategy};
 
@@ -106,23 +107,83 @@ impl<P: Strategy> Arena<P> {
         }
     }
 
-    /// Frees what others put aside. The caller holds the lock.
+    /// Frees what others put aside. The caller holds the lock. A fault is theirs and not that of the
+    /// call that came by, which goes on.
     #[inline(always)]
-    pub(super) fn collect(&self, core: &mut P::Core<PoolSource>) -> Result<(), Fault> {
-        if self.afar.load(Ordering::Relaxed) == 0 {
-            return Ok(());
+    pub(super) fn collect(&self, core: &mut P::Core<PoolSource>) {
+        if self.afar.load(Ordering::Relaxed) != 0 {
+            self.collect_all(core, &mut handle);
         }
+    }
+
+    /// As `collect`; faults go to `tell`.
+    pub(super) fn collect_all(&self, core: &mut P::Core<PoolSource>, tell: &mut dyn FnMut(Fault)) {
         let mut object = self.afar.swap(0, Ordering::Acquire);
         while object != 0 {
             // The block is believed only once it is known to be live: a block that was pushed twice
-            // is free by its second turn, and its link word is no longer ours.
-            core.usable(object)?;
-            let link = core::ptr::with_exposed_provenance::<usize>(object);
-            // SAFETY: a live block that was pushed, so its first word is our link.
-            let next = unsafe { link.read() };
-            core.free(object)?;
+            // is free by its second turn, and its link word is no longer ours. What lay below stays
+            // taken then.
+            if let Err(fault) = core.usable(object) {
+                return tell(fault);
+            }
+            let link = core::ptr::with_exposed_provenance_mut::<usize>(object);
+            // SAFETY: a live block that was pushed, so its first word is our link. Cut, it leads
+            // nobody round in a circle if the block cannot be freed.
+            let next = unsafe { link.replace(0) };
+            if let Err(fault) = core.free(object) {
+                tell(fault);
+            }
             object = next;
         }
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::FaultKind;
+    use crate::classic::arenas::{Arenas, Shared};
+    use crate::classic::mapped::Mapped;
+    use crate::classic::on_fault;
+    use crate::classic::registry::Registry;
+    use crate::options::settings::{LockChoice, Settings};
+    use crate::placement::Segregated;
+    use std::boxed::Box;
+
+    static DOUBLE_FREES: AtomicUsize = AtomicUsize::new(0);
+
+    fn note(fault: Fault) {
+        let ours = usize::from(fault.kind == FaultKind::DoubleFree);
+        DOUBLE_FREES.fetch_add(ours, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn what_others_freed_twice_is_told_of_and_costs_no_call_but_theirs() {
+        on_fault(Some(note));
+        let shared = Shared { registry: Registry::empty(), mapped: Mapped::empty() };
+        let shared: &'static Shared = Box::leak(Box::new(shared));
+        let settings = Settings { lock: LockChoice::Arena, sbrk: false, ..Settings::DEFAULT };
+        let arenas = Arenas::<Segregated>::new(shared, settings, 2, 0x5eed_0001);
+        let allocate = || arenas.allocate(100, 16, false).unwrap().unwrap();
+        let [first, second, third] = [(); 3].map(|()| allocate());
+        let number = usize::from(shared.registry.arena(first).unwrap());
+        let arena = arenas.arena(number).unwrap();
+        for object in [first, second, second] {
+            arena.push(object);
+        }
+        let fourth = allocate();
+        assert_eq!(DOUBLE_FREES.load(Ordering::Relaxed), 1);
+        arena.push(third);
+        arena.push(third);
+        arenas.free(fourth).unwrap();
+        assert_eq!(DOUBLE_FREES.load(Ordering::Relaxed), 2);
+        // The one that lay below the first that was freed twice.
+        assert_eq!(arenas.check().unwrap().live_blocks, 1);
+        let fifth = allocate();
+        arena.push(fifth);
+        arena.push(fifth);
+        assert_eq!(arenas.check().unwrap_err().kind, FaultKind::DoubleFree);
+        assert_eq!(DOUBLE_FREES.load(Ordering::Relaxed), 2, "a check answers itself");
+        on_fault(None);
     }
 }

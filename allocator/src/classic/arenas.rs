@@ -17,6 +17,7 @@ use super::arena::{Arena, Heap};
 use super::kernel;
 use super::lock::{Contention, FutexLock, Lock};
 use super::mapped::Mapped;
+use super::process::tell;
 use super::registry::Registry;
 use super::source::PoolSource;
 use crate::block::{
@@ -168,7 +169,7 @@ impl<P: Strategy> Arenas<P> {
             for number in 0..self.count {
                 let Some(arena) = self.arena((home + number) % self.count.max(1)) else { continue };
                 let found = arena.try_with(|core| {
-                    arena.collect(core)?;
+                    arena.collect(core);
                     core.allocate(size, align, zero)
                 });
                 match found {
@@ -181,7 +182,7 @@ impl<P: Strategy> Arenas<P> {
         for number in 0..self.count {
             while let Some(arena) = self.arena((home + number) % self.count.max(1)) {
                 let found = arena.with(|core| {
-                    arena.collect(core)?;
+                    arena.collect(core);
                     core.allocate(size, align, zero)
                 });
                 match found {
@@ -225,7 +226,7 @@ impl<P: Strategy> Arenas<P> {
             return Ok(());
         }
         let freed = arena.try_with(|core| {
-            arena.collect(core)?;
+            arena.collect(core);
             core.free(object).map(drop)
         });
         match freed {
@@ -258,7 +259,7 @@ impl<P: Strategy> Arenas<P> {
             return Ok(None);
         };
         let found = arena.with(|core| {
-            arena.collect(core)?;
+            arena.collect(core);
             act(core)
         });
         match found {
@@ -300,7 +301,15 @@ impl<P: Strategy> Arenas<P> {
                 usable
             }
         };
-        let Some(fresh) = self.allocate(size, GRAIN, false)? else { return Ok(None) };
+        let fresh = self.allocate(size, GRAIN, false).unwrap_or_else(|fault| {
+            // As in every request: see `tell`.
+            tell(fault, true);
+            None
+        });
+        let Some(fresh) = fresh else {
+            // To shrink needs no memory: what cannot be smaller where it is stays as large as it is.
+            return Ok((size <= usable).then_some(object));
+        };
         let from = core::ptr::with_exposed_provenance::<u8>(object);
         let to = core::ptr::with_exposed_provenance_mut::<u8>(fresh);
         // SAFETY: both objects are live, hold the bytes, and do not overlap.
@@ -313,8 +322,9 @@ impl<P: Strategy> Arenas<P> {
         let mut sum = Totals::default();
         for arena in self.made() {
             let totals = arena.with(|core| {
-                arena.collect(core)?;
-                core.check()
+                let mut found = None;
+                arena.collect_all(core, &mut |fault| found = found.or(Some(fault)));
+                found.map_or_else(|| core.check(), Err)
             });
             let Some(totals) = totals.transpose()? else { continue };
             sum.live_blocks += totals.live_blocks;
@@ -334,7 +344,7 @@ impl<P: Strategy> Arenas<P> {
         let mut given = 0;
         for arena in self.made() {
             let trimmed = arena.with(|core| {
-                arena.collect(core)?;
+                arena.collect(core);
                 core.trim(keep)
             });
             given += trimmed.unwrap_or(Ok(0))?;

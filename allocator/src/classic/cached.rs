@@ -78,7 +78,7 @@ impl<P: Strategy> Arenas<P> {
     ) -> Result<Option<usize>, Fault> {
         let Some(arena) = self.arena(self.home() % self.count.max(1)) else { return Ok(None) };
         let found = arena.with(|core| {
-            arena.collect(core)?;
+            arena.collect(core);
             for _ in 1..cache::FETCH {
                 let Some(object) = core.allocate(need - HEADER, GRAIN, false)? else { break };
                 // SAFETY: just allocated, and handed to nobody. A block that came out larger than
@@ -88,7 +88,11 @@ impl<P: Strategy> Arenas<P> {
                     break;
                 }
             }
-            core.allocate(need - HEADER, GRAIN, false)
+            match core.allocate(need - HEADER, GRAIN, false)? {
+                // Memory ended on the way: what came before serves.
+                None => cache.pop(bin),
+                found => Ok(found),
+            }
         });
         found.unwrap_or(Ok(None))
     }

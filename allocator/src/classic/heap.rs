@@ -190,7 +190,7 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
     }
 
     /// Makes the object hold `layout.size()` bytes: where it stands if it can, else elsewhere.
-    /// `None` out of memory; then the object is as it was.
+    /// `None` out of memory, which it takes to grow; then the object is as it was.
     ///
     /// # Errors
     /// As for [`deallocate`](Self::deallocate).
@@ -208,7 +208,10 @@ impl<P: Strategy, L: Lock, S: Source> ClassicHeap<P, L, S> {
             if stays { Ok(None) } else { core.usable(old).map(Some) }
         })?;
         let Some(usable) = usable else { return Ok(Some(object)) };
-        let Some(fresh) = self.allocate(layout)? else { return Ok(None) };
+        let Some(fresh) = self.allocate(layout)? else {
+            // To shrink needs no memory: what cannot be smaller where it is stays as large as it is.
+            return Ok((layout.size() <= usable).then_some(object));
+        };
         let bytes = usable.min(layout.size());
         // SAFETY: both objects are live and hold `bytes` bytes; a fresh object overlaps no other.
         unsafe { fresh.copy_from_nonoverlapping(object, bytes) };

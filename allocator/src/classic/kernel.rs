@@ -1,7 +1,8 @@
 //! What classic mode asks of the kernel, as plain numbers: 0 or `false` where the kernel refuses.
 //!
-//! Owns nothing; every call goes to the `os` floor, which leaves errno alone. Cost: one system call
-//! each, and one more for a mapping's name; none for the clock and the thread's word.
+//! Owns nothing; every call goes to the `os` floor, which leaves errno alone. Huge pages are never asked
+//! for: `huge_pages` is a setting of production mode. Cost: one system call each, and one more for a
+//! mapping's name; none for the clock and the thread's word.
 
 use core::sync::atomic::AtomicU32;
 
@@ -43,9 +44,9 @@ pub(crate) unsafe fn remap(at: usize, bytes: usize, wanted: usize) -> usize {
     unsafe { Linux.remap(at, bytes, wanted, Target::Anywhere) }.unwrap_or(0)
 }
 
-/// `bytes` from the program break.
-pub(crate) fn extend_break(bytes: usize) -> usize {
-    os::extend_break(bytes, 16).map_or(0, |(start, _)| start)
+/// `bytes` from the program break, at a multiple of `align`.
+pub(crate) fn extend_break(bytes: usize, align: usize) -> usize {
+    os::extend_break(bytes, align).map_or(0, |(start, _)| start)
 }
 
 /// Sleeps while `word` holds `value`.

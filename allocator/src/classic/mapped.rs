@@ -214,7 +214,8 @@ impl Mapped {
     /// An object of `size` zero bytes at `align`; `None` out of memory.
     pub(super) fn allocate(&self, size: usize, align: usize) -> Option<usize> {
         let lead = LEAD.max(align);
-        let bytes = whole_pages(size.checked_add(lead)?)?;
+        // An object of no bytes has one all the same, or it would stand where the mapping ends.
+        let bytes = whole_pages(size.max(1).checked_add(lead)?)?;
         if bytes > isize::MAX as usize {
             return None;
         }
@@ -255,7 +256,11 @@ impl Mapped {
             Ok(mapping)
         })?;
         // SAFETY: the mapping is out of the table, so this is its only user.
-        unsafe { kernel::unmap(mapping.base, mapping.bytes) };
+        if !unsafe { kernel::unmap(mapping.base, mapping.bytes) } {
+            // The process has as many mappings as it may, and one would become two: its pages go back at least.
+            // SAFETY: as above.
+            unsafe { kernel::purge(mapping.base, mapping.bytes) };
+        }
         Ok(())
     }
 
@@ -279,7 +284,8 @@ impl Mapped {
             let Some(index) = table.find(object) else { return Err(table.unknown(object)) };
             let old = table.get(index);
             let lead = object - old.base;
-            let Some(bytes) = size.checked_add(lead).and_then(whole_pages) else { return Ok(None) };
+            let least = size.max(1).checked_add(lead);
+            let Some(bytes) = least.and_then(whole_pages) else { return Ok(None) };
             if bytes == old.bytes {
                 return Ok(Some(object));
             }
@@ -364,6 +370,16 @@ mod tests {
             mapped.free(object).unwrap();
             assert_eq!(mapped.free(object).unwrap_err().kind, FaultKind::DoubleFree);
         }
+    }
+
+    #[test]
+    fn an_object_of_no_bytes_lies_within_its_mapping() {
+        let mapped = Mapped::empty();
+        let object = mapped.allocate(0, 4096).unwrap();
+        assert!(mapped.usable(object).unwrap() > 0);
+        let moved = mapped.resize(object, 0).unwrap().unwrap();
+        assert!(mapped.usable(moved).unwrap() > 0);
+        mapped.free(moved).unwrap();
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! function here may then be called from any thread. The strategy is chosen by one `match` per call;
 //! behind it everything is compiled for that strategy.
 //!
-//! A fault goes to [`on_fault`]'s callback if there is one, else it is reported in one line and the
-//! process ends. After a callback the call that was wrong has no effect.
+//! A fault goes to [`on_fault`]'s callback if there is one, else to `fatal`: it is reported in one line
+//! and the process ends, unless the program has a callback there. After a callback the call that was wrong
+//! has no effect; damage that was there before the call ends the process after `fatal`'s all the same.
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -15,7 +16,7 @@ use super::kernel;
 use super::lock::Contention;
 use super::mapped::Mapped;
 use super::registry::Registry;
-use crate::block::{Counters, Fault, GRAIN, Totals};
+use crate::block::{Counters, Fault, FaultKind, GRAIN, Totals};
 use crate::fatal;
 use crate::options::settings::{PlacementChoice, Settings};
 use crate::placement::{
@@ -226,11 +227,13 @@ unsafe extern "C" fn thread_ends(kept: *mut libc::c_void) {
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
 static CALLBACK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// What to do about a fault instead of ending the process.
+/// What to do about a fault instead of ending the process. It may not allocate, free or check: a lock may
+/// be held.
 pub type OnFault = fn(Fault);
 
 /// Hands faults of classic mode to `callback` instead of ending the process; `None` undoes it.
-/// `fatal::on_fault` does the same for all modes.
+/// `fatal::on_fault` does the same for all modes, but for damage that was there before the call that found
+/// it.
 pub fn on_fault(callback: Option<OnFault>) {
     let raw = callback.map_or(core::ptr::null_mut(), |callback| callback as *mut ());
     CALLBACK.store(raw, Ordering::Release);
@@ -238,10 +241,20 @@ pub fn on_fault(callback: Option<OnFault>) {
 
 /// Reports a fault, or hands it to the callback.
 #[cold]
-fn handle(fault: Fault) {
+pub(super) fn handle(fault: Fault) {
+    tell(fault, fault.kind == FaultKind::UseAfterFree);
+}
+
+/// As [`handle`]. What was `damaged` before this call stays so, and every later one would come upon it.
+#[cold]
+pub(super) fn tell(fault: Fault, damaged: bool) {
     let raw = CALLBACK.load(Ordering::Acquire);
     if raw.is_null() {
-        return fatal::fault(fault.kind.line(), fault.address, fault.size);
+        let what = fault.kind.line();
+        if damaged {
+            fatal::report(what, fault.address, fault.size);
+        }
+        return fatal::fault(what, fault.address, fault.size);
     }
     // SAFETY: only `on_fault` stores here, and it stores a function of this type.
     let callback = unsafe { core::mem::transmute::<*mut (), OnFault>(raw) };
@@ -287,7 +300,14 @@ fn process() -> Option<&'static Process> {
 #[inline(always)]
 fn place(size: usize, align: usize, zero: bool) -> *mut u8 {
     let Some(process) = process() else { return core::ptr::null_mut() };
-    let at = or_handle(process.allocate(size, align, zero), None).unwrap_or(0);
+    let at = match process.allocate(size, align, zero) {
+        Ok(found) => found.unwrap_or(0),
+        Err(fault) => {
+            // A request can do nothing wrong.
+            tell(fault, true);
+            0
+        }
+    };
     if sampling::is_on() {
         sample(at, size);
     }
@@ -342,9 +362,11 @@ pub unsafe fn reallocate(object: *mut u8, size: usize) -> *mut u8 {
         return allocate(size);
     }
     // To samples a change of size is a free and an allocation.
-    sampling::forget(object.addr());
+    let kept = sampling::take(object.addr());
     let moved = or_handle(process.reallocate(object.expose_provenance(), size), None);
-    if sampling::is_on() {
+    if moved.is_none() {
+        sampling::restore(kept);
+    } else if sampling::is_on() {
         sample(moved.unwrap_or(0), size);
     }
     core::ptr::with_exposed_provenance_mut(moved.unwrap_or(0))

@@ -6,6 +6,9 @@
 //!
 //! A trimmed tail keeps its address: its pages go back to the kernel, and growing into it again costs
 //! no system call. The break is never moved down, as somebody else may have moved it up meanwhile.
+//!
+//! Every region begins and ends at a page, wherever somebody else left the break: so what it gets is
+//! zero, since the kernel takes and gives whole pages, and what it no longer needs can go back.
 
 use super::kernel;
 use super::registry::Registry;
@@ -49,7 +52,7 @@ impl PoolSource {
         let reach = self.reach(bytes);
         let bytes = round(bytes)?;
         let place = self.ended.get_mut(self.ends)?;
-        let base = kernel::extend_break(bytes);
+        let base = kernel::extend_break(bytes, kernel::page());
         if base == 0 {
             return None;
         }
@@ -57,8 +60,6 @@ impl PoolSource {
             *place = (self.base, self.top);
             self.ends += 1;
         }
-        // SAFETY: this range is the region's, which nobody knows of yet.
-        unsafe { clear_to_page(base, base + bytes) };
         (self.base, self.top, self.limit) = (base, base + bytes, base + reach);
         self.enter(Extent { base, bytes, limit: reach, zeroed: true })
     }
@@ -78,18 +79,6 @@ impl PoolSource {
         }
         None
     }
-}
-
-/// Clears `at..end`, over which the break was just moved, up to where its first page begins. From there on it is zero;
-/// before, it is as whoever had moved the break down left it, since the kernel takes whole pages only.
-///
-/// # Safety
-/// The range is the caller's.
-unsafe fn clear_to_page(at: usize, end: usize) {
-    let bytes = at.next_multiple_of(kernel::page()).min(end) - at;
-    let start = core::ptr::with_exposed_provenance_mut::<u8>(at);
-    // SAFETY: the caller's promise; `bytes` is at most the range's length.
-    unsafe { start.write_bytes(0, bytes) };
 }
 
 fn round(bytes: usize) -> Option<usize> {
@@ -131,7 +120,7 @@ unsafe impl Source for PoolSource {
         let ready = self.top - end;
         if bytes > ready {
             let more = bytes - ready;
-            let at = kernel::extend_break(more);
+            let at = kernel::extend_break(more, 16);
             if at != self.top {
                 // Blocked, or moved by somebody else: then what came is lost, this once, and was never touched.
                 if at != 0 {
@@ -139,8 +128,6 @@ unsafe impl Source for PoolSource {
                 }
                 return none;
             }
-            // SAFETY: this range is the region's from here on.
-            unsafe { clear_to_page(at, at + more) };
             self.top += more;
         }
         self.registry.set_end(base, end + bytes);

@@ -1,8 +1,11 @@
 //! The promises of the process heap: every strategy behind every lock, from one thread and from many.
 
 use super::process::Process;
+use super::{ClassicHeap, NoLock};
 use crate::block::FaultKind;
 use crate::options::settings::{LockChoice, PlacementChoice, Settings};
+use crate::placement::Slab;
+use core::alloc::Layout;
 use std::sync::mpsc;
 use std::thread;
 use std::vec::Vec;
@@ -204,6 +207,23 @@ fn a_misuse_is_found_behind_every_lock_and_the_heap_stays_sound() {
         assert_eq!(kind(object), FaultKind::DoubleFree, "{settings:?}");
         process.check().unwrap();
     }
+}
+
+#[test]
+fn an_object_of_an_embedded_heap_shrinks_where_there_is_no_memory_to_move_it_to() {
+    let mut region = std::vec![0_u8; 1 << 20];
+    // SAFETY: `region` is ours alone and outlives the heap.
+    let heap = unsafe { ClassicHeap::<Slab, NoLock>::over(region.as_mut_ptr(), region.len()) };
+    let layout = |size| Layout::from_size_align(size, 16).unwrap();
+    let object = heap.allocate(layout(900)).unwrap().unwrap();
+    while heap.allocate(layout(100)).unwrap().is_some() {}
+    // SAFETY: the object is live, and it is not used again.
+    let shrunk = unsafe { heap.reallocate(object, layout(100)) };
+    assert_eq!(shrunk, Ok(Some(object)));
+    // SAFETY: as above; where it fails, the object stays.
+    let grown = unsafe { heap.reallocate(object, layout(2 << 20)) };
+    assert_eq!(grown, Ok(None));
+    heap.check().unwrap();
 }
 
 fn cached(placement: PlacementChoice, lock: LockChoice) -> &'static Process {

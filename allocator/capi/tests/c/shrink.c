@@ -1,15 +1,20 @@
 /* An object that shrinks where there is no memory to move it to stays where it is, and is as small as was asked for. With
- * an argument nothing of what it held beyond is left there. */
+ * an argument nothing of what it held beyond is left there. -DSIZES=... gives other sizes than these. */
 #include "check.h"
 #include <allocator.h>
 #include <sys/resource.h>
 
+#ifndef SIZES
+#define SIZES 900, 5000, 300000
+#endif
+
 int main(int count, char **arguments)
 {
     (void)arguments;
-    static const size_t sizes[] = {900, 5000, 300000};
-    char *objects[3];
-    for (int i = 0; i < 3; i++) {
+    static const size_t sizes[] = {SIZES};
+    enum { COUNT = sizeof sizes / sizeof *sizes };
+    char *objects[COUNT];
+    for (int i = 0; i < COUNT; i++) {
         objects[i] = malloc(opaque(sizes[i]));
         CHECK(objects[i] != NULL);
         memset(objects[i], i, sizes[i]);
@@ -21,7 +26,7 @@ int main(int count, char **arguments)
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
     void **all = take_all(100);
     int stayed = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < COUNT; i++) {
         char *place = objects[i];
         objects[i] = realloc(objects[i], opaque(100));
         CHECK(objects[i] != NULL && objects[i][99] == (char)i);
