@@ -141,10 +141,15 @@ fn a_request_that_cannot_succeed_is_a_counted_result() {
         free(0, 1),
         event(0, Op::Calloc { object: Some(object(2)), count: 1 << 46, size: 4 }),
         free(0, 2),
+        malloc(0, 3, 1 << 47),
+        event(0, Op::Realloc { old: Some(object(3)), object: None, size: 64 }),
+        free(0, 3),
     ];
     for outcome in run_all(&events, Order::Deps) {
-        assert_eq!(outcome.failed_allocations, 2);
-        assert_eq!(outcome.counts.free, 2);
+        assert_eq!((outcome.failed_allocations, outcome.unexpected_successes), (3, 1));
+        assert_eq!(outcome.counts.free, 3);
+        // What a failed request left in its slot is nothing that a realloc has to keep.
+        assert!(outcome.verification.is_none_or(|v| v.broken == 0));
     }
 }
 

@@ -409,7 +409,9 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
             self.observer.survived(at, old, old_size);
             return;
         }
-        let birth = Birth { size, align: 0, zeroed: false, kept: old_size };
+        // A slot whose request failed has a size and no bytes to keep.
+        let kept = if old.is_null() { 0 } else { old_size };
+        let birth = Birth { size, align: 0, zeroed: false, kept };
         // SAFETY: a fresh object of `size` bytes or NULL; the slot by contract of `section`.
         unsafe { self.arrived(at, p, birth) };
     }
@@ -431,7 +433,8 @@ impl<'s, 'p, O: Observer> Worker<'s, 'p, O> {
             (true, false) => self.observer.survived(at, old, old_size),
             (false, _) => {
                 self.tally.unexpected += 1;
-                let birth = Birth { size, align: 0, zeroed: false, kept: old_size };
+                let kept = if old.is_null() { 0 } else { old_size };
+                let birth = Birth { size, align: 0, zeroed: false, kept };
                 // SAFETY: a fresh object of `size` bytes; the slot by contract of `section`.
                 unsafe { self.arrived(at, p, birth) };
             }

@@ -28,7 +28,9 @@ pub struct Lifetimes {
     /// Share of allocations made by `calloc`.
     #[serde(default)]
     pub callocs: f64,
-    /// Share of allocations that instead grow a living object by half, by `realloc`.
+    /// Share of allocations that instead look for a living object to grow by half, by `realloc`.
+    /// One that draws the place of an object that is gone makes an ordinary allocation after all:
+    /// the share of reallocs is this one times that of the places that hold an object.
     #[serde(default)]
     pub reallocs: f64,
     /// Allocations of each worker in one body.
