@@ -89,7 +89,7 @@ pub enum TraceError {
         path: PathBuf,
         /// `gzip`, `zstd` or `zip`.
         layer: &'static str,
-        /// Size of the file.
+        /// Size of the file, or what had come through a pipe.
         compressed: u64,
         /// Bytes at which reading stopped.
         limit: u64,

@@ -4,7 +4,8 @@
 //! 1. Events come in one total order in which every object is born before it is used and used
 //!    before it is released. Within a thread this is the program's own order.
 //! 2. An [`ObjectId`] is given once and never reused; ids are dense and ascend with birth.
-//! 3. A [`ThreadId`] is given once and never reused; ids are dense and ascend with birth.
+//! 3. A [`ThreadId`] is given once and never reused; ids are dense and ascend with birth. The first
+//!    event of a thread, and no other, is its start; its parent, where known, began before it.
 //! 4. `time_ns` never decreases within one thread, and is there for all events or for none.
 
 use std::num::NonZeroU64;

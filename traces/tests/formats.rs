@@ -1,13 +1,13 @@
 //! Every foreign format: recognised by content, read with the counts its sample states, and
 //! written so that reading it again tells the same.
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use traces::analysis::{self, Summary};
 use traces::event::{Event, Op};
 use traces::rewrite::export::Exporter;
-use traces::{Format, ImportOptions, Source};
+use traces::{Format, ImportOptions, Source, TraceError};
 
 fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -175,6 +175,53 @@ fn csv_expresses_everything() {
     assert!(all.iter().any(|e| matches!(e.op, Op::ThreadStart { parent: Some(_) })));
     assert!(all.iter().any(|e| matches!(e.op, Op::Access { bytes: 64, times: 2, .. })));
     assert!(all.iter().any(|e| matches!(e.op, Op::Free { stated_size: Some(32), .. })));
+}
+
+#[test]
+fn a_question_about_an_address_nobody_was_given_is_no_event_and_refused_by_a_strict_reader() {
+    let text = "ns,tid,op,ptr,old,size,align\n,1,malloc,0x20,,8,\n,1,usable_size,0x10,,,\n";
+    let read = |strict| {
+        let options = ImportOptions { strict, ..ImportOptions::default() };
+        traces::read("t.csv", Box::new(text.as_bytes()), &options).unwrap()
+    };
+    let mut source = read(false);
+    while let Some(event) = source.next_event().unwrap() {
+        assert!(!matches!(event.op, Op::UsableSize { .. }), "{event:?}");
+    }
+    assert_eq!(source.census().unknown_use, 1);
+    let mut source = read(true);
+    let end = loop {
+        match source.next_event() {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Err(TraceError::Strict { .. })), "{end:?}");
+}
+
+#[test]
+fn only_a_call_that_failed_may_have_been_given_a_number_beyond_all_addresses() {
+    let (half, over) = (1_u64 << 47, (1_u64 << 48) + 1);
+    for (text, column) in [
+        (format!("1: malloc 0x10 8\n1: malloc 0x0 {over}\n1: malloc 0x20 {over}\n"), 4),
+        (format!("1: malloc 0x10 8\n1: calloc 0x0 {half} 4\n1: calloc 0x20 {half} 4\n"), 4),
+        (format!("1 1 malloc(8)=0x10\n1 1 malloc({over})=0x0\n1 1 malloc({over})=0x20\n"), 5),
+        (format!("malloc(8) = 0x10\nmalloc({over}) = 0\nmalloc({over}) = 0x20\n"), 1),
+        (format!("= Start\n@ + (nil) {over:#x}\n@ + 0x10 {over:#x}\n"), 10),
+    ] {
+        let input = Box::new(Cursor::new(text.clone().into_bytes()));
+        let mut source = traces::read("t", input, &ImportOptions::default()).unwrap();
+        let end = loop {
+            match source.next_event() {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        let Err(TraceError::Text { line: 3, column: at, reason, .. }) = end else {
+            panic!("{text}: {end:?}")
+        };
+        assert!(at == column && reason.contains("beyond 2^48"), "{text}: column {at}: {reason}");
+    }
 }
 
 #[test]

@@ -130,6 +130,59 @@ fn raw_file() -> Vec<u8> {
     bytes
 }
 
+/// Appends a chunk of a raw file.
+fn raw_chunk(bytes: &mut Vec<u8>, ordinal: u64, records: impl IntoIterator<Item = raw::RawRecord>) {
+    let start = bytes.len();
+    bytes.extend(raw::chunk_header(raw::UNIT, ordinal).encode());
+    for record in records {
+        let words = record.words();
+        bytes.extend(words[..2 * record.slots()].iter().flat_map(|word| word.to_le_bytes()));
+    }
+    bytes.resize(start + raw::UNIT, 0);
+}
+
+#[test]
+fn threads_that_wait_for_one_address_do_not_slow_down_the_releases_of_another() {
+    use raw::RawOp::{Free, Malloc, ThreadGoesOn, ThreadStart};
+    use raw::RawRecord;
+
+    // All but the first wait for an address that nobody releases, while the first allocates and
+    // releases another as often as there are threads.
+    const THREADS: u64 = 100_000;
+    let mut main = vec![RawRecord::short(Malloc, 2, 0xa0, 8)];
+    let pair = [RawRecord::short(Malloc, 10, 0xb0, 8), RawRecord::short(Free, 10, 0xb0, 0)];
+    main.extend((0..THREADS).flat_map(|_| pair));
+
+    let mut bytes = vec![0; raw::PAGE];
+    let header = FileHeader { features: trace_format::v1::file::RAW };
+    bytes[..16].copy_from_slice(&header.encode());
+    let mut ordinals = 0..;
+    let mut chunk = |records: Vec<RawRecord>| {
+        raw_chunk(&mut bytes, ordinals.next().unwrap(), records);
+    };
+    for (number, part) in main.chunks(4000).enumerate() {
+        let op = if number == 0 { ThreadStart } else { ThreadGoesOn };
+        let whose = RawRecord::short(op, part[0].stamp, 0, 0);
+        chunk([&[whose][..], part].concat());
+    }
+    for first in (1..=THREADS).step_by(2000) {
+        let others = first..=THREADS.min(first + 1999);
+        let begin_and_wait = |thread| {
+            [RawRecord::short(ThreadStart, 3, thread, 0), RawRecord::short(Malloc, 3, 0xa0, 8)]
+        };
+        chunk(others.flat_map(begin_and_wait).collect());
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.raw");
+    fs::write(&path, bytes).unwrap();
+    let mut source = traces::container::open(&path, false).unwrap();
+    while source.next_event().unwrap().is_some() {}
+    let census = source.census();
+    assert_eq!((census.inversions, census.missing_free), (THREADS, THREADS));
+    assert_eq!((census.unknown_free, census.leaked), (0, 1));
+}
+
 /// Gives the stream of a container to everybody who takes one. Behind right checksums it may break
 /// the event model (`trace verify` says how), and nobody may panic at that.
 fn consume(mut source: Box<dyn Source>, most_events: usize) {

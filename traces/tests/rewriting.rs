@@ -111,6 +111,23 @@ fn a_cut_by_births_begins_and_ends_with_threads() {
 }
 
 #[test]
+fn a_thread_that_ended_before_the_part_does_not_live_on_in_it() {
+    let all = vec![
+        at(0, 0, Op::ThreadStart { parent: None }),
+        at(1, 10, Op::ThreadStart { parent: Some(ThreadId(0)) }),
+        at(1, 20, malloc(1, 100)),
+        at(1, 30, Op::ThreadEnd),
+        at(0, 40, free(1)),
+    ];
+    let span = Span::Times { from: Some(40), until: None };
+    let part = events(Cut::new(Stream::new(all), span, true));
+    let ends = part.iter().filter(|event| event.op == Op::ThreadEnd).count();
+    let told = summary(part);
+    assert_eq!((told.threads, told.peak_threads, ends), (2, 1, 1));
+    assert_eq!(told.cross_thread_frees, 1, "what it left is released by another");
+}
+
+#[test]
 fn parts_cut_at_one_point_hold_all_calls_together() {
     for name in SAMPLES {
         let whole = events(traces::open(sample(name)).unwrap());

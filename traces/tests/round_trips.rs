@@ -5,12 +5,15 @@
 //! files are read and never written.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use traces::analysis::{Operations, Profiler, Summary};
 use traces::container::{self, Writer, WriterOptions};
 use traces::rewrite::export::{Exporter, Losses};
-use traces::{Census, EventSource, Format, ImportOptions, Source};
+use traces::{
+    AlignedApi, Census, Event, EventSource, Format, ImportOptions, ObjectId, Op, Source, ThreadId,
+};
 
 fn open(path: &Path, format: Option<Format>) -> Box<dyn Source> {
     // Nothing was appended for what is alive: whatever is read belongs to the trace.
@@ -58,6 +61,35 @@ fn figures(summary: &Summary) -> (Operations, [u64; 5]) {
     (summary.operations, figures)
 }
 
+/// Calls that asked for what nobody has, and failed, among some that did not.
+fn failed_calls() -> Vec<Event> {
+    let object = Some(ObjectId::from_index(0));
+    let apis = [
+        AlignedApi::Memalign,
+        AlignedApi::AlignedAlloc,
+        AlignedApi::PosixMemalign,
+        AlignedApi::Valloc,
+        AlignedApi::Pvalloc,
+        AlignedApi::CxxNew,
+    ];
+    let mut ops = vec![
+        Op::ThreadStart { parent: None },
+        Op::Malloc { object, size: 100 },
+        Op::Malloc { object: None, size: u64::MAX },
+        Op::Calloc { object: None, count: u64::MAX, size: u64::MAX },
+        Op::Calloc { object: None, count: 1 << 40, size: 1 << 20 },
+        Op::Realloc { old: object, object: None, size: u64::MAX },
+        Op::Realloc { old: None, object: None, size: u64::MAX },
+    ];
+    ops.extend(apis.map(|api| {
+        let page = matches!(api, AlignedApi::Valloc | AlignedApi::Pvalloc);
+        let align = if page { 4096 } else { 1 << 63 };
+        Op::Aligned { object: None, align, size: u64::MAX, api }
+    }));
+    ops.push(Op::Free { object, stated_size: None });
+    ops.into_iter().map(|op| Event { thread: ThreadId(0), time_ns: None, op }).collect()
+}
+
 fn originals() -> Vec<PathBuf> {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
     let mut originals: Vec<PathBuf> = ["cxx-threads", "dpkg", "perl", "sqlite-index"]
@@ -72,10 +104,33 @@ fn originals() -> Vec<PathBuf> {
 }
 
 #[test]
+fn what_csv_says_of_calls_that_failed_is_read_again_whatever_they_asked_for() {
+    let mut exporter = Exporter::new(Format::Csv, Vec::new()).unwrap();
+    for event in failed_calls() {
+        exporter.write(&event).unwrap();
+    }
+    let (text, losses) = exporter.finish().unwrap();
+    assert!(losses.is_empty());
+    let options = ImportOptions::default();
+    let mut source = traces::read("failed.csv", Box::new(Cursor::new(text)), &options).unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = source.next_event().unwrap() {
+        events.push(event);
+    }
+    assert_eq!(events, failed_calls());
+}
+
+#[test]
 fn in_every_format_a_trace_comes_back_with_the_same_census() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
-    for original in originals() {
+    let failed = place("failed.atrace");
+    let mut writer = Writer::create(&failed, WriterOptions::default()).unwrap();
+    for event in failed_calls() {
+        writer.write(&event).unwrap();
+    }
+    writer.finish().unwrap();
+    for original in originals().into_iter().chain([failed]) {
         let name = original.file_name().unwrap().to_string_lossy().into_owned();
         convert(&original, None, &place("a.atrace"));
         for &format in Format::ALL {

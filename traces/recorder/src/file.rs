@@ -297,10 +297,7 @@ impl Block {
                     return Err(reason);
                 }
             };
-            let bytes = core::ptr::with_exposed_provenance_mut::<u8>(chunk.base);
-            // SAFETY: the whole mapping, which only the caller uses.
-            unsafe { bytes.write_bytes(0, raw::UNIT) };
-            self.begin_chunk(chunk.base, raw::UNIT);
+            self.begin_again(&chunk);
             return Ok(chunk);
         }
         Err(Drop::Limit)

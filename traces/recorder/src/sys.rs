@@ -87,10 +87,14 @@ pub(crate) fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
 
 /// Makes sure that the disk has room for `len` bytes at `offset`, and that they read as zero.
 pub(crate) fn reserve(fd: &Fd, offset: usize, len: usize) -> Result<(), Errno> {
-    // SAFETY: takes no pointers.
-    match unsafe { syscall(libc::SYS_fallocate, [fd.0, 0, offset, len, 0, 0]) } {
-        Err(Errno(libc::EOPNOTSUPP)) => write_zeros(fd, offset, len),
-        result => result.map(drop),
+    loop {
+        // SAFETY: takes no pointers.
+        match unsafe { syscall(libc::SYS_fallocate, [fd.0, 0, offset, len, 0, 0]) } {
+            // A signal is no full disk.
+            Err(Errno(libc::EINTR)) => {}
+            Err(Errno(libc::EOPNOTSUPP)) => return write_zeros(fd, offset, len),
+            result => return result.map(drop),
+        }
     }
 }
 

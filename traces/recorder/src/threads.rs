@@ -61,7 +61,7 @@ unsafe extern "C" fn hook_pthread_create(
         // SAFETY: the caller's promise is the real function's.
         return unsafe { real(thread, attributes, start, argument) };
     };
-    place.parent.store(tls::thread().number.get(), Ordering::Relaxed);
+    place.parent.store(writer::number(), Ordering::Relaxed);
     place.start.store(start as *mut c_void, Ordering::Relaxed);
     place.argument.store(argument, Ordering::Relaxed);
     let told = core::ptr::from_ref(place).cast_mut().cast();

@@ -30,7 +30,8 @@ pub(crate) struct Thread {
     pub(crate) chunk_len: Cell<usize>,
     /// Its place in the file, counted in units; `usize::MAX` outside ring mode.
     pub(crate) chunk_unit: Cell<usize>,
-    /// Address of the process block that the chunk and the number belong to.
+    /// Address of the process block that the chunk, the number and the parent belong to; 0 in a new
+    /// thread.
     pub(crate) owner: Cell<usize>,
     /// Number of this thread, plus 1.
     pub(crate) number: Cell<u32>,

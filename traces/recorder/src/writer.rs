@@ -148,7 +148,11 @@ fn with_new_chunk(thread: &Thread, record: &RawRecord) {
             Some(refill(thread, block, record.before))
         } {
             // Invariant 2 of `Thread`: the record that did not fit reserved behind the end.
-            Some(Ok(())) => write(reserve(thread, record.slots() * SLOT), record),
+            Some(Ok(())) => match reserve_within(thread, record.slots() * SLOT) {
+                Some(address) => write(address, record),
+                // A signal handler's calls have filled the chunk since it was got.
+                None => block.count_drop(Drop::Nested),
+            },
             Some(Err(reason)) => block.count_drop(reason),
             None => write_late(thread, block, record),
         }
@@ -157,13 +161,20 @@ fn with_new_chunk(thread: &Thread, record: &RawRecord) {
     thread.busy.store(0, Ordering::Relaxed);
 }
 
+/// [`reserve`], where the chunk has room.
+fn reserve_within(thread: &Thread, bytes: usize) -> Option<usize> {
+    let address = reserve(thread, bytes);
+    let fits = address.wrapping_add(bytes) <= thread.end.load(Ordering::Relaxed);
+    fits.then_some(address)
+}
+
 /// The thread's chunk as a value, with `cursor`.
 fn chunk_of(thread: &Thread, cursor: usize) -> Chunk {
     let (base, len) = (thread.chunk.get(), thread.chunk_len.get());
     Chunk { base, len, cursor, unit: thread.chunk_unit.get() }
 }
 
-/// After a fork: the chunk and the number are the parent's.
+/// After a fork: the chunk, the number and who made the thread are the parent's.
 fn forget_foreign_chunk(thread: &Thread, block: &Block) {
     let owner = core::ptr::from_ref(block).addr();
     if thread.owner.get() == owner {
@@ -180,6 +191,10 @@ fn forget_foreign_chunk(thread: &Thread, block: &Block) {
     thread.chunk_len.set(0);
     thread.cursor.store(0, Ordering::Relaxed);
     thread.number.set(0);
+    // A thread without an owner is new: what it was told is of this process.
+    if thread.owner.get() != 0 {
+        thread.parent.set(0);
+    }
     thread.ended.set(0);
     thread.retry_at.set(0);
     compiler_fence(Ordering::SeqCst);
@@ -308,15 +323,29 @@ pub(crate) fn end_thread() {
     thread.busy.store(0, Ordering::Relaxed);
 }
 
-/// Gives the calling thread its number and chunk before its first call.
+/// Gives the calling thread its number and chunk before its first call; in a pause its owner alone,
+/// so that what it was told is not taken for its own in a child that it forks.
 pub(crate) fn begin_thread() {
     let thread = tls::thread();
-    let Some(block) = recording() else { return };
+    let block = process::block_or_open(thread);
     thread.busy.store(1, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
     forget_foreign_chunk(thread, block);
-    // Without room the first record tries again, and counts what is lost.
-    let _ = refill(thread, block, process::stamp(block));
+    if block.gate.load(Ordering::Relaxed) == RECORDING {
+        // Without room the first record tries again, and counts what is lost.
+        let _ = refill(thread, block, process::stamp(block));
+    }
     compiler_fence(Ordering::SeqCst);
     thread.busy.store(0, Ordering::Relaxed);
+}
+
+/// Number of the calling thread in this very process, plus 1; 0 if it has none yet.
+pub(crate) fn number() -> u32 {
+    let thread = tls::thread();
+    match process::block() {
+        Some(block) if thread.owner.get() == core::ptr::from_ref(block).addr() => {
+            thread.number.get()
+        }
+        _ => 0,
+    }
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::event::{Event, Op};
+use crate::event::{Event, Op, ThreadId};
 use crate::import::IntMap;
 
 /// A broken promise.
@@ -80,8 +80,22 @@ impl Verifier {
         }
         let next = self.threads.len() as u32;
         let number = event.thread.0;
-        if !self.threads.contains_key(&number) && number != next {
+        let known = self.threads.contains_key(&number);
+        if !known && number != next {
             self.note(format!("its thread {number} appears where {next} is next"));
+        }
+        match (event.op, known) {
+            (Op::ThreadStart { .. }, true) => {
+                self.note(format!("its thread {number} has begun before"));
+            }
+            (Op::ThreadStart { .. }, false) | (_, true) => {}
+            _ => self.note(format!("its thread {number} has not begun")),
+        }
+        // A thread that begins here is not among them yet, so none may be its own parent.
+        if let Op::ThreadStart { parent: Some(ThreadId(parent)) } = event.op
+            && (parent == number || !self.threads.contains_key(&parent))
+        {
+            self.note(format!("the parent of its thread {number}, {parent}, has not begun"));
         }
         let thread = self.threads.entry(number).or_default();
         let after_end = thread.ended;
@@ -114,5 +128,45 @@ impl Verifier {
     #[must_use]
     pub fn faults(&self) -> (&[Fault], u64) {
         (&self.faults, self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Op = Op::ThreadStart { parent: None };
+
+    fn child_of(parent: u32) -> Op {
+        Op::ThreadStart { parent: Some(ThreadId(parent)) }
+    }
+
+    fn faults(events: &[(u32, Op)]) -> Vec<(u64, String)> {
+        let mut verifier = Verifier::default();
+        for &(thread, op) in events {
+            verifier.observe(&Event { thread: ThreadId(thread), time_ns: None, op });
+        }
+        verifier.faults().0.iter().map(|fault| (fault.event, fault.what.clone())).collect()
+    }
+
+    #[test]
+    fn a_thread_begins_once_and_before_all_it_does() {
+        let nothing = Op::Free { object: None, stated_size: None };
+        assert_eq!(faults(&[(0, START), (0, nothing), (1, child_of(0)), (1, Op::ThreadEnd)]), []);
+        let missing = faults(&[(0, nothing), (0, nothing)]);
+        assert_eq!(missing, [(0, "its thread 0 has not begun".to_owned())]);
+        let late = faults(&[(0, nothing), (0, START)]);
+        assert_eq!(late.len(), 2);
+        let doubled = faults(&[(0, START), (0, START)]);
+        assert_eq!(doubled, [(1, "its thread 0 has begun before".to_owned())]);
+    }
+
+    #[test]
+    fn a_parent_is_another_thread_that_has_begun_and_may_have_ended() {
+        for parent in [1, 2] {
+            let what = format!("the parent of its thread 1, {parent}, has not begun");
+            assert_eq!(faults(&[(0, START), (1, child_of(parent))]), [(1, what)]);
+        }
+        assert_eq!(faults(&[(0, START), (0, Op::ThreadEnd), (1, child_of(0))]), []);
     }
 }

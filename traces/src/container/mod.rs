@@ -16,6 +16,7 @@
 mod convert;
 mod copy;
 mod footer;
+mod held;
 mod raw;
 mod reader;
 mod resolve;

@@ -92,7 +92,11 @@ impl RawTrace {
         let chunks = find_chunks(&bytes, len, &mut census)?;
         let found: Result<Vec<_>, _> =
             chunks.par_iter().map(|&(offset, len)| find_segments(&bytes, offset, len)).collect();
-        let mut segments: Vec<Segment> = found?.into_iter().flatten().collect();
+        let mut segments = Vec::new();
+        for (found, damaged) in found? {
+            segments.extend(found);
+            census.damaged_parts += damaged;
+        }
         segments.sort_unstable();
         let resolver = Resolver::new(bytes, &block, segments, census, options);
         Ok(RawTrace { block, command, resolver })
@@ -202,6 +206,8 @@ impl Source for RawTrace {
         note("images_before", u64::from(block.image));
         note(super::SAMPLED, u64::from(block.one_in));
         note("ring_bytes", if block.ring { block.limit } else { 0 });
+        // Added to `started_unix_ns` it is the moment at which the times of the stream begin.
+        note("began_after_ns", self.resolver.began_ns());
         for (name, count) in block.dropped() {
             note(&format!("dropped: {name}"), count);
         }
@@ -225,8 +231,9 @@ fn open_page(path: &Path) -> Result<(Bytes, [u8; raw::PAGE]), TraceError> {
 }
 
 /// Offsets and lengths of the slots of all chunks. Where no chunk header stands, one unit is
-/// skipped: a recorder that was killed between taking the room and using it leaves such gaps. Of two
-/// chunks with one ordinal the second is a copy of the first, and is left out.
+/// skipped: a recorder that was killed between taking the room and using it leaves such gaps. They
+/// begin with zeros; what begins with anything else is damaged. Of two chunks with one ordinal the
+/// second is a copy of the first, and is left out.
 fn find_chunks(
     bytes: &Bytes,
     len: u64,
@@ -235,9 +242,9 @@ fn find_chunks(
     let mut chunks = Vec::new();
     let mut offset = raw::PAGE as u64;
     while offset < len {
-        let mut header = [0; ChunkHeader::LEN];
-        let got = bytes.read(&mut header, offset)?;
-        let header = ChunkHeader::decode(&header).ok();
+        let mut found = [0; ChunkHeader::LEN];
+        let got = bytes.read(&mut found, offset)?;
+        let header = ChunkHeader::decode(&found).ok();
         let sound = header.and_then(|h| Some((raw::chunk_len(&h)?, h.stored_len)));
         match sound {
             Some((whole, slots)) if got == ChunkHeader::LEN => {
@@ -247,7 +254,10 @@ fn find_chunks(
                 chunks.push((ordinal, offset + ChunkHeader::LEN as u64, slots));
                 offset = behind;
             }
-            _ => offset += raw::UNIT as u64,
+            _ => {
+                census.damaged_parts += u64::from(found[..8] != [0; 8]);
+                offset += raw::UNIT as u64;
+            }
         }
     }
     // Killed between copying a chunk and emptying it, a recorder leaves both.
@@ -256,18 +266,20 @@ fn find_chunks(
     Ok(chunks.into_iter().map(|(_, offset, len)| (offset, len)).collect())
 }
 
-/// Where in one chunk the slots change hands.
-fn find_segments(bytes: &Bytes, offset: u64, len: u32) -> Result<Vec<Segment>, TraceError> {
+/// Where in one chunk the slots change hands, and how many of them are damaged.
+fn find_segments(bytes: &Bytes, offset: u64, len: u32) -> Result<(Vec<Segment>, u64), TraceError> {
     let mut buffer = vec![0; len as usize];
     let got = bytes.read(&mut buffer, offset)?;
     let mut input = &buffer[..got / raw::SLOT * raw::SLOT];
     let total = input.len();
     let mut segments: Vec<Segment> = Vec::new();
+    let mut damaged = 0;
     loop {
         let at = (total - input.len()) as u64;
         match raw::take_slot(&mut input) {
             None => break,
-            Some(Slot::Empty | Slot::Unknown) => {}
+            Some(Slot::Empty) => {}
+            Some(Slot::Unknown) => damaged += 1,
             Some(Slot::Record(record)) => {
                 if let Some(thread) = hand_over(&record) {
                     let first_stamp = record.stamp;
@@ -280,7 +292,7 @@ fn find_segments(bytes: &Bytes, offset: u64, len: u32) -> Result<Vec<Segment>, T
             }
         }
     }
-    Ok(segments)
+    Ok((segments, damaged))
 }
 
 /// The thread whose slots begin with this record, if one's do.

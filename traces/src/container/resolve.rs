@@ -17,6 +17,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use trace_format::v1::raw::{self, ProcessBlock, RawOp, RawRecord, Slot};
 
+use super::held::{Held, Wait};
 use super::raw::{Bytes, Segment};
 use crate::error::TraceError;
 use crate::event::{AlignedApi, Event, ObjectId, Op, ThreadId, served_alignment};
@@ -82,15 +83,6 @@ struct Stream {
     ended: bool,
 }
 
-/// A thread that waits for an address to be released.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    /// The last stamp at which the release may come.
-    until: u64,
-    thread: usize,
-    address: u64,
-}
-
 /// Yields the events of one raw file.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -99,8 +91,7 @@ pub(super) struct Resolver {
     /// Places of `streams` by the recorder's thread numbers.
     numbers: HashMap<u32, usize>,
     heap: BinaryHeap<Reverse<(u64, bool, usize)>>,
-    /// In the order in which their patience ends.
-    held: VecDeque<Held>,
+    held: Held,
     live: AddressMap<ObjectId>,
     out: VecDeque<Event>,
     /// Left alive by a failed realloc, though its address is another's.
@@ -108,6 +99,8 @@ pub(super) struct Resolver {
     next_object: u64,
     next_thread: u32,
     ns_per_tick: Option<f64>,
+    /// The stamp at which the stream begins: that of its first record.
+    base: u64,
     window: usize,
     /// Bytes of slots read, and in all.
     read: u64,
@@ -133,6 +126,7 @@ impl Resolver {
         let mut numbers: HashMap<u32, usize> = HashMap::new();
         let mut streams: Vec<Stream> = Vec::new();
         let total = segments.iter().map(|segment| u64::from(segment.len)).sum();
+        let base = segments.iter().map(|segment| segment.first_stamp).min().unwrap_or(0);
         for segment in segments {
             let place = *numbers.entry(segment.thread).or_insert(streams.len());
             if place == streams.len() {
@@ -147,13 +141,14 @@ impl Resolver {
             streams,
             numbers,
             heap,
-            held: VecDeque::new(),
+            held: Held::default(),
             live: AddressMap::default(),
             out: VecDeque::new(),
             orphan: None,
             next_object: 0,
             next_thread: 0,
             ns_per_tick: known.then(|| ns as f64 / ticks as f64),
+            base,
             read: 0,
             total,
             census,
@@ -170,6 +165,11 @@ impl Resolver {
         Position { done: self.read, total: self.total }
     }
 
+    /// Nanoseconds from the making of the file to the beginning of the stream; 0 without a clock.
+    pub(super) fn began_ns(&self) -> u64 {
+        self.ns_per_tick.map_or(0, |ns| (self.base as f64 * ns) as u64)
+    }
+
     pub(super) fn next_event(&mut self) -> Result<Option<Event>, TraceError> {
         loop {
             if let Some(event) = self.out.pop_front() {
@@ -184,9 +184,7 @@ impl Resolver {
     /// Takes the earliest record of all threads; `false` once there is none.
     fn step(&mut self) -> Result<bool, TraceError> {
         let next = self.heap.peek().map_or(u64::MAX, |&Reverse((stamp, ..))| stamp);
-        if self.held.front().is_some_and(|held| held.until < next)
-            && let Some(held) = self.held.pop_front()
-        {
+        if let Some(held) = self.held.expired(next) {
             self.free_in_its_place(held);
             self.schedule(held.thread);
         }
@@ -209,8 +207,7 @@ impl Resolver {
         } else if self.live.contains_key(&allocated(&record)) {
             self.census.inversions += 1;
             let until = stream.now + SKEW;
-            let at = self.held.partition_point(|held| held.until <= until);
-            self.held.insert(at, Held { until, thread, address: allocated(&record) });
+            self.held.wait(Wait { until, thread, address: allocated(&record) });
         } else {
             let stream = &mut self.streams[thread];
             stream.window.pop_front();
@@ -386,15 +383,14 @@ impl Resolver {
     /// Removes an address from the live ones and lets go of the threads that waited for it.
     fn release(&mut self, address: u64) -> Option<ObjectId> {
         let object = self.live.remove(&address)?;
-        if let Some(at) = self.held.iter().position(|held| held.address == address) {
-            let held = self.held.remove(at).expect("found at this position");
+        if let Some(held) = self.held.released(address) {
             self.schedule(held.thread);
         }
         Some(object)
     }
 
     /// The release that a held thread waited for was never seen: adds it.
-    fn free_in_its_place(&mut self, held: Held) {
+    fn free_in_its_place(&mut self, held: Wait) {
         if let Some(object) = self.live.remove(&held.address) {
             self.census.missing_free += 1;
             self.start(held.thread);
@@ -407,10 +403,11 @@ impl Resolver {
         if self.streams[thread].id.is_some() {
             return;
         }
+        // Before it has its number: it is not its own parent, whatever the file says.
+        let parent = self.parent_of(thread);
         let id = ThreadId(self.next_thread);
         self.next_thread += 1;
         self.streams[thread].id = Some(id);
-        let parent = self.parent_of(thread);
         self.emit(thread, Op::ThreadStart { parent });
     }
 
@@ -429,7 +426,8 @@ impl Resolver {
     fn emit(&mut self, thread: usize, op: Op) {
         let stream = &self.streams[thread];
         let Some(thread) = stream.id else { return };
-        let time_ns = self.ns_per_tick.map(|ns| (stream.now as f64 * ns) as u64);
+        let since = stream.now.saturating_sub(self.base);
+        let time_ns = self.ns_per_tick.map(|ns| (since as f64 * ns) as u64);
         self.out.push_back(Event { thread, time_ns, op });
     }
 }

@@ -26,7 +26,7 @@ pub struct Census {
     pub unknown_realloc: u64,
     /// Releases, in a forked child, of objects that its parent allocated; dropped.
     pub inherited_free: u64,
-    /// Questions about an address that was not live; dropped.
+    /// Questions about an address that was not live, and writes to one; dropped.
     pub unknown_use: u64,
     /// Allocations that returned a live address.
     pub inversions: u64,
@@ -48,6 +48,8 @@ pub struct Census {
     pub dropped_by_recorder: u64,
     /// Bytes at the end that hold no whole record.
     pub truncated_bytes: u64,
+    /// Slots and chunks of a raw recording that make no sense; skipped.
+    pub damaged_parts: u64,
 }
 
 impl Census {
@@ -74,6 +76,7 @@ impl Census {
             repaired_times: self.repaired_times + other.repaired_times,
             dropped_by_recorder: self.dropped_by_recorder + other.dropped_by_recorder,
             truncated_bytes: self.truncated_bytes + other.truncated_bytes,
+            damaged_parts: self.damaged_parts + other.damaged_parts,
         }
     }
 
@@ -93,6 +96,7 @@ impl Census {
             ("repaired_times", self.repaired_times),
             ("dropped_by_recorder", self.dropped_by_recorder),
             ("truncated_bytes", self.truncated_bytes),
+            ("damaged_parts", self.damaged_parts),
         ]
         .into_iter()
         .filter(|&(_, count)| count > 0)

@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::input::Fault;
-use super::raw::MAX_NUMBER;
+use super::raw::{MAX_NUMBER, RawOp};
+
+/// Why a call is not accepted for which [`RawOp::is_beyond`] holds.
+pub(crate) const BEYOND: &str = "the call was given a number beyond 2^48";
 
 /// Parses from left to right; every failure knows its column.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,11 @@ impl<'a> Cursor<'a> {
     /// A fault at this position.
     pub(crate) fn fault<T>(&self, reason: &'static str) -> Result<T, Fault> {
         Err(Fault { at: self.at, reason })
+    }
+
+    /// `op`, the call that stands here, if an importer accepts the numbers it was given.
+    pub(crate) fn accept(&self, op: RawOp) -> Result<RawOp, Fault> {
+        if op.is_beyond() { self.fault(BEYOND) } else { Ok(op) }
     }
 
     /// Passes over spaces and tabs.
@@ -99,8 +107,13 @@ impl<'a> Cursor<'a> {
     /// `0x` and hexadecimal digits, of up to 2^48; a bare `0` and `(nil)` are 0.
     pub(crate) fn pointer(&mut self) -> Result<u64, Fault> {
         let start = self.at;
+        bounded(untagged(self.prefixed()?), start)
+    }
+
+    /// As [`pointer`](Self::pointer), of up to 2^64 - 1: no address.
+    pub(crate) fn prefixed(&mut self) -> Result<u64, Fault> {
         if self.eat(b"0x") || self.eat(b"0X") {
-            return bounded(untagged(self.hex_digits()?), start);
+            return self.hex_digits();
         }
         if self.eat(b"(nil)") {
             return Ok(0);
@@ -141,12 +154,4 @@ fn bounded(value: u64, at: usize) -> Result<u64, Fault> {
         return Err(Fault { at, reason: "the number is beyond 2^48" });
     }
     Ok(value)
-}
-
-/// `count * size`, which must not overflow.
-pub(crate) fn product(cursor: &Cursor<'_>, count: u64, size: u64) -> Result<u64, Fault> {
-    match count.checked_mul(size) {
-        Some(bytes) if bytes <= MAX_NUMBER => Ok(bytes),
-        _ => cursor.fault("count times size is beyond 2^48"),
-    }
 }

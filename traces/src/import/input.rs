@@ -1,7 +1,8 @@
 //! The bytes of a trace: a file, uncompressed as it is read, in one bounded buffer.
 //!
 //! gzip, zstd and zip (its first file) are told by their magic numbers. Memory is bounded by the
-//! longest line accepted; what comes out of a compressed file is bounded by its size.
+//! longest line accepted; what comes out of a compressed file is bounded by its size, or by what
+//! has come through the pipe that it is.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -27,8 +28,8 @@ pub(crate) struct Input {
     path: PathBuf,
     reader: Box<dyn Read + Send>,
     layer: Option<&'static str>,
+    /// Size of the file; 0 where it is none, for example a pipe.
     compressed: u64,
-    limit: u64,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -89,9 +90,6 @@ impl Input {
         input.layer = layer;
         input.compressed = compressed;
         input.meter = meter;
-        if layer.is_some() {
-            input.limit = compressed.saturating_mul(MAX_EXPANSION).max(MIN_LIMIT);
-        }
         Ok(input)
     }
 
@@ -102,7 +100,6 @@ impl Input {
             reader,
             layer: None,
             compressed: 0,
-            limit: u64::MAX,
             buffer: vec![0; BUFFER],
             start: 0,
             end: 0,
@@ -221,16 +218,21 @@ impl Input {
         };
         self.end += got;
         self.at_end = got == 0;
-        let total = self.base + self.end as u64;
-        if total > self.limit {
-            return Err(TraceError::Bomb {
-                path: self.path.clone(),
-                layer: self.layer.unwrap_or("compressed"),
-                compressed: self.compressed,
-                limit: self.limit,
-            });
+        if let Some(layer) = self.layer {
+            self.check_expansion(layer)?;
         }
         Ok(got > 0)
+    }
+
+    /// Refuses what has unpacked to more than an honest trace of its size could.
+    fn check_expansion(&self, layer: &'static str) -> Result<(), TraceError> {
+        // A pipe has no size: what has come through it counts.
+        let compressed = self.compressed.max(self.meter.position().done);
+        let limit = compressed.saturating_mul(MAX_EXPANSION).max(MIN_LIMIT);
+        if self.base + self.end as u64 > limit {
+            return Err(TraceError::Bomb { path: self.path.clone(), layer, compressed, limit });
+        }
+        Ok(())
     }
 
     fn read_error(&self, source: io::Error) -> TraceError {
@@ -356,5 +358,28 @@ impl Read for Checked {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum does not match"));
         }
         Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads on where as much is unpacked as any file may hold, from `done` bytes of a pipe.
+    fn read_on(done: u64) -> Result<bool, TraceError> {
+        let blank = Box::new(io::repeat(b'\n').take(100));
+        let mut input = Input::from_reader(Path::new("pipe"), blank);
+        input.layer = Some("gzip");
+        input.base = MIN_LIMIT;
+        input.meter.done.store(done, Ordering::Relaxed);
+        input.fill()
+    }
+
+    #[test]
+    fn what_has_come_through_a_pipe_is_the_size_of_what_it_unpacks_to() {
+        let refused = read_on(MIN_LIMIT / MAX_EXPANSION);
+        assert!(matches!(refused, Err(TraceError::Bomb { limit: MIN_LIMIT, .. })), "{refused:?}");
+        let read = read_on(MIN_LIMIT / MAX_EXPANSION + 1);
+        assert!(matches!(read, Ok(true)), "{read:?}");
     }
 }

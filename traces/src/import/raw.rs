@@ -5,7 +5,8 @@ use super::Census;
 use crate::error::TraceError;
 use crate::event::AlignedApi;
 
-/// The largest address, size or count an importer accepts.
+/// The largest address an importer accepts, and the largest size or count of a call that did not
+/// fail.
 pub(crate) const MAX_NUMBER: u64 = 1 << 48;
 
 /// One record of a foreign trace.
@@ -53,6 +54,29 @@ impl RawOp {
             RawOp::Realloc { old, ptr, size } if ptr != 0 || size == 0 => (old != 0).then_some(old),
             _ => None,
         }
+    }
+
+    /// Whether it asked for memory and was given NULL.
+    pub(crate) fn failed(&self) -> bool {
+        matches!(
+            self,
+            RawOp::Malloc { ptr: 0, .. }
+                | RawOp::Calloc { ptr: 0, .. }
+                | RawOp::Realloc { ptr: 0, .. }
+                | RawOp::Aligned { ptr: 0, .. }
+        )
+    }
+
+    /// Whether it was given a size, a count or an alignment beyond [`MAX_NUMBER`]. A call that
+    /// failed may have been given any.
+    pub(crate) fn is_beyond(&self) -> bool {
+        let largest = match *self {
+            RawOp::Malloc { size, .. } | RawOp::Realloc { size, .. } => size,
+            RawOp::Calloc { count, size, .. } => count.saturating_mul(size).max(count).max(size),
+            RawOp::Aligned { align, size, .. } => align.max(size),
+            _ => 0,
+        };
+        largest > MAX_NUMBER && !self.failed()
     }
 
     /// The address this call was given and left alive, if any.

@@ -251,10 +251,19 @@ impl Resolver {
                     return;
                 }
             },
-            RawOp::UsableSize { ptr } => Op::UsableSize { object: self.live.get(&ptr).copied() },
+            RawOp::UsableSize { ptr } => match self.live.get(&ptr).copied() {
+                None if ptr != 0 => {
+                    census.unknown_use += 1;
+                    return;
+                }
+                object => Op::UsableSize { object },
+            },
             RawOp::Access { ptr, bytes, times } => match self.live.get(&ptr) {
                 Some(&object) => Op::Access { object, bytes, times },
-                None => return,
+                None => {
+                    census.unknown_use += 1;
+                    return;
+                }
             },
             RawOp::ThreadStart { parent } => return self.start_thread(raw, parent, census),
             RawOp::ThreadEnd => Op::ThreadEnd,
@@ -272,7 +281,11 @@ impl Resolver {
 
     fn start_thread(&mut self, raw: Raw, parent: Option<u64>, census: &mut Census) {
         let started = self.out.len();
-        let parent = parent.map(|id| self.threads.enter(id, census, &mut self.out, None));
+        // A parent that has ended is still the one of that id; one never seen begins here.
+        let parent = parent.map(|id| match self.threads.latest(id) {
+            Some(thread) => thread,
+            None => self.threads.enter(id, census, &mut self.out, None),
+        });
         self.threads.enter(raw.thread, census, &mut self.out, parent);
         self.stamp(started, raw, census);
     }
@@ -335,6 +348,11 @@ impl Threads {
         }
         out.push_back(Event { thread: id, time_ns: None, op: Op::ThreadStart { parent } });
         id
+    }
+
+    /// The thread that a raw id stood for last, also if it has ended.
+    fn latest(&self, raw: u64) -> Option<ThreadId> {
+        self.known.get(&raw).map(|thread| thread.id)
     }
 
     fn last_time(&mut self, raw: u64) -> &mut u64 {

@@ -205,6 +205,43 @@ fn a_thread_id_seen_after_its_end_is_a_new_thread() {
 }
 
 #[test]
+fn a_parent_that_has_ended_is_named_and_none_is_made_up_for_it() {
+    let raw = |thread, op| Raw { thread, time: None, op };
+    let outcome = resolve(&[
+        malloc(7, A, 8),
+        raw(7, RawOp::ThreadEnd),
+        raw(8, RawOp::ThreadStart { parent: Some(7) }),
+        raw(9, RawOp::ThreadStart { parent: Some(10) }),
+    ]);
+    let starts: Vec<(u32, Option<u32>)> = outcome
+        .events
+        .iter()
+        .filter_map(|event| match event.op {
+            Op::ThreadStart { parent } => Some((event.thread.0, parent.map(|parent| parent.0))),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts, [(0, None), (1, Some(0)), (2, None), (3, Some(2))], "10 begins unseen");
+    assert_eq!(outcome.census.reused_thread_ids, 0);
+}
+
+#[test]
+fn questions_about_and_writes_to_an_unknown_address_are_counted_and_dropped() {
+    let raw = |op| Raw { thread: 1, time: None, op };
+    let outcome = resolve(&[
+        malloc(1, A, 8),
+        raw(RawOp::UsableSize { ptr: B }),
+        raw(RawOp::Access { ptr: B, bytes: 8, times: 1 }),
+        raw(RawOp::UsableSize { ptr: 0 }),
+        raw(RawOp::UsableSize { ptr: A }),
+    ]);
+    assert_eq!(outcome.census.unknown_use, 2);
+    let asked: Vec<Op> = outcome.events.iter().skip(2).map(|event| event.op).collect();
+    let object = Some(ObjectId::from_index(0));
+    assert_eq!(asked, [Op::UsableSize { object: None }, Op::UsableSize { object }]);
+}
+
+#[test]
 fn times_begin_at_zero_and_never_run_backwards_within_a_thread() {
     let at = |thread, time, ptr| Raw { time: Some(time), ..malloc(thread, ptr, 8) };
     let outcome = resolve(&[at(1, 100, A), at(1, 140, B), at(1, 120, 0x3000), at(2, 110, 0x4000)]);

@@ -3,10 +3,10 @@
 //! A bare number of records would cut through the middle of what threads do together, and is
 //! therefore not offered. What is alive when the part begins is allocated again at its start, in
 //! order of birth, so that the part meets the heap it would have met; or it is left out, with all
-//! calls on it.
+//! calls on it. Threads that had ended by then end again before the part.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::renumber::Renumber;
 use crate::error::TraceError;
@@ -50,6 +50,8 @@ pub struct Cut<S> {
     phase: Phase,
     /// Objects alive before the part, with the call that gave them.
     live: BTreeMap<ObjectId, (ThreadId, Op)>,
+    /// Threads that ended before the part.
+    ended: BTreeSet<ThreadId>,
     start_ns: Option<u64>,
     renumber: Renumber,
     out: VecDeque<Event>,
@@ -71,6 +73,7 @@ impl<S: Source> Cut<S> {
             keep_live,
             phase: Phase::Before,
             live: BTreeMap::new(),
+            ended: BTreeSet::new(),
             start_ns: None,
             renumber: Renumber::default(),
             out: VecDeque::new(),
@@ -108,6 +111,9 @@ impl<S: Source> Cut<S> {
         if let Some(object) = event.op.born() {
             self.live.insert(object, (event.thread, event.op));
         }
+        if event.op == Op::ThreadEnd {
+            self.ended.insert(event.thread);
+        }
     }
 
     /// Starts the part: what is alive is allocated at time 0.
@@ -115,6 +121,7 @@ impl<S: Source> Cut<S> {
         self.phase = Phase::Within;
         self.start_ns = event.time_ns;
         let alive = std::mem::take(&mut self.live);
+        let ended = std::mem::take(&mut self.ended);
         if !self.keep_live || alive.is_empty() {
             return;
         }
@@ -125,6 +132,11 @@ impl<S: Source> Cut<S> {
                 other => other,
             };
             self.push(Event { thread, time_ns: event.time_ns, op });
+        }
+        for thread in ended {
+            if self.renumber.known_thread(u64::from(thread.0)).is_some() {
+                self.push(Event { thread, time_ns: event.time_ns, op: Op::ThreadEnd });
+            }
         }
         let op = Op::Marker { value: CUT_MARKER };
         self.push(Event { thread: event.thread, time_ns: event.time_ns, op });

@@ -1,7 +1,8 @@
-/* Threads, or with an argument forked children, begin while recording is off. Then each has a signal
- * at every instruction of its first call that is recorded. From the FIRST on, when the call has found
- * no chunk of its own, the handler answers one signal of EVERY with free(NULL), in each thread or
- * child another one; how often is printed. x86_64 only. */
+/* Threads, or with the argument `fork` forked children, begin while recording is off. Then each has a
+ * signal at every instruction of its first call that is recorded. From the FIRST on, when the call has
+ * found no chunk of its own, the handler answers one signal of EVERY with free(NULL), or with as many
+ * of them as the argument says, in each thread or child another one; how many there were is printed.
+ * x86_64 only. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,11 +15,13 @@
 
 enum { EVERY = 16, FIRST = 96 };
 static volatile unsigned long steps, answer, *handled;
+static unsigned long calls = 1;
 static volatile int *gate;
 static void *object;
 
 static void handle(int number) {
-    if (++steps >= FIRST && (steps + answer) % EVERY == 0) {
+    if (++steps < FIRST || (steps + answer) % EVERY != 0) return;
+    for (unsigned long call = 0; call < calls; call++) {
         ++*handled;
         free(NULL);
     }
@@ -49,7 +52,8 @@ static void find_gate(void) {
 }
 
 int main(int count, char **arguments) {
-    int forks = count > 1;
+    int forks = count > 1 && strcmp(arguments[1], "fork") == 0;
+    if (count > 1 && !forks) calls = strtoul(arguments[1], NULL, 10);
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = handle;

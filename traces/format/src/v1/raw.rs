@@ -7,7 +7,9 @@
 //! ```
 //! A chunk's first sequence number is its ordinal, which no two chunks share, but for a chunk and its
 //! copy: a recorder that was killed while moving a full chunk leaves both, and the first one counts.
-//! What does not begin with a sound chunk header is skipped, 64 KiB at a time.
+//! What does not begin with a sound chunk header is skipped, 64 KiB at a time. The first eight bytes
+//! of a chunk are cleared before the rest and written after it: where they are zero there was no
+//! chunk, and where they are not, nor is the header sound, the file is damaged.
 //!
 //! A *slot* is two u64. Word 0 is `stamp << 8 | operation`; a slot whose word 0 is zero was never
 //! committed, and readers skip it. In the *short* form word 1 is `address << 16 | size`. The *long*
@@ -169,7 +171,8 @@ pub enum Drop {
     NoFile = 1,
     /// The size limit was reached.
     Limit = 2,
-    /// The call came from a signal handler while its thread was getting a chunk.
+    /// The call came from a signal handler while its thread was getting a chunk, or was interrupted
+    /// there by so many that they filled the chunk.
     Nested = 3,
 }
 

@@ -8,7 +8,7 @@
 //! bytes of the block besides. Addresses are hexadecimal, the rest is decimal.
 #![forbid(unsafe_code)]
 
-use super::super::cursor::{Cursor, product};
+use super::super::cursor::Cursor;
 use super::super::input::{Fault, Input};
 use super::super::raw::{Raw, RawOp, RawSource};
 use super::super::{Census, Format};
@@ -65,9 +65,7 @@ fn parse(line: &[u8]) -> Result<Option<Raw>, Fault> {
         b"calloc" => {
             let ptr = pointer(&mut cursor)?;
             let count = number(&mut cursor)?;
-            let size = number(&mut cursor)?;
-            product(&cursor, count, size)?;
-            RawOp::Calloc { ptr, count, size }
+            RawOp::Calloc { ptr, count, size: number(&mut cursor)? }
         }
         b"memalign" => {
             let ptr = pointer(&mut cursor)?;
@@ -85,6 +83,7 @@ fn parse(line: &[u8]) -> Result<Option<Raw>, Fault> {
             "an operation was expected (malloc, calloc, realloc, memalign, free or thread_done)",
         ),
     };
+    let op = before.accept(op)?;
     let resident = matches!(name, b"free" | b"realloc");
     let time = times(&mut cursor, resident)?;
     Ok(Some(Raw { thread, time, op }))
@@ -95,7 +94,7 @@ fn pointer(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
 }
 
 fn number(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
-    cursor.spaces().decimal()
+    cursor.spaces().unbounded()
 }
 
 /// The numbers that end a line: none, two times, and where `resident` a count of bytes (or -1)

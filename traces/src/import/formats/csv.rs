@@ -16,7 +16,7 @@
 //! Addresses are `0x…`, or empty for NULL; `ns` is empty where there are no times.
 #![forbid(unsafe_code)]
 
-use super::super::cursor::{Cursor, product};
+use super::super::cursor::Cursor;
 use super::super::input::{Fault, Input};
 use super::super::raw::{Raw, RawOp, RawSource};
 use super::super::{Census, Format};
@@ -70,22 +70,21 @@ fn parse(line: &[u8]) -> Result<Option<Raw>, Fault> {
     let after_ptr = cursor;
     let old = cursor.until(|byte| byte == b',');
     comma(&mut cursor)?;
-    let unbounded = matches!(name, b"marker");
-    let size = match cursor.peek() {
-        Some(b',') => None,
-        _ if unbounded => Some(cursor.unbounded()?),
-        _ => Some(cursor.decimal()?),
+    // A call that failed may have been given anything.
+    let unbounded = ptr == 0 || name == b"marker";
+    let number = |cursor: &mut Cursor<'_>| match unbounded {
+        true => cursor.unbounded(),
+        false => cursor.decimal(),
     };
+    let size = if cursor.peek() == Some(b',') { None } else { Some(number(&mut cursor)?) };
     comma(&mut cursor)?;
-    let align = if cursor.at_end() { None } else { Some(cursor.decimal()?) };
+    let align = if cursor.at_end() { None } else { Some(number(&mut cursor)?) };
     cursor.end()?;
     let bytes = || size.ok_or(Fault { at: line.len(), reason: "a size was expected" });
     let op = match name {
         b"malloc" => RawOp::Malloc { ptr, size: bytes()? },
         b"calloc" => {
-            let (count, size) = (align.unwrap_or(1), bytes()?);
-            product(&cursor, count, size)?;
-            RawOp::Calloc { ptr, count, size }
+            before.accept(RawOp::Calloc { ptr, count: align.unwrap_or(1), size: bytes()? })?
         }
         b"realloc" => {
             let mut argument = after_ptr;

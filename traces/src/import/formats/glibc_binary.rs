@@ -116,11 +116,8 @@ fn parse(record: &[u8], flags: u32, new: bool) -> Result<Option<RawOp>, &'static
     }
     let [ptr1, ptr2, size] = [8, 16, 24].map(|at| u64_at(record, at));
     let size2 = if new { u64_at(record, 32) } else { 0 };
-    if [ptr1, ptr2, size, size2].iter().any(|&number| number > MAX_NUMBER) {
-        return Err("a number is beyond 2^48");
-    }
     let align = if new { size2.max(1) } else { LEAST_ALIGN };
-    Ok(Some(match kind {
+    let op = match kind {
         1 => RawOp::Malloc { ptr: ptr2, size },
         2 => RawOp::Calloc { ptr: ptr2, count: 1, size },
         3 => RawOp::Free { ptr: ptr1, stated_size: None },
@@ -133,7 +130,13 @@ fn parse(record: &[u8], flags: u32, new: bool) -> Result<Option<RawOp>, &'static
             RawOp::Aligned { ptr, align, size, api: AlignedApi::PosixMemalign }
         }
         _ => return Err("the record type is unknown"),
-    }))
+    };
+    // A call that failed may have been given any size.
+    let sizes = if op.failed() { [0; 2] } else { [size, size2] };
+    if [ptr1, ptr2].iter().chain(&sizes).any(|&number| number > MAX_NUMBER) {
+        return Err("a number is beyond 2^48");
+    }
+    Ok(Some(op))
 }
 
 fn is_magic(head: &[u8]) -> bool {

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 
 use super::super::address_map::IntState;
-use super::super::cursor::{Cursor, product};
+use super::super::cursor::Cursor;
 use super::super::input::{Fault, Input};
 use super::super::raw::{Raw, RawOp, RawSource};
 use super::super::{Census, Format};
@@ -121,20 +121,19 @@ fn call(cursor: &mut Cursor<'_>, munged: &mut bool) -> Result<RawOp, Fault> {
     cursor.expect(b"(", "an opening parenthesis was expected")?;
     let op = match name {
         b"malloc" => {
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             RawOp::Malloc { ptr: result(cursor, munged)?, size }
         }
         b"calloc" => {
-            let count = cursor.decimal()?;
+            let count = cursor.unbounded()?;
             comma(cursor)?;
-            let size = cursor.decimal()?;
-            product(cursor, count, size)?;
+            let size = cursor.unbounded()?;
             RawOp::Calloc { ptr: result(cursor, munged)?, count, size }
         }
         b"realloc" => {
             let old = pointer(cursor, munged)?;
             comma(cursor)?;
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             RawOp::Realloc { old, ptr: result(cursor, munged)?, size }
         }
         b"free" => {
@@ -146,7 +145,7 @@ fn call(cursor: &mut Cursor<'_>, munged: &mut bool) -> Result<RawOp, Fault> {
         b"aligned_alloc" => aligned(cursor, AlignedApi::AlignedAlloc, munged)?,
         b"memalign" => aligned(cursor, AlignedApi::Memalign, munged)?,
         b"valloc" => {
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             let ptr = result(cursor, munged)?;
             RawOp::Aligned { ptr, align: 4096, size, api: AlignedApi::Valloc }
         }
@@ -156,13 +155,13 @@ fn call(cursor: &mut Cursor<'_>, munged: &mut bool) -> Result<RawOp, Fault> {
         }
         _ => return before.fault("an allocation function was expected"),
     };
-    Ok(op)
+    before.accept(op)
 }
 
 fn aligned(cursor: &mut Cursor<'_>, api: AlignedApi, munged: &mut bool) -> Result<RawOp, Fault> {
-    let align = cursor.decimal()?;
+    let align = cursor.unbounded()?;
     comma(cursor)?;
-    let size = cursor.decimal()?;
+    let size = cursor.unbounded()?;
     Ok(RawOp::Aligned { ptr: result(cursor, munged)?, align, size, api })
 }
 

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::super::address_map::IntMap;
-use super::super::cursor::{Cursor, product};
+use super::super::cursor::{BEYOND, Cursor};
 use super::super::input::{Fault, Input};
 use super::super::raw::{Raw, RawOp, RawSource};
 use super::super::{Census, Format};
@@ -75,10 +75,14 @@ impl RawSource for Ltrace {
             match parse(line) {
                 Ok(line) => {
                     let (thread, time) = (line.thread, line.time);
-                    if let Some(op) = self.follow(line, census) {
-                        census.records += 1;
-                        return Ok(Some(Raw { thread, time, op }));
+                    let Some(op) = self.follow(line, census) else { continue };
+                    // Whether the call failed is told by its result, maybe on a later line.
+                    if op.is_beyond() {
+                        let fault = Fault { at: 0, reason: BEYOND };
+                        return Err(self.input.line_error(Format::Ltrace, fault));
                     }
+                    census.records += 1;
+                    return Ok(Some(Raw { thread, time, op }));
                 }
                 Err(fault) => return Err(self.input.line_error(Format::Ltrace, fault)),
             }
@@ -219,23 +223,21 @@ fn call(cursor: &mut Cursor<'_>) -> Result<What, Fault> {
 fn arguments(cursor: &mut Cursor<'_>, name: &[u8]) -> Result<RawOp, Fault> {
     let ptr = 0;
     Ok(match name {
-        b"malloc" => RawOp::Malloc { ptr, size: number(cursor)? },
+        b"malloc" => RawOp::Malloc { ptr, size: amount(cursor)? },
         b"calloc" => {
-            let count = number(cursor)?;
+            let count = amount(cursor)?;
             comma(cursor)?;
-            let size = number(cursor)?;
-            product(cursor, count, size)?;
-            RawOp::Calloc { ptr, count, size }
+            RawOp::Calloc { ptr, count, size: amount(cursor)? }
         }
         b"realloc" => {
             let old = number(cursor)?;
             comma(cursor)?;
-            RawOp::Realloc { old, ptr, size: number(cursor)? }
+            RawOp::Realloc { old, ptr, size: amount(cursor)? }
         }
         b"memalign" | b"aligned_alloc" => {
-            let align = number(cursor)?;
+            let align = amount(cursor)?;
             comma(cursor)?;
-            let size = number(cursor)?;
+            let size = amount(cursor)?;
             let api = match name {
                 b"memalign" => AlignedApi::Memalign,
                 _ => AlignedApi::AlignedAlloc,
@@ -244,16 +246,28 @@ fn arguments(cursor: &mut Cursor<'_>, name: &[u8]) -> Result<RawOp, Fault> {
         }
         b"valloc" | b"pvalloc" => {
             let api = if name == b"valloc" { AlignedApi::Valloc } else { AlignedApi::Pvalloc };
-            RawOp::Aligned { ptr, align: 4096, size: number(cursor)?, api }
+            RawOp::Aligned { ptr, align: 4096, size: amount(cursor)?, api }
         }
         b"malloc_usable_size" => RawOp::UsableSize { ptr: number(cursor)? },
-        _ if name.starts_with(b"_Zn") => RawOp::Malloc { ptr, size: number(cursor)? },
+        _ if name.starts_with(b"_Zn") => RawOp::Malloc { ptr, size: amount(cursor)? },
         _ => RawOp::Free { ptr: number(cursor)?, stated_size: None },
     })
 }
 
 fn comma(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
     cursor.spaces().expect(b",", "a comma was expected")
+}
+
+/// A size, a count or an alignment: an argument of any value.
+fn amount(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
+    let rest = cursor.spaces().rest();
+    if rest.starts_with(b"0x") {
+        cursor.prefixed()
+    } else if rest.first().is_some_and(u8::is_ascii_digit) {
+        cursor.unbounded()
+    } else {
+        number(cursor)
+    }
 }
 
 /// An argument: decimal, `0x…`, `nil` or `(nil)`.

@@ -98,16 +98,16 @@ fn parse(line: &[u8]) -> Result<Line, Fault> {
     let first = field_before(line, middle.0);
     match &line[first.0..first.1] {
         b"+" => {
-            let (ptr, size) = (number(line, middle)?, number(line, last)?);
-            return Ok(Line::Op(RawOp::Malloc { ptr, size }));
+            let ptr = number(line, middle)?;
+            return Ok(Line::Op(RawOp::Malloc { ptr, size: size(line, last, ptr)? }));
         }
         b">" => {
-            let (ptr, size) = (number(line, middle)?, number(line, last)?);
-            return Ok(Line::ReallocNew { ptr, size });
+            let ptr = number(line, middle)?;
+            return Ok(Line::ReallocNew { ptr, size: size(line, last, ptr)? });
         }
         b"!" => {
-            let (old, size) = (number(line, middle)?, number(line, last)?);
-            return Ok(Line::Op(RawOp::Realloc { old, ptr: 0, size }));
+            let old = number(line, middle)?;
+            return Ok(Line::Op(RawOp::Realloc { old, ptr: 0, size: size(line, last, 0)? }));
         }
         _ => {}
     }
@@ -125,10 +125,24 @@ fn field_before(line: &[u8], end: usize) -> (usize, usize) {
     (start, end)
 }
 
-fn number(line: &[u8], (start, end): (usize, usize)) -> Result<u64, Fault> {
+fn number(line: &[u8], field: (usize, usize)) -> Result<u64, Fault> {
+    whole(line, field, |cursor| cursor.pointer())
+}
+
+/// The size of a call that returned `ptr`; any number where that is NULL.
+fn size(line: &[u8], field: (usize, usize), ptr: u64) -> Result<u64, Fault> {
+    if ptr == 0 { whole(line, field, |cursor| cursor.prefixed()) } else { number(line, field) }
+}
+
+/// What `read` makes of a field, of which it leaves nothing.
+fn whole(
+    line: &[u8],
+    (start, end): (usize, usize),
+    read: impl Fn(&mut Cursor<'_>) -> Result<u64, Fault>,
+) -> Result<u64, Fault> {
     let mut cursor = Cursor::new(&line[start..end]);
     let shift = |fault: Fault| Fault { at: fault.at + start, ..fault };
-    let value = cursor.pointer().map_err(shift)?;
+    let value = read(&mut cursor).map_err(shift)?;
     cursor.end().map_err(shift)?;
     Ok(value)
 }

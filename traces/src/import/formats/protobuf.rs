@@ -158,9 +158,6 @@ fn fields(mut message: &[u8]) -> Result<[u64; 4], &'static str> {
             _ if tag & 7 == 0 => {}
             _ => return Err("a field of a line is no number"),
         }
-        if value > MAX_NUMBER {
-            return Err("a number is beyond 2^48");
-        }
     }
     Ok(fields)
 }
@@ -188,19 +185,19 @@ fn line(mut message: &[u8]) -> Result<RawOp, &'static str> {
         return Err("the length of a line is wrong");
     }
     let [_, first, second, third] = fields(message)?;
-    Ok(match tag {
+    let op = match tag {
         0x0a if third > 0 => {
             RawOp::Aligned { ptr: first, align: third, size: second, api: AlignedApi::Memalign }
         }
         0x0a => RawOp::Malloc { ptr: first, size: second },
         0x12 => RawOp::Free { ptr: first, stated_size: (second > 0).then_some(second) },
         0x1a => RawOp::Realloc { old: second, ptr: first, size: third },
-        0x22 => {
-            second.checked_mul(third).ok_or("count times size overflows")?;
-            RawOp::Calloc { ptr: first, count: second, size: third }
-        }
+        0x22 => RawOp::Calloc { ptr: first, count: second, size: third },
         _ => return Err("the kind of a line is unknown"),
-    })
+    };
+    // Ids, and the size stated to free.
+    let others = if matches!(tag, 0x12 | 0x1a) { first.max(second) } else { first };
+    if others > MAX_NUMBER || op.is_beyond() { Err("a number is beyond 2^48") } else { Ok(op) }
 }
 
 /// Whether `head` begins a file of this format.

@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::cursor::{Cursor, product};
+use super::super::cursor::Cursor;
 use super::super::input::{Fault, Input};
 use super::super::raw::{Raw, RawOp, RawSource};
 use super::super::{Census, Format};
@@ -119,11 +119,13 @@ fn parse(line: &[u8], calls: &mut VecDeque<Call>) -> Result<(), Fault> {
         if !cursor.eat(b"-- ") {
             break;
         }
+        let before = cursor;
         let Some(kind) = kind(cursor.word()) else { break };
         if !cursor.eat(b"(") {
             break;
         }
-        calls.push_back((pid, call(&mut cursor, kind)?));
+        let op = call(&mut cursor, kind)?.map(|op| before.accept(op)).transpose()?;
+        calls.push_back((pid, op));
     }
     Ok(())
 }
@@ -132,7 +134,7 @@ fn parse(line: &[u8], calls: &mut VecDeque<Call>) -> Result<(), Fault> {
 fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Option<RawOp>, Fault> {
     Ok(Some(match kind {
         Kind::Malloc => {
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             RawOp::Malloc { ptr: result(cursor)?, size }
         }
         Kind::Calloc => {
@@ -141,13 +143,13 @@ fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Option<RawOp>, Fault> {
         }
         Kind::Realloc => {
             let old = old(cursor)?;
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             realloc(cursor, old, size)?
         }
         Kind::Reallocarray => {
             let old = old(cursor)?;
             let (count, size) = count_and_size(cursor)?;
-            realloc(cursor, old, count * size)?
+            realloc(cursor, old, count.saturating_mul(size))?
         }
         Kind::Free => {
             let ptr = cursor.pointer()?;
@@ -170,23 +172,21 @@ fn call(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Option<RawOp>, Fault> {
             return aligned(cursor, AlignedApi::CxxNew);
         }
         Kind::New => {
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             RawOp::Malloc { ptr: result(cursor)?, size }
         }
         Kind::Valloc => {
-            let size = cursor.decimal()?;
+            let size = cursor.unbounded()?;
             RawOp::Aligned { ptr: result(cursor)?, align: 4096, size, api: AlignedApi::Valloc }
         }
     }))
 }
 
-/// `COUNT,SIZE`, whose product must not overflow.
+/// `COUNT,SIZE`
 fn count_and_size(cursor: &mut Cursor<'_>) -> Result<(u64, u64), Fault> {
-    let count = cursor.decimal()?;
+    let count = cursor.unbounded()?;
     cursor.expect(b",", "a comma was expected")?;
-    let size = cursor.spaces().decimal()?;
-    product(cursor, count, size)?;
-    Ok((count, size))
+    Ok((count, cursor.spaces().unbounded()?))
 }
 
 /// The first argument of a realloc, and the comma behind it.
@@ -205,7 +205,7 @@ fn realloc(cursor: &mut Cursor<'_>, old: u64, size: u64) -> Result<RawOp, Fault>
         return Ok(RawOp::Realloc { old, ptr: 0, size });
     }
     if cursor.eat(b")malloc(") {
-        cursor.decimal()?;
+        cursor.unbounded()?;
     } else {
         *cursor = rest;
     }
@@ -217,9 +217,9 @@ fn aligned(cursor: &mut Cursor<'_>, api: AlignedApi) -> Result<Option<RawOp>, Fa
     let (mut align, mut size) = (None, None);
     loop {
         if cursor.spaces().eat(b"al ") {
-            align = Some(cursor.decimal()?);
+            align = Some(cursor.unbounded()?);
         } else if cursor.eat(b"size ") {
-            size = Some(cursor.decimal()?);
+            size = Some(cursor.unbounded()?);
         } else {
             return cursor.fault("`al` or `size` was expected");
         }

@@ -25,6 +25,11 @@ const MOST_BYTES: usize = 1 << 30;
 
 const PAGE: u64 = 4096;
 
+/// The largest id, and the largest number in the header.
+const ID: u64 = MAX_NUMBER;
+/// The largest size or alignment: of a call that failed it may be any.
+const ANY: u64 = u64::MAX;
+
 #[derive(Clone, Copy)]
 struct Thread {
     number: u64,
@@ -151,28 +156,32 @@ type At<T> = Result<T, (usize, &'static str)>;
 fn instruction(bytes: &[u8], at: &mut usize) -> At<Step> {
     let start = *at;
     let opcode = byte(bytes, at)?;
-    let mut number = || varint(bytes, at);
-    Ok(match opcode {
+    let mut number = |most| varint(bytes, at, most);
+    let step = match opcode {
         0 => Step::Nothing,
         1 => Step::Done,
-        2 => Step::Call(RawOp::Malloc { ptr: number()?, size: number()? }),
-        3 => Step::Call(RawOp::Calloc { ptr: number()?, count: 1, size: number()? }),
-        4 => Step::Call(RawOp::Realloc { ptr: number()?, old: number()?, size: number()? }),
-        5 => Step::Call(RawOp::Free { ptr: number()?, stated_size: None }),
-        6 => Step::Write(number()?),
-        7 => Step::Wait(number()?),
+        2 => Step::Call(RawOp::Malloc { ptr: number(ID)?, size: number(ANY)? }),
+        3 => Step::Call(RawOp::Calloc { ptr: number(ID)?, count: 1, size: number(ANY)? }),
+        4 => Step::Call(RawOp::Realloc { ptr: number(ID)?, old: number(ID)?, size: number(ANY)? }),
+        5 => Step::Call(RawOp::Free { ptr: number(ID)?, stated_size: None }),
+        6 => Step::Write(number(ID)?),
+        7 => Step::Wait(number(ID)?),
         12 => Step::Call(RawOp::Aligned {
-            ptr: number()?,
-            align: number()?,
-            size: number()?,
+            ptr: number(ID)?,
+            align: number(ANY)?,
+            size: number(ANY)?,
             api: AlignedApi::Memalign,
         }),
         13 | 14 => {
             let api = if opcode == 13 { AlignedApi::Valloc } else { AlignedApi::Pvalloc };
-            Step::Call(RawOp::Aligned { ptr: number()?, align: PAGE, size: number()?, api })
+            Step::Call(RawOp::Aligned { ptr: number(ID)?, align: PAGE, size: number(ANY)?, api })
         }
         _ => return Err((start, "the opcode is unknown")),
-    })
+    };
+    match step {
+        Step::Call(op) if op.is_beyond() => Err((start, "a number is beyond 2^48")),
+        step => Ok(step),
+    }
 }
 
 /// Where the threads start.
@@ -183,11 +192,11 @@ fn header(bytes: &[u8]) -> At<Vec<usize>> {
         match byte(bytes, &mut at)? {
             1 => break,
             8 | 9 => {
-                varint(bytes, &mut at)?;
+                varint(bytes, &mut at, ID)?;
             }
-            10 => threads = Some(varint(bytes, &mut at)?),
+            10 => threads = Some(varint(bytes, &mut at, ID)?),
             11 => {
-                let offset = varint(bytes, &mut at)?;
+                let offset = varint(bytes, &mut at, ID)?;
                 match usize::try_from(offset) {
                     Ok(offset) if offset < bytes.len() => starts.push(offset),
                     _ => return Err((start, "a thread starts beyond the end of the file")),
@@ -211,13 +220,16 @@ fn byte(bytes: &[u8], at: &mut usize) -> At<u8> {
     Ok(byte)
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> At<u64> {
+fn varint(bytes: &[u8], at: &mut usize, most: u64) -> At<u64> {
     let start = *at;
     let mut value = 0_u64;
     loop {
         let byte = byte(bytes, at)?;
+        if value > u64::MAX >> 7 {
+            return Err((start, "a number does not fit in 64 bits"));
+        }
         value = value << 7 | u64::from(byte & 0x7f);
-        if value > MAX_NUMBER {
+        if value > most {
             return Err((start, "a number is beyond 2^48"));
         }
         if byte < 0x80 {
@@ -231,7 +243,7 @@ pub(crate) fn recognises(head: &[u8]) -> bool {
     let mut at = 0;
     for expected in [8, 9, 10, 11] {
         let read = byte(head, &mut at).and_then(|opcode| {
-            varint(head, &mut at)?;
+            varint(head, &mut at, ID)?;
             Ok(opcode)
         });
         if read != Ok(expected) {
