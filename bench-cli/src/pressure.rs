@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod hierarchy;
 
 use std::fmt;
 use std::fs;
@@ -29,6 +30,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use cgroup::{Cgroup, Refusal, probe};
+pub use hierarchy::Hierarchy;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -63,8 +63,8 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
     }
     crate::interrupt::listen();
     let findings = doctor::examine();
-    let resolution = match args.quick {
-        true => None,
+    let measured = match args.quick {
+        true => Ok(None),
         false => {
             if !global.quiet {
                 output::note(&format!(
@@ -72,8 +72,14 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
                     args.time.as_secs()
                 ));
             }
-            Some(doctor::measure(args.time)?)
+            doctor::measure(args.time).map(Some)
         }
+    };
+    // Where nothing can be measured the findings say why, so they are told all the same.
+    let (resolution, unfit) = match measured {
+        Ok(resolution) => (resolution, None),
+        Err(error) if error.exit == Exit::Unfit => (None, Some(error)),
+        Err(error) => return Err(error),
     };
     let text = match global.format {
         Format::Human => human(&findings, resolution.as_ref()),
@@ -82,7 +88,7 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<Exit, CliError> {
         Format::Csv => csv_of(&findings)?,
     };
     output::print(&format!("{text}\n"))?;
-    Ok(Exit::Success)
+    unfit.map_or(Ok(Exit::Success), Err)
 }
 
 /// Where it is noted what settings were.

@@ -64,8 +64,8 @@ fn markdown(lines: &[Line]) -> String {
         value.map_or_else(String::new, |value| format!("{:.2}", value / unit))
     };
     let mut text = String::from(
-        "| workload | threads | pressure | allocator | time ms | ns per call | vs reference (95 %) | p50 ns | p99.9 ns | peak RSS MiB |\n\
-         |---|--:|---|---|--:|--:|---|--:|--:|--:|\n",
+        "| workload | threads | pressure | allocator | time ms | ns per call | vs reference (95 %) | p50 ns | p99.9 ns | peak RSS MiB | remarks |\n\
+         |---|--:|---|---|--:|--:|---|--:|--:|--:|---|\n",
     );
     for line in lines {
         let ratio = match (line.ratio, line.ratio_low, line.ratio_high) {
@@ -76,7 +76,7 @@ fn markdown(lines: &[Line]) -> String {
         let whole = |value: Option<u64>| value.map_or_else(String::new, |v| v.to_string());
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} | {} |",
             escaped(&line.workload),
             line.threads,
             line.pressure,
@@ -86,6 +86,7 @@ fn markdown(lines: &[Line]) -> String {
             whole(line.p50_ns),
             whole(line.p999_ns),
             cell(line.peak_rss_bytes, 1_048_576.0),
+            escaped(&session::remarks(line)),
         );
     }
     if lines.iter().any(|line| line.own_work) {
@@ -101,7 +102,7 @@ fn escaped(text: &str) -> String {
 /// Families of gauges: a line per workload, allocator and pressure.
 fn openmetrics(lines: &[Line]) -> String {
     type Family = (&'static str, &'static str, &'static str, fn(&Line) -> Option<f64>);
-    let families: [Family; 8] = [
+    let families: [Family; 9] = [
         ("bench_time_seconds", "seconds", "Median time of a run.", |l| {
             l.of_run(l.elapsed_ns).map(|t| t / 1e9)
         }),
@@ -119,6 +120,9 @@ fn openmetrics(lines: &[Line]) -> String {
         ("bench_peak_rss_bytes", "bytes", "Median peak of resident memory.", |l| l.peak_rss_bytes),
         ("bench_failed_allocations", "", "Requests refused, over all runs.", |l| {
             Some(l.failed_allocations as f64)
+        }),
+        ("bench_failed_runs", "", "Processes that did not come to their end.", |l| {
+            Some(l.failed_runs as f64)
         }),
     ];
     let mut text = String::new();

@@ -1,8 +1,11 @@
 //! Memory: pages, swap, limits and cgroups.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::path::Path;
+
 use super::{Finding, read};
-use crate::pressure;
+use crate::pressure::{self, Hierarchy};
 
 pub(super) fn huge_pages() -> Finding {
     let why = "with huge pages always on, the kernel decides about speed and resident memory";
@@ -46,14 +49,50 @@ pub(super) fn cgroup_memory() -> Finding {
 
 pub(super) fn cgroup_processor() -> Finding {
     let why = "a processor quota stops all threads until the next period: latencies of 100 ms";
-    let quota = read("/sys/fs/cgroup/cpu.max")
-        .or_else(|| read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-        .map(|text| text.split(' ').next().unwrap_or("").to_owned());
-    match quota.as_deref() {
-        None | Some("max" | "-1" | "") => Finding::good("processor quota", "none", why),
-        Some(quota) => Finding::limits("processor quota", format!("{quota} µs per period"), why)
+    let tree = Hierarchy::of("cpu");
+    let quotas = tree
+        .iter()
+        .flat_map(|tree| tree.groups().filter_map(move |group| quota(group, tree.unified)));
+    match quotas.reduce(f64::min) {
+        None => Finding::good("processor quota", "none", why),
+        Some(least) => Finding::limits("processor quota", format!("{least:.2} processors"), why)
             .fix(
                 "start the container without a processor limit, or with whole processors (cpuset)",
             ),
+    }
+}
+
+/// Processors that a group may use on average; `None` where it may use all.
+fn quota(group: &Path, unified: bool) -> Option<f64> {
+    let says = |file: &str| fs::read_to_string(group.join(file)).ok();
+    let text = match unified {
+        true => says("cpu.max")?,
+        false => format!("{} {}", says("cpu.cfs_quota_us")?, says("cpu.cfs_period_us")?),
+    };
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    match (numbers.next()?, numbers.next()?) {
+        (Ok(quota), Ok(period)) if quota > 0.0 && period > 0.0 => Some(quota / period),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_read_in_either_version_and_none_is_no_number() {
+        let group = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(group.path().join(file), text).unwrap();
+        assert_eq!(quota(group.path(), true), None, "the group at the top has no file");
+        for (text, processors) in [("max 100000\n", None), ("50000 100000\n", Some(0.5))] {
+            write("cpu.max", text);
+            assert_eq!(quota(group.path(), true), processors, "{text}");
+        }
+        write("cpu.cfs_period_us", "100000\n");
+        for (text, processors) in [("-1\n", None), ("150000\n", Some(1.5))] {
+            write("cpu.cfs_quota_us", text);
+            assert_eq!(quota(group.path(), false), processors, "{text}");
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::allocators::Allocator;
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 use crate::subjects::{self, Amount, Settings};
-use crate::worker::{self, CellSpec, Pass};
+use crate::worker::{self, CellSpec, End, Pass};
 
 /// What an A/A measurement showed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -31,10 +31,10 @@ const FEWEST_BLOCKS: usize = 4;
 /// about `time`.
 ///
 /// # Errors
-/// If a process cannot be run.
+/// If a process cannot be run; [`Exit::Unfit`] if one does not come to its end.
 pub fn measure(time: Duration) -> Result<Resolution, CliError> {
     let folder = tempfile::tempdir().map_err(|error| {
-        CliError::new(crate::error::Exit::Usage, "cannot make a temporary folder").because(error)
+        CliError::new(Exit::Usage, "cannot make a temporary folder").because(error)
     })?;
     let settings = Settings { amount: Amount::Short, ..Settings::default() };
     let prepared = subjects::resolve("larson")?.prepare(&settings, folder.path())?;
@@ -48,13 +48,20 @@ pub fn measure(time: Duration) -> Result<Resolution, CliError> {
             spec.touch = prepared.touch;
             spec.seed = (differences.len() * 4 + position) as u64;
             let outcome = worker::run_once(&spec)?;
-            *log = outcome.report.map_or(0.0, |report| (report.elapsed_ns.max(1) as f64).ln());
+            let Some(report) = outcome.report else { return Err(unfinished(&outcome.end)) };
+            *log = (report.elapsed_ns.max(1) as f64).ln();
         }
         // A block ABBA in which both are the same: what is left is noise.
         differences.push((logs[1] + logs[2] - logs[0] - logs[3]) / 2.0);
     }
     let seconds_per_block = start.elapsed().as_secs_f64() / differences.len() as f64;
     Ok(conclude(&differences, seconds_per_block))
+}
+
+fn unfinished(end: &End) -> CliError {
+    CliError::new(Exit::Unfit, "this machine does not let a short run finish")
+        .because(format!("larson under the system's allocator: {}", end.name()))
+        .help("give this process more memory and time (`ulimit -a`, the limits of its cgroup)")
 }
 
 fn conclude(differences: &[f64], seconds_per_block: f64) -> Resolution {

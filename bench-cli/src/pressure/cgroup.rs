@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::hierarchy::Hierarchy;
+
 /// Why no memory cgroup can be made here.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -76,7 +78,8 @@ impl Cgroup {
     /// # Errors
     /// If this machine or its administrator does not let us.
     pub fn new(bytes: u64) -> Result<Self, Refusal> {
-        let (mount, own, unified) = memory_hierarchy().ok_or(Refusal::NoController)?;
+        let Hierarchy { mount, own, unified } =
+            Hierarchy::of("memory").ok_or(Refusal::NoController)?;
         Cgroup::near(&mount, &own, unified, bytes)
     }
 
@@ -149,43 +152,6 @@ impl Drop for Cgroup {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
-}
-
-/// Where memory cgroups are mounted, the folder of our own, and whether they are of version 2.
-fn memory_hierarchy() -> Option<(PathBuf, PathBuf, bool)> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    for line in mounts.lines() {
-        let mut words = line.split(' ').skip(1);
-        let (Some(mount), Some(kind), Some(options)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let mount = Path::new(mount);
-        let unified = match kind {
-            "cgroup" if options.split(',').any(|option| option == "memory") => false,
-            "cgroup2" if has_memory(mount) => true,
-            _ => continue,
-        };
-        let mine = own.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
-            let same = match unified {
-                true => controllers.is_empty(),
-                false => controllers.split(',').any(|name| name == "memory"),
-            };
-            same.then(|| mount.join(path.trim_start_matches('/')))
-        });
-        // Inside a container the path may be that of the host, and the mount is our group itself.
-        let folder = mine.filter(|path| path.is_dir()).unwrap_or_else(|| mount.to_path_buf());
-        return Some((mount.to_path_buf(), folder, unified));
-    }
-    None
-}
-
-fn has_memory(mount: &Path) -> bool {
-    fs::read_to_string(mount.join("cgroup.controllers"))
-        .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
 }
 
 #[cfg(test)]

@@ -57,6 +57,22 @@ pub fn words(lines: &[Line]) -> Vec<String> {
             line.failure.as_deref().unwrap_or("failed"),
         ));
     }
+    for line in lines.iter().filter(|line| line.failed_allocations > 0) {
+        words.push(format!(
+            "{} was refused memory in {}: {} requests. Runs with refusals are compared with nobody.",
+            line.allocator,
+            case_name(line),
+            line.failed_allocations,
+        ));
+    }
+    for line in lines.iter().filter(|line| line.other_status) {
+        words.push(format!(
+            "{} is not compared in {} where the program ended with exit status {}: under {against} it does not.",
+            line.allocator,
+            case_name(line),
+            line.exit_status.unwrap_or(0),
+        ));
+    }
     if lines.iter().any(|line| line.own_work) {
         words.push(OWN_WORK.to_owned());
     }
@@ -71,7 +87,8 @@ fn sentence(lines: &[Line], name: &str, against: &str) -> Option<String> {
     let time = geometric_mean(own.iter().filter_map(|l| l.ratio))?;
     // More work may need more memory, which would be no fault of who did it.
     let memory = geometric_mean(cases(lines).filter_map(|case| {
-        let own = case.iter().find(|l| l.allocator == name && !l.own_work)?.peak_rss_bytes?;
+        let own = case.iter().find(|l| l.allocator == name && !l.own_work && l.ratio.is_some());
+        let own = own?.peak_rss_bytes?;
         Some(own / reference(case)?.peak_rss_bytes.filter(|b| *b > 0.0)?)
     }));
     let verdict = match (own.len(), faster, slower) {

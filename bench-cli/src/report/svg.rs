@@ -181,13 +181,16 @@ pub fn intervals(
     let bottom = height - BOTTOM;
     let mut svg = open(title, height);
     let axis = Axis { label, scale: Scale::Linear, unit: Unit::Share };
-    for (share, _) in ticks(axis, reach) {
+    let marks = ticks(axis, reach);
+    // Whole per cent, unless marks lie closer.
+    let digits = usize::from(marks.windows(2).any(|pair| pair[1].0 - pair[0].0 < 0.0099));
+    for (share, _) in marks {
         let class = if share.abs() < 1e-9 { "axis" } else { "grid" };
         let at = place(share);
         let _ = write!(
             svg,
             "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom:.1}\"/>\
-             <text class=\"tick middle\" x=\"{at:.1}\" y=\"{:.1}\">{:+.0}%</text>",
+             <text class=\"tick middle\" x=\"{at:.1}\" y=\"{:.1}\">{:+.digits$}%</text>",
             bottom + 16.0,
             share * 100.0
         );
@@ -396,6 +399,28 @@ mod tests {
             interval: Some((0.0, 0.2)),
         };
         assert!(!intervals("t", "l", Some(0.05), &[row]).unwrap().contains("<script"));
+    }
+
+    #[test]
+    fn marks_closer_than_a_per_cent_have_different_labels() {
+        let chart = |reach: f64| {
+            let (name, class) = ("w".to_owned(), "pass".to_owned());
+            let row = IntervalRow { name, class, estimate: 0.0, interval: Some((-reach, reach)) };
+            intervals("t", "l", None, &[row]).unwrap()
+        };
+        assert!(chart(0.01).contains(">-0.5%<") && chart(0.01).contains(">+0.5%<"));
+        assert!(chart(0.1).contains(">+5%<"));
+        for reach in [0.001, 0.01, 0.02, 0.03, 0.1, 3.0] {
+            let svg = chart(reach);
+            let mut labels: Vec<&str> = svg
+                .split("<text class=\"tick middle\"")
+                .skip(1)
+                .filter_map(|text| text.split_once('>')?.1.split_once('<').map(|(label, _)| label))
+                .collect();
+            let all = labels.len();
+            labels.dedup();
+            assert!(all >= 3 && labels.len() == all, "{reach}: {labels:?}");
+        }
     }
 
     #[test]

@@ -19,4 +19,4 @@ pub use progress::Progress;
 pub use runner::{Cells, Stop, run_all};
 pub use schedule::{Slot, schedule};
 pub use summary::{Line, OWN_WORK, Standing, reference, summarise};
-pub use table::render;
+pub use table::{remarks, render};

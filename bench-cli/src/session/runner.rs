@@ -14,11 +14,11 @@ pub trait Cells {
     /// A readable name of the process at `slot`, the same in every session with these settings.
     fn id(&self, slot: &Slot) -> String;
 
-    /// Runs it.
+    /// Runs it; `None` where it has to be left out.
     ///
     /// # Errors
     /// What keeps the session from going on. A failing allocator is not that: it is noted.
-    fn run(&mut self, slot: &Slot, id: &str) -> Result<Noted, CliError>;
+    fn run(&mut self, slot: &Slot, id: &str) -> Result<Option<Noted>, CliError>;
 }
 
 /// When a session ends before its schedule does.
@@ -67,8 +67,10 @@ pub fn run_all(
                     return Err(keep(directory, error));
                 }
             };
-            progress.ended(noted.run.operations, noted.run.elapsed_ns);
-            directory.add(noted)?;
+            if let Some(noted) = noted {
+                progress.ended(noted.run.operations, noted.run.elapsed_ns);
+                directory.add(noted)?;
+            }
         }
         progress.step();
     }

@@ -3,7 +3,8 @@
 //! Times are compared within a round, because runs of one round stand next to each other in time
 //! and share its noise. The ratio to the reference is the Hodges–Lehmann estimate of the rounds'
 //! differences of logarithms, with the exact 95 % interval of the signed-rank test; where that
-//! interval excludes 1, the difference is called significant. Where each allocator had an amount of
+//! interval excludes 1, the difference is called significant. Who was refused memory, or ended with another
+//! exit status than the reference, did not do the work and is compared with nobody. Where each allocator had an amount of
 //! work of its own, what is compared is the time per call.
 #![forbid(unsafe_code)]
 
@@ -94,6 +95,8 @@ pub struct Line {
     pub failed_allocations: u64,
     /// For commands: the first exit status that is not 0.
     pub exit_status: Option<i32>,
+    /// For commands: whether a run ended with another exit status than all of the reference.
+    pub other_status: bool,
     /// For commands: whether the output equals the reference's; `None`: not to be told.
     pub same_output: Option<bool>,
 }
@@ -162,6 +165,19 @@ fn completed(run: &RunRow) -> bool {
     run.end == "completed"
 }
 
+/// Whether a run did all of its work, and ended with `status`, where there is one that it should end with.
+fn did_the_work(run: &RunRow, status: Option<i32>) -> bool {
+    let refused = run.failed_allocations.unwrap_or(0) > 0;
+    completed(run) && !refused && status.is_none_or(|status| run.exit_status == Some(status))
+}
+
+/// The exit status of every run of a command under the reference; `None` where it has several, or none.
+fn status(group: &Group<'_>) -> Option<i32> {
+    let mut own = group.rows.iter().filter(|r| r.allocator == group.reference && completed(r));
+    let first = own.next()?.exit_status?;
+    own.all(|run| run.exit_status == Some(first)).then_some(first)
+}
+
 /// The runs of one case under all allocators.
 struct Group<'a> {
     key: Key<'a>,
@@ -217,6 +233,9 @@ fn line(group: &Group<'_>, latency: &[LatencyCsv], allocator: &str) -> Line {
         peak_live_bytes: own.iter().filter_map(|r| r.peak_live_bytes).max(),
         failed_allocations: own.iter().filter_map(|r| r.failed_allocations).sum(),
         exit_status: own.iter().filter_map(|r| r.exit_status).find(|status| *status != 0),
+        other_status: status(group).is_some_and(|status| {
+            own.iter().any(|run| completed(run) && run.exit_status != Some(status))
+        }),
         same_output: same_output(rows, allocator, reference),
     }
 }
@@ -241,9 +260,10 @@ fn compare(group: &Group<'_>, allocator: &str) -> Option<Ratio> {
         let work = if group.own_work { run.operations? } else { 1 };
         Some(run.elapsed_ns? as f64 / work as f64).filter(|time| *time > 0.0 && time.is_finite())
     };
+    let status = status(group);
     let times = |name: &str| -> BTreeMap<u32, f64> {
-        let rows = group.rows.iter();
-        rows.filter(|r| r.allocator == name && completed(r) && r.pass == "throughput")
+        let rows = group.rows.iter().filter(|r| r.allocator == name && r.pass == "throughput");
+        rows.filter(|run| did_the_work(run, status))
             .filter_map(|r| Some((r.round, time(r)?.ln())))
             .collect()
     };
@@ -387,6 +407,28 @@ mod tests {
         assert_eq!((lines[0].runs, lines[0].failed_runs, lines[0].all_runs), (1, 1, 3));
         assert_eq!(lines[0].elapsed_ns, Some(70.0));
         assert_eq!(lines[0].failure.as_deref(), Some("crashed (SIGSEGV)"));
+    }
+
+    #[test]
+    fn who_did_not_do_the_work_is_not_faster() {
+        let compared = |own: &dyn Fn(u32) -> RunRow, status: &dyn Fn(u32) -> i32| {
+            let system = |r| RunRow { exit_status: Some(status(r)), ..run("system", r, 1000) };
+            let runs: Vec<RunRow> = (0..6).flat_map(|r| [system(r), own(r)]).collect();
+            let line = summarise(&runs, &[], &names(&["ours", "system"]), &[]).swap_remove(0);
+            (line.standing, line.ratio.is_some())
+        };
+        let ended = |status| move |r| RunRow { exit_status: Some(status), ..run("ours", r, 10) };
+        let faster = (Standing::Faster, true);
+        assert_eq!(compared(&ended(0), &|_| 0), faster);
+        assert_eq!(compared(&ended(1), &|_| 0), (Standing::Undecided, false));
+        assert_eq!(compared(&ended(1), &|_| 1), faster, "it is how the program ends");
+        assert_eq!(
+            compared(&ended(1), &|round| i32::from(round % 2 == 1)),
+            faster,
+            "nobody knows how"
+        );
+        let refused = |r| RunRow { failed_allocations: Some(u64::from(r == 0)), ..ended(0)(r) };
+        assert_eq!(compared(&refused, &|_| 0), (Standing::Undecided, true), "five rounds are left");
     }
 
     #[test]

@@ -153,7 +153,9 @@ fn standing(line: &Line) -> String {
     .to_owned()
 }
 
-fn remarks(line: &Line) -> String {
+/// What has to be said beside the numbers: failures, refusals, other output.
+#[must_use]
+pub fn remarks(line: &Line) -> String {
     let mut remarks = Vec::new();
     if line.failed_runs > 0 {
         let how = line.failure.as_deref().unwrap_or("failed");
@@ -164,6 +166,8 @@ fn remarks(line: &Line) -> String {
     }
     if let Some(status) = line.exit_status.filter(|_| line.failed_runs == 0) {
         remarks.push(format!("exit status {status}"));
+    } else if line.other_status {
+        remarks.push("other exit status".to_owned());
     }
     match line.same_output {
         Some(false) => remarks.push("output differs".to_owned()),
@@ -208,6 +212,7 @@ mod tests {
             peak_live_bytes: None,
             failed_allocations: 0,
             exit_status: None,
+            other_status: false,
             same_output: None,
         }
     }

@@ -65,7 +65,7 @@ impl Cells for Program {
         format!("{}--{place}-{}--{}", slug(&self.command.text), slug(allocator), slot.round)
     }
 
-    fn run(&mut self, slot: &Slot, id: &str) -> Result<Noted, CliError> {
+    fn run(&mut self, slot: &Slot, id: &str) -> Result<Option<Noted>, CliError> {
         let allocator = &self.allocators[slot.allocator];
         let started = utc::rfc3339(utc::now());
         let spec = ExecSpec {
@@ -99,7 +99,7 @@ impl Cells for Program {
             started_utc: started,
             ..RunRow::default()
         };
-        Ok(Noted { run, ..Noted::default() })
+        Ok(Some(Noted { run, ..Noted::default() }))
     }
 }
 

@@ -91,10 +91,46 @@ impl Limiter {
         Some((least, passes.get(pass.name()).map_or(0, |own| own - least)))
     }
 
-    /// The limit of one worker, which lifts it at its end: another one needs another.
+    /// Why nothing can be run under a pressure that is a share of a peak: who has that peak did not
+    /// complete the workload without a limit.
+    pub(super) fn why_unknown(
+        &self,
+        variant: usize,
+        workload: &str,
+        allocator: &str,
+        pass: Pass,
+    ) -> Option<String> {
+        let pressure = &self.pressures[variant.checked_sub(1)?];
+        let share = matches!(pressure.amount, Amount::Share(_) | Amount::OwnShare(_));
+        (share && self.known(pressure, workload, allocator, pass).is_none()).then(|| {
+            let reference = &self.reference;
+            format!(
+                "{workload} under `{pressure}`: {reference} did not complete it without a limit"
+            )
+        })
+    }
+
+    /// What `pressure` is a share of, as [`Limiter::peak`].
+    fn known(
+        &self,
+        pressure: &Pressure,
+        workload: &str,
+        allocator: &str,
+        pass: Pass,
+    ) -> Option<(u64, u64)> {
+        // Who failed without a limit fails again, as a row of its own.
+        let own = match pressure.amount {
+            Amount::OwnShare(_) => self.peak(workload, allocator, pass),
+            _ => None,
+        };
+        own.or_else(|| self.peak(workload, &self.reference, pass))
+    }
+
+    /// The limit of one worker, which lifts it at its end: another one needs another. It is of use where
+    /// [`Limiter::why_unknown`] says nothing.
     ///
     /// # Errors
-    /// If the reference has no peak, or the cgroup cannot be made.
+    /// If the cgroup cannot be made, or a balloon does not fit.
     pub(super) fn limit(
         &self,
         variant: usize,
@@ -104,22 +140,8 @@ impl Limiter {
     ) -> Result<Option<Limited>, CliError> {
         let Some(index) = variant.checked_sub(1) else { return Ok(None) };
         let pressure = &self.pressures[index];
-        let name = &subject.name;
-        // Who failed without a limit fails again, as a row of its own.
-        let own = match pressure.amount {
-            Amount::OwnShare(_) => self.peak(name, allocator, pass),
-            _ => None,
-        };
-        let known = own.or_else(|| self.peak(name, &self.reference, pass));
-        let (peak, observing) = match (known, pressure.amount) {
-            (Some(known), _) => known,
-            (None, Amount::Share(_) | Amount::OwnShare(_)) => {
-                let what = format!("{name} cannot be put under pressure");
-                return Err(CliError::new(Exit::AllocatorFault, what)
-                    .because(format!("{} did not complete it without a limit", self.reference)));
-            }
-            (None, _) => (0, 0),
-        };
+        let known = self.known(pressure, &subject.name, allocator, pass);
+        let (peak, observing) = known.unwrap_or_default();
         let bytes = match (pressure.amount, pressure.means) {
             (Amount::Count(count), _) => count,
             (_, Means::Balloon) => pressure.bytes(peak).max(4096),
@@ -188,5 +210,30 @@ mod tests {
         assert_eq!(of("system", Pass::Latency), Some((14 << 20, 24 << 20)));
         assert_eq!(of("system", Pass::Verify), Some((14 << 20, 0)), "not known yet");
         assert_eq!(of("ours", Pass::Throughput), Some((3 << 20, 0)));
+    }
+
+    #[test]
+    fn what_nobody_completed_without_a_limit_has_no_share_and_every_other_limit_is_known() {
+        let pressures: Vec<Pressure> =
+            ["as:80%", "own:90%", "as:64M"].iter().map(|text| text.parse().unwrap()).collect();
+        let mut limiter = Limiter::new(&pressures, &[Allocator::system()]).unwrap();
+        let unknown = |limiter: &Limiter| -> Vec<bool> {
+            let why = |variant| limiter.why_unknown(variant, "w", "ours", Pass::Throughput);
+            (0..=3).map(|variant| why(variant).is_some()).collect()
+        };
+        let row = |allocator: &str, end: &str| RunRow {
+            workload: "w".to_owned(),
+            allocator: allocator.to_owned(),
+            pass: "throughput".to_owned(),
+            end: end.to_owned(),
+            peak_rss_bytes: Some(1 << 20),
+            ..RunRow::default()
+        };
+        limiter.learn(&[row("system", "crashed (SIGSEGV)")]);
+        assert_eq!(unknown(&limiter), [false, true, true, false]);
+        limiter.learn(&[row("ours", "completed")]);
+        assert_eq!(unknown(&limiter), [false, true, false, false], "its own share is known");
+        limiter.learn(&[row("system", "completed")]);
+        assert_eq!(unknown(&limiter), [false; 4]);
     }
 }

@@ -1,7 +1,7 @@
 //! `bench-cli run WORKLOAD|TRACE`: each under each allocator, pass by pass, round by round.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +104,7 @@ pub(super) fn session(
         args,
         histograms,
         floors: BTreeMap::new(),
+        left_out: BTreeSet::new(),
         seed: global.seed,
         _plans: plans,
     };
@@ -120,6 +121,9 @@ pub(super) fn session(
         }
     }
     report::page(&directory, global)?;
+    for why in cells.left_out.iter().filter(|_| !global.quiet) {
+        crate::output::note(&format!("left out: {why}"));
+    }
     if stop == Stop::OutOfBudget && !global.quiet {
         crate::output::note("the budget ended before the last round: intervals are wider");
     }
@@ -217,6 +221,8 @@ struct Measured<'a> {
     histograms: PathBuf,
     /// Nanoseconds that the harness alone takes for a plan.
     floors: BTreeMap<PathBuf, u64>,
+    /// What could not be run, and why.
+    left_out: BTreeSet<String>,
     seed: u64,
     /// Removed with everything in it at the end.
     _plans: TempDir,
@@ -238,11 +244,16 @@ impl Cells for Measured<'_> {
         format!("{name}-{threads}t{pressure}--{place}-{allocator}--{pass}--{}", slot.round)
     }
 
-    fn run(&mut self, slot: &Slot, id: &str) -> Result<Noted, CliError> {
+    fn run(&mut self, slot: &Slot, id: &str) -> Result<Option<Noted>, CliError> {
         let (subject, variant) = self.split(slot);
         let subject = &subject.clone();
         let allocator = &self.allocators[slot.allocator];
         let pass = self.passes[slot.pass];
+        let unknown = self.limiter.why_unknown(variant, &subject.name, &allocator.name, pass);
+        if let Some(why) = unknown {
+            self.left_out.insert(why);
+            return Ok(None);
+        }
         let started = utc::now();
         let mut spec = cell(self.args, subject, allocator, pass);
         // Every process differs in what chance decides, and two sessions of one seed do not.
@@ -279,7 +290,7 @@ impl Cells for Measured<'_> {
         let mut noted = rows::noted(&context, &outcome)?;
         noted.run.limit_hits = limit_hits;
         self.limiter.learn(std::slice::from_ref(&noted.run));
-        Ok(noted)
+        Ok(Some(noted))
     }
 }
 
