@@ -6,13 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
-use traces::{Census, TraceError};
+use traces::event::{Event, EventSource};
+use traces::{Census, ImportOptions, TraceError};
 use workloads::engine::Touch;
 use workloads::plan::{Counts, Order, Plan, PlanError, PlanOptions};
 use workloads::spec::{SourceOptions, Spec, SpecError};
 
 use crate::error::{CliError, Exit};
-use crate::{output, results, suggest};
+use crate::{interrupt, output, results, suggest};
 
 /// What is measured when nobody says what: few workloads, each a different question.
 const STANDARD_SUITE: [&str; 5] = ["larson", "xmalloc", "mstress", "small-churn", "profile"];
@@ -165,12 +166,14 @@ fn prepare_workload(spec: &Spec, settings: &Settings, folder: &Path) -> Result<P
     };
     let seed = (settings.seed != 0).then_some(settings.seed);
     let source_options = SourceOptions { threads: settings.threads, scale, seed, folded: true };
-    let mut source = spec.source(&source_options).map_err(|e| bad_spec(&spec.name, e))?;
+    let mut source =
+        Heeding::new(spec.source(&source_options).map_err(|e| bad_spec(&spec.name, e))?);
     let mut options = spec.plan_options();
     options.order = settings.order.unwrap_or(options.order);
     options.times = settings.times;
-    let plan = Plan::prepare(&mut source, &options, &free_name(folder))
-        .map_err(|error| explain(error, &spec.name))?;
+    let plan = Plan::prepare(&mut source, &options, &free_name(folder));
+    go_on()?;
+    let plan = plan.map_err(|error| explain(error, &spec.name))?;
     let counts = plan.counts(plan.repeat());
     spec.verify(spec.expected(&source_options, &counts), &counts).map_err(|mismatch| {
         CliError::new(
@@ -189,16 +192,57 @@ fn prepare_workload(spec: &Spec, settings: &Settings, folder: &Path) -> Result<P
 }
 
 fn prepare_trace(path: &Path, settings: &Settings, folder: &Path) -> Result<Prepared, CliError> {
-    let mut source = traces::open(path)?;
+    let reading = ImportOptions { stop: Some(interrupt::requested), ..ImportOptions::default() };
+    let mut source = Heeding::new(traces::open_with(path, &reading)?);
     let order = settings.order.unwrap_or_default();
     let options = PlanOptions { order, times: settings.times, ..PlanOptions::default() };
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let plan = Plan::prepare(&mut *source, &options, &free_name(folder))
-        .map_err(|error| explain(error, &path.to_string_lossy()))?;
+    let plan = Plan::prepare(&mut source, &options, &free_name(folder));
+    go_on()?;
+    let plan = plan.map_err(|error| explain(error, &path.to_string_lossy()))?;
+    let source = source.source;
     if let Some(lost) = source.lost() {
         output::note(&format!("{}: {lost}", path.display()));
     }
     Ok(prepared(&plan, name, "trace", Some(source.census())))
+}
+
+/// A stream that ends early when somebody asks the process to end; [`go_on`] tells.
+struct Heeding<S> {
+    source: S,
+    events: u64,
+}
+
+impl<S> Heeding<S> {
+    /// Events between two looks.
+    const EVERY: u64 = 1 << 12;
+
+    fn new(source: S) -> Self {
+        Heeding { source, events: 0 }
+    }
+}
+
+impl<S: EventSource> EventSource for Heeding<S> {
+    type Error = S::Error;
+
+    fn next_event(&mut self) -> Result<Option<Event>, S::Error> {
+        self.events += 1;
+        if self.events.is_multiple_of(Self::EVERY) && interrupt::requested() {
+            return Ok(None);
+        }
+        self.source.next_event()
+    }
+
+    fn len_hint(&self) -> Option<u64> {
+        self.source.len_hint()
+    }
+}
+
+fn go_on() -> Result<(), CliError> {
+    match interrupt::requested() {
+        true => Err(CliError::new(Exit::Interrupted, "interrupted")),
+        false => Ok(()),
+    }
 }
 
 fn prepared(plan: &Plan, name: String, kind: &str, census: Option<Census>) -> Prepared {

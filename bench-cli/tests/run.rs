@@ -437,6 +437,8 @@ fn a_run_is_exported_to_other_tools() {
     assert_eq!(run(home.path(), &args).0, 0);
     let (_, markdown, _) = run(home.path(), &["export", "out"]);
     assert!(markdown.starts_with("| workload |") && markdown.contains("| system |"), "{markdown}");
+    let columns = |line: &str| line.matches('|').count();
+    assert!(markdown.lines().all(|line| columns(line) == 12), "{markdown}");
     let (_, metrics, _) = run(home.path(), &["export", "out", "--to", "openmetrics"]);
     assert!(metrics.ends_with("# EOF\n") && metrics.contains("bench_time_seconds{"), "{metrics}");
     // What an earlier run into the same folder left is none of this one's.

@@ -66,7 +66,6 @@ impl RunDirectory {
             (None, true) => PathBuf::from(LATEST),
             (None, false) => default_path(),
         };
-        fs::create_dir_all(path.join("hist")).map_err(|error| unwritable(&path, &error))?;
         let mut directory = RunDirectory {
             path,
             manifest,
@@ -80,6 +79,8 @@ impl RunDirectory {
             next_flush: Instant::now() + FLUSH_EVERY,
         };
         directory.look_at_what_is_there(resume)?;
+        let made = fs::create_dir_all(directory.histograms());
+        made.map_err(|error| unwritable(&directory.path, &error))?;
         if !resume {
             // Before the manifest: what ran under another one is not continued under this.
             directory.write("runs.csv", &directory.runs)?;

@@ -43,6 +43,9 @@ pub struct RecommendArgs {
     /// Look without pressure only
     #[arg(long)]
     no_pressure: bool,
+    /// Continue an interrupted one: the same arguments, and its folder with --out
+    #[arg(long)]
+    resume: bool,
 }
 
 /// Levers that people pull for memory, by allocator.
@@ -143,6 +146,7 @@ pub fn run(args: RecommendArgs, global: &Global) -> Result<Exit, CliError> {
         runs: args.runs,
         pressure,
         every_pass_in_every_round: true,
+        resume: args.resume,
         ..RunArgs::default()
     };
     let directory = run::session(&run_args, global)?;
