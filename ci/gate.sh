@@ -6,7 +6,7 @@
 #   ci/gate.sh [BASE_REVISION] [ARGUMENTS OF bench-cli gate...]
 #
 # BASE_REVISION is `origin/main` unless given. Built bases are kept in $GATE_CACHE (default:
-# target/gate-base), one file per commit: a base is built once.
+# target/gate-base), one file per commit and compiler: a base is built once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

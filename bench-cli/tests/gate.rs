@@ -228,6 +228,12 @@ fn a_layout_floor_outlives_whatever_ends_its_calibration_and_a_calibration_witho
     };
     let (measured, alike) = calibrate(&["--relinked", "system", "--gates", "0"]);
     assert_eq!(alike, 0, "it ended after the twins");
+    // A kernel that boots anew keeps a little more memory for itself.
+    let file = home.path().join("cache/bench-cli/calibration.json");
+    let mut there: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let memory = there["machine"]["memory_bytes"].as_u64().unwrap();
+    there["machine"]["memory_bytes"] = (memory - 4096).into();
+    fs::write(&file, there.to_string()).unwrap();
     let (kept, alike) = calibrate(&["--gates", "1"]);
     assert!((kept - measured).abs() < 1e-9, "{kept} for {measured}");
     assert_eq!(alike, 1);
@@ -280,4 +286,30 @@ fn explain_says_what_is_checked_without_measuring() {
     let output = bench_cli(&["gate", TINY, "--explain"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("tiny-churn-1t: must be shown < 5 % slower"));
+}
+
+#[test]
+fn explain_knows_the_layout_floor_of_this_machine_and_refuses_one_that_leaves_no_room() {
+    let home = tempfile::tempdir().unwrap();
+    let explain = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+        command.current_dir(home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+        command.args(["gate", TINY, "--explain"]).output().unwrap()
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-cli"));
+    command.current_dir(home.path()).env("XDG_CACHE_HOME", home.path().join("cache"));
+    let calibrated = command.args(["calibrate", TINY, "--out", "out", "--gates", "1"]).output();
+    assert!(calibrated.unwrap().status.success());
+    let file = home.path().join("cache/bench-cli/calibration.json");
+    let mut there: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let mut with = |floor: f64| {
+        there["layout_floor"] = floor.into();
+        fs::write(&file, there.to_string()).unwrap();
+        explain()
+    };
+    let (small, large, none) = (with(0.012), with(0.4), with(0.0));
+    assert_eq!(small.status.code(), Some(0), "{}", stderr(&small));
+    assert!(stdout(&small).contains("1.2 %"), "{}", stdout(&small));
+    assert!(!stdout(&none).contains("1.2 %"), "{}", stdout(&none));
+    assert_eq!(large.status.code(), Some(2), "{}", stdout(&large));
 }

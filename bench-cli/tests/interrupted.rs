@@ -205,3 +205,31 @@ fn a_recording_interrupted_while_its_trace_is_made_keeps_the_raw_files() {
     let (code, stdout, _) = run(home.path(), &["trace", "verify", "t.atrace"]);
     assert!(code == 0 && stdout.contains("sound"), "{stdout}");
 }
+
+#[test]
+fn a_gate_that_is_asked_to_end_while_its_base_builds_ends_with_all_that_builds() {
+    let home = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
+        let output =
+            Command::new("git").args(identity).args(args).current_dir(home.path()).output();
+        let output = output.expect("git starts");
+        assert!(output.status.success(), "git {args:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    git(&["init", "-q"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "first"]);
+    let build = "sleep 10000 & echo $! > \"$CACHE.pid\"; wait";
+    let args = ["gate", "--base-rev", "HEAD", "--head", "system", "--base-build", build];
+    let mut child = start(home.path(), &[&args[..], &["--base-cache", "bases"]].concat());
+    let pid = || {
+        let text = fs::read_to_string(home.path().join("bases/build.pid")).unwrap_or_default();
+        text.trim().parse::<u32>().ok()
+    };
+    until(&mut child, || pid().is_some());
+    interrupt(child);
+    assert_eq!(git(&["worktree", "list"]).lines().count(), 1);
+    // It may be that nobody takes notice of its end.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid().unwrap()));
+    assert!(stat.is_err() || stat.is_ok_and(|text| text.contains(") Z ")));
+}

@@ -87,6 +87,9 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<Exit, CliError> {
     let what = if args.what.is_empty() { vec![first_cell(&one)?] } else { args.what.clone() };
     let mut record = Record::default();
     record.twins(args, &what, &one, (end, global, &out))?;
+    if record.interrupted {
+        return Ok(Exit::Interrupted);
+    }
     let job = Job::prepare((&args.library, &args.library), &what, &one, global)?;
     let kind = if args.common.inject_slowdown.is_some() { "injected" } else { "alike" };
     for gate in 0..args.gates {
@@ -237,10 +240,11 @@ impl Record {
         tally.gates += 1;
         tally.failed += u64::from(timing == Verdict::Fail);
         tally.failed_on_counts += u64::from(exceeded > 0);
-        tally.passed += u64::from(timing == Verdict::Pass);
-        tally.passed_in_stage_one += u64::from(
-            timing == Verdict::Pass && outcome.cells.iter().all(|c| c.result.fresh.is_empty()),
-        );
+        tally.alarms += u64::from(timing == Verdict::Fail || exceeded > 0);
+        let passed = timing == Verdict::Pass && exceeded == 0;
+        tally.passed += u64::from(passed);
+        tally.passed_in_stage_one +=
+            u64::from(passed && outcome.cells.iter().all(|c| c.result.fresh.is_empty()));
         tally.inconclusive += u64::from(timing == Verdict::Inconclusive);
         self.differences.extend(differences);
     }
@@ -280,14 +284,16 @@ impl Record {
             let _ = writeln!(
                 text,
                 "Alike: {} false alarms in {} gates, so the rate is below {} at 95 % confidence; \
-                 {} passed ({} of them in stage 1), {} inconclusive; {} alarms on counted metrics.",
-                a.failed,
+                 {} failed on time, {} on counted metrics; {} passed ({} of them in stage 1), \
+                 {} inconclusive on time.",
+                a.alarms,
                 a.gates,
                 percent(a.at_most()),
+                a.failed,
+                a.failed_on_counts,
                 a.passed,
                 a.passed_in_stage_one,
-                a.inconclusive,
-                a.failed_on_counts
+                a.inconclusive
             );
         }
         let i = &self.injected;
@@ -341,6 +347,8 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::metric::Metric;
+    use crate::gate::outcome::Counted;
     use crate::gate::outcome::tests::outcome;
 
     #[test]
@@ -387,5 +395,31 @@ mod tests {
             text.contains("0 false alarms in 299 gates, so the rate is below 1.00 %"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_alarm_on_a_count_is_a_false_alarm() {
+        let mut found = outcome(&[Verdict::Pass]);
+        let mut record = Record::default();
+        record.note("alike", &found);
+        assert_eq!((record.alike.alarms, record.alike.passed), (0, 1));
+        let (cell, metric) = (found.cells[0].cell.name.clone(), Metric::MinorFaults);
+        let (quarantined, stored) = (false, false);
+        found.counted.push(Counted {
+            cell,
+            metric,
+            base: 1,
+            head: 9,
+            allowed: 2,
+            quarantined,
+            stored,
+        });
+        let before = record.alike.at_most();
+        record.note("alike", &found);
+        let tally = record.alike;
+        assert_eq!((tally.gates, tally.failed, tally.failed_on_counts), (2, 0, 1));
+        assert_eq!((tally.alarms, tally.passed), (1, 1));
+        let at_most = Tally { alarms: 0, ..tally }.at_most();
+        assert!(tally.at_most() > at_most && before > at_most, "{tally:?}");
     }
 }

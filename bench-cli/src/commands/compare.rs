@@ -28,11 +28,11 @@ pub struct CompareArgs {
 pub fn run(args: &CompareArgs, global: &Global) -> Result<Exit, CliError> {
     let out = judge::out_folder(global, "compare")?;
     let job = Job::prepare((&args.old, &args.new), &args.what, &args.common, global)?;
+    let manifest = job.manifest();
     let outcome = job.measure(global)?;
-    let state = if outcome.interrupted { "interrupted" } else { "completed" };
     // What was found is told first: a full disk does not take it back.
     judge::show(&outcome, global)?;
-    judge::write_files(&outcome, &job.manifest(state), &out)?;
+    judge::write_files(&outcome, &judge::ended(&outcome, manifest), &out)?;
     note(global, &format!("files: {}", out.display()));
     Ok(match outcome.exit(true) {
         // A comparison has no wrong answer.

@@ -89,11 +89,22 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
     let base = base_of(args, global)?;
     let job = Job::prepare((&base, &args.head), &args.what, &args.common, global)?;
     let key = Key::here(&job.workers.head, args.instructions);
+    if args.base_rev.is_some() {
+        let of_base = Key::here(&job.workers.base, args.instructions);
+        if let Some(difference) = of_base.other_compiler(&key) {
+            output::note(&difference);
+        }
+    }
     let stored = args.baseline.as_ref().map(|path| Baseline::read(path, &key, &job.prepared));
     let stored = stored.transpose()?;
     for name in stored.iter().flat_map(|stored| stored.missing(&job.prepared)) {
         output::note(&format!("{name}: not in the baseline, held against the base alone"));
     }
+    let mut manifest = job.manifest();
+    // Each revision has a file of its own.
+    let built =
+        manifest.allocators.iter_mut().filter(|a| args.base_rev.is_some() && a.name == "base");
+    built.for_each(|base| base.given = Some("revision".to_owned()));
     let mut outcome = job.measure(global)?;
     if args.instructions {
         for line in job.count(&mut outcome, &[Metric::Instructions])? {
@@ -101,6 +112,13 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
         }
     }
     if let Some(stored) = &stored {
+        for (metric, cells) in stored.unstored(&outcome) {
+            output::note(&format!(
+                "{}: not in the baseline for {}, held against the base alone",
+                metric.name(),
+                cells.join(", ")
+            ));
+        }
         let judged = stored.judge(&outcome, &job.trial.thresholds.limits);
         outcome.counted.extend(judged);
     }
@@ -110,8 +128,7 @@ pub fn run(args: &GateArgs, global: &Global) -> Result<Exit, CliError> {
         Baseline::of(&outcome, key, &job.prepared).write(path)?;
         note(global, &format!("the head's counts are stored in {}", path.display()));
     }
-    let state = if outcome.interrupted { "interrupted" } else { "completed" };
-    judge::write_files(&outcome, &job.manifest(state), &out)?;
+    judge::write_files(&outcome, &judge::ended(&outcome, manifest), &out)?;
     if let Some(path) = &junit {
         files::write_whole(path, junit::xml(&outcome, args.allow_inconclusive)?.as_bytes())?;
     }

@@ -83,19 +83,7 @@ impl Job {
         common: &Common,
         global: &Global,
     ) -> Result<Self, CliError> {
-        let mut thresholds = thresholds(common)?;
-        if let Some(floor) = calibration::stored_floor() {
-            thresholds.rules = thresholds.rules.with_layout_floor(floor);
-            thresholds.check().map_err(|e| {
-                CliError::new(Exit::Usage, e.to_string())
-                    .because("the layout floor of this machine was measured by `calibrate`")
-                    .help(
-                        "allow a larger slowdown (--max-slowdown, or that of the cell), or measure \
-                         again: `bench-cli calibrate --relinked TWIN.so`",
-                    )
-            })?;
-        }
-        let job = Self::under(thresholds, libraries, what, common, global)?;
+        let job = Self::under(thresholds_here(common)?, libraries, what, common, global)?;
         check_cells(&job.trial.thresholds, &job.prepared)?;
         Ok(job)
     }
@@ -108,6 +96,7 @@ impl Job {
         common: &Common,
         global: &Global,
     ) -> Result<Self, CliError> {
+        interrupt::listen();
         let (base, head) = (allocators::resolve(base)?, allocators::resolve(head)?);
         let (plans, prepared) = plans(&thresholds, what, common)?;
         let injected = common.inject_slowdown.unwrap_or(0.0);
@@ -211,10 +200,11 @@ impl Job {
         Ok(uncounted)
     }
 
-    /// What is needed to repeat it.
-    pub(super) fn manifest(&self, state: &str) -> Manifest {
+    /// What is needed to repeat it, before it begins.
+    pub(super) fn manifest(&self) -> Manifest {
         let note = |allocator: &Allocator, role: &str| AllocatorNote {
             name: role.to_owned(),
+            given: Some(allocator.name.clone()),
             library: allocator.preload.as_ref().map(|path| path.display().to_string()),
             library_hash: Some(calibration::library_hash(allocator)),
             env: allocator.env.clone(),
@@ -235,7 +225,7 @@ impl Job {
             bench_cli: env!("CARGO_PKG_VERSION").to_owned(),
             command: std::env::args().collect(),
             started_utc: utc::rfc3339(utc::now()),
-            state: state.to_owned(),
+            state: "running".to_owned(),
             seed: self.trial.seed,
             generator: "ChaCha8".to_owned(),
             fingerprint: calibration::fingerprint(&format!("{subjects:?} {allocators:?}")),
@@ -266,6 +256,23 @@ pub(super) fn thresholds(common: &Common) -> Result<Thresholds, CliError> {
     Ok(thresholds)
 }
 
+/// The thresholds, with the layout floor that `calibrate` measured on this machine.
+fn thresholds_here(common: &Common) -> Result<Thresholds, CliError> {
+    let mut thresholds = thresholds(common)?;
+    if let Some(floor) = calibration::stored_floor() {
+        thresholds.rules = thresholds.rules.with_layout_floor(floor);
+        thresholds.check().map_err(|e| {
+            CliError::new(Exit::Usage, e.to_string())
+                .because("the layout floor of this machine was measured by `calibrate`")
+                .help(
+                    "allow a larger slowdown (--max-slowdown, or that of the cell), or measure \
+                     again: `bench-cli calibrate --relinked TWIN.so`",
+                )
+        })?;
+    }
+    Ok(thresholds)
+}
+
 /// Prepares the plans of the cells named by `what`, else by the thresholds, else of the suite.
 fn plans(
     thresholds: &Thresholds,
@@ -289,7 +296,7 @@ fn check_cells(thresholds: &Thresholds, prepared: &[Prepared]) -> Result<(), Cli
 
 /// `--explain`: what would be checked, and why.
 pub(super) fn explain(what: &[String], common: &Common) -> Result<(), CliError> {
-    let thresholds = thresholds(common)?;
+    let thresholds = thresholds_here(common)?;
     let (_folder, prepared) = plans(&thresholds, what, common)?;
     check_cells(&thresholds, &prepared)?;
     let cells: Vec<Cell> = prepared.into_iter().map(|p| p.cell).collect();
@@ -314,6 +321,13 @@ pub(super) fn out_folder(global: &Global, kind: &str) -> Result<PathBuf, CliErro
     fs::create_dir_all(&out).map_err(refused)?;
     tempfile::tempfile_in(&out).map_err(refused)?;
     Ok(out)
+}
+
+/// Has the manifest that was made before say how it ended.
+pub(super) fn ended(outcome: &Outcome, mut manifest: Manifest) -> Manifest {
+    let state = if outcome.interrupted { "interrupted" } else { "completed" };
+    manifest.state = state.to_owned();
+    manifest
 }
 
 /// The files that every comparison leaves. The manifest comes last: it says that all is there.

@@ -100,7 +100,8 @@ fn library(given: &str, allocator: &Allocator) -> Library {
         Some(path) if !allocator.is_ours() => format!("{}{options}", path.display()),
         _ => given.to_owned(),
     };
-    Library { spec, hash: calibration::library_hash(allocator) }
+    let name = allocator.name.clone();
+    Library { spec, name, hash: calibration::library_hash(allocator) }
 }
 
 /// A file by its absolute path; the name of a workload as it is, whatever lies in the present folder.
@@ -266,6 +267,7 @@ fn manifest(plan: &Plan, merged: &Merged) -> Manifest {
     let whole = merged.missing.is_empty() && merged.damaged.is_empty();
     let note = |library: &Library, role: &str| AllocatorNote {
         name: role.to_owned(),
+        given: Some(library.name.clone()).filter(|name| !name.is_empty()),
         library: Some(library.spec.clone()),
         library_hash: Some(library.hash.clone()),
         env: Vec::new(),

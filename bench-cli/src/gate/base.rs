@@ -1,7 +1,7 @@
 //! The base of a gate, built from a git revision: in a work tree of its own, once per commit.
 //!
-//! Owns a folder of built libraries, one file per commit and build command; a file appears there
-//! only when its build is complete. The user's own work tree and index are never touched.
+//! Owns a folder of built libraries, one file per commit, build command and, for our own, compiler; a file
+//! appears there only when its build is complete. The user's own work tree and index are never touched.
 //!
 //! Cost: one build per commit; compiled dependencies are kept between builds. Builds of one folder
 //! follow one another: what lies in `$CACHE` belongs to one of them at a time.
@@ -9,13 +9,16 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{IsTerminal, Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::calibration::fingerprint;
 use crate::error::{CliError, Exit};
@@ -59,7 +62,8 @@ pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliE
         None => default_cache()?,
     };
     let build = recipe.build.unwrap_or(OURS);
-    let name = format!("{}-{}.so", commit.hash, &fingerprint(build)[..8]);
+    let compiler = if recipe.build.is_none() { compiler(recipe.repository) } else { String::new() };
+    let name = format!("{}-{}.so", commit.hash, &fingerprint(&format!("{build}{compiler}"))[..8]);
     let written = |error: std::io::Error| {
         CliError::new(Exit::Usage, format!("cannot write to the folder `{}`", cache.display()))
             .because(error)
@@ -71,7 +75,7 @@ pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliE
     if library.is_file() {
         return Ok(library);
     }
-    let _lock = lock(&cache, tell)?;
+    let lock = lock(&cache, tell)?;
     // Whoever held the lock may have built it.
     if library.is_file() {
         return Ok(library);
@@ -89,9 +93,22 @@ pub fn library(recipe: &Recipe<'_>, tell: &dyn Fn(&str)) -> Result<PathBuf, CliE
     let built =
         tempfile::Builder::new().prefix(".building-").tempdir_in(&cache).map_err(written)?;
     let part = built.path().join("library.so");
-    run_build(build, &tree.path(), &cache.join("build"), &part, &commit)?;
+    run_build(build, &tree.path(), &cache.join("build"), &part, &commit, &lock)?;
     fs::rename(&part, &library).map_err(written)?;
     Ok(library)
+}
+
+/// What else decides what [`OURS`] builds: a head by today's compiler is not to be held against a base by
+/// that of last year.
+fn compiler(repository: &Path) -> String {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("-vV").current_dir(repository).output();
+    let mut text = version.map_or_else(|_| Vec::new(), |output| output.stdout);
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        text.push(b'\n');
+        text.extend(env::var_os(name).unwrap_or_default().as_encoded_bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Waits until nobody builds in the folder `cache`; everybody else waits while the file is open.
@@ -102,7 +119,9 @@ fn lock(cache: &Path, tell: &dyn Fn(&str)) -> Result<File, CliError> {
             .because(error)
             .help("choose another folder with --base-cache")
     };
-    let file = File::create(cache.join(LOCK)).map_err(refused)?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(cache.join(LOCK)).map_err(refused)?;
     let mut told = false;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -121,35 +140,52 @@ fn lock(cache: &Path, tell: &dyn Fn(&str)) -> Result<File, CliError> {
     }
 }
 
+/// The build holds `lock`, an empty file, as its input: whatever becomes of us, the next one waits for it.
 fn run_build(
     build: &str,
     tree: &Path,
     objects: &Path,
     library: &Path,
     commit: &Commit,
+    lock: &File,
 ) -> Result<(), CliError> {
     let does_not = || {
         CliError::new(Exit::Usage, format!("the base, commit {}, does not build", commit.short()))
     };
-    let output = Command::new("sh")
+    let cannot = |error: std::io::Error| does_not().because(format!("sh: {error}"));
+    // A file and no pipe: nobody has to read it meanwhile.
+    let mut said = tempfile::tempfile().map_err(cannot)?;
+    // Whoever asks on the terminal, as for a password, has to be in the group that it belongs to; there Ctrl-C
+    // reaches all of them. Elsewhere what the build starts ends with it.
+    let terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    let mut command = Command::new("sh");
+    if !terminal {
+        command.process_group(0);
+    }
+    let mut child = command
         .args(["-c", build])
         .current_dir(tree)
         .env("LIBRARY", library)
         .env("CACHE", objects)
         // What is being measured here is no part of how the base is built.
         .env_remove("LD_PRELOAD")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| does_not().because(format!("sh: {error}")))?;
-    if interrupt::requested() {
+        .stdin(lock.try_clone().map_err(cannot)?)
+        .stdout(Stdio::null())
+        .stderr(said.try_clone().map_err(cannot)?)
+        .spawn()
+        .map_err(cannot)?;
+    let status = wait(&mut child, !terminal).map_err(cannot)?;
+    let Some(status) = status else {
         return Err(CliError::new(Exit::Interrupted, "interrupted"));
-    }
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
+    };
+    if !status.success() {
+        let mut bytes = Vec::new();
+        said.rewind().and_then(|()| said.read_to_end(&mut bytes)).map_err(cannot)?;
+        let stderr = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
         return Err(does_not()
-            .because(format!("`{build}` ended with {}:\n    {last}", output.status))
+            .because(format!("`{build}` ended with {status}:\n    {last}"))
             .help("try it in a work tree of that commit, or say how it is built: --base-build"));
     }
     if !library.is_file() {
@@ -158,6 +194,41 @@ fn run_build(
             .help("end the command with `cp PATH/TO/LIBRARY.so \"$LIBRARY\"`"));
     }
     Ok(())
+}
+
+/// How `child` ended, which may lead a `group`; `None` where somebody asked us to end, and it was made to.
+fn wait(child: &mut Child, group: bool) -> std::io::Result<Option<ExitStatus>> {
+    const EVERY: Duration = Duration::from_millis(20);
+    const GRACE: Duration = Duration::from_secs(2);
+    let end = |child: &Child, signal| {
+        let leader = Pid::from_child(child);
+        // Nobody is there any more, at worst.
+        let _ =
+            if group { kill_process_group(leader, signal) } else { kill_process(leader, signal) };
+    };
+    let mut asked: Option<Instant> = None;
+    loop {
+        let ended = child.try_wait()?;
+        match (ended, asked) {
+            (Some(status), None) => return Ok(Some(status)),
+            (None, None) if interrupt::requested() => {
+                end(child, Signal::TERM);
+                asked = Some(Instant::now());
+            }
+            (Some(_), Some(_)) => {
+                if group {
+                    // Whoever of them is left did not heed the first.
+                    end(child, Signal::KILL);
+                }
+                return Ok(None);
+            }
+            (None, Some(since)) if since.elapsed() > GRACE => {
+                end(child, Signal::KILL);
+            }
+            _ => {}
+        }
+        thread::sleep(EVERY);
+    }
 }
 
 fn default_cache() -> Result<PathBuf, CliError> {

@@ -84,6 +84,17 @@ impl Key {
         }
     }
 
+    /// What to say where the head, whose key is `head`, was built by another compiler than the base.
+    #[must_use]
+    pub fn other_compiler(&self, head: &Key) -> Option<String> {
+        let (base, head) = (&self.toolchain, &head.toolchain);
+        (base != head).then(|| {
+            format!(
+                "the base was built by `{base}`, the head by `{head}`: what differs may be the compilers' doing"
+            )
+        })
+    }
+
     /// In what two keys differ, in words.
     fn differences(&self, here: &Key) -> Vec<String> {
         let fields = [
@@ -200,6 +211,20 @@ impl Baseline {
         files::write_whole(path, &text)
     }
 
+    /// What was counted of the head in `outcome`, and in which cells, that is not stored for cells that are.
+    #[must_use]
+    pub fn unstored(&self, outcome: &Outcome) -> BTreeMap<Metric, Vec<String>> {
+        let mut missing: BTreeMap<Metric, Vec<String>> = BTreeMap::new();
+        for c in outcome.counted.iter().filter(|c| !c.stored) {
+            let Some(cell) = self.cells.get(&c.cell) else { continue };
+            // Of those, none stored are none.
+            if c.metric != Metric::FailedAllocations && !cell.counts.contains_key(&c.metric) {
+                missing.entry(c.metric).or_default().push(c.cell.clone());
+            }
+        }
+        missing
+    }
+
     /// The head's counts in `outcome` against the stored ones, for every count that both have.
     /// Failed allocations of a cell that is stored without any were none.
     #[must_use]
@@ -311,6 +336,32 @@ mod tests {
         let judged = baseline.judge(&after, &limits);
         let found: Vec<_> = judged.iter().map(|c| (c.cell.as_str(), c.base, c.within())).collect();
         assert_eq!(found, [("cell0-2t", 0, false)], "the other one was not measured");
+    }
+
+    #[test]
+    fn a_count_that_is_not_stored_for_a_stored_cell_is_told() {
+        let mut before = outcome(&[Verdict::Pass]);
+        before.counted = vec![counted(1000)];
+        let baseline = Baseline::of(&before, key(), &[prepared("a")]);
+        let of = |metric| Counted { metric, ..counted(1) };
+        let mut after = outcome(&[Verdict::Pass]);
+        after.counted = vec![
+            of(Metric::MinorFaults),
+            of(Metric::FailedAllocations),
+            of(Metric::Instructions),
+            Counted { cell: "new-1t".to_owned(), ..of(Metric::Instructions) },
+            Counted { stored: true, ..of(Metric::MappingCalls) },
+        ];
+        let missing = BTreeMap::from([(Metric::Instructions, vec!["cell0-2t".to_owned()])]);
+        assert_eq!(baseline.unstored(&after), missing);
+    }
+
+    #[test]
+    fn another_compiler_of_the_base_is_told() {
+        assert_eq!(key().other_compiler(&key()), None);
+        let head = Key { toolchain: "rustc 2".to_owned(), ..key() };
+        let said = key().other_compiler(&head).unwrap();
+        assert!(said.contains("`rustc 1`") && said.contains("`rustc 2`"), "{said}");
     }
 
     #[test]

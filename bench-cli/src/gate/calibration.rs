@@ -29,6 +29,9 @@ pub struct Tally {
     pub failed: u64,
     /// Gates that failed on a counted metric.
     pub failed_on_counts: u64,
+    /// Gates that failed on either.
+    #[serde(default)]
+    pub alarms: u64,
     /// Gates that passed.
     pub passed: u64,
     /// Gates whose every cell passed in stage 1.
@@ -38,10 +41,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The largest rate of failures on time that these gates leave possible.
+    /// The largest rate of failures, on time or on counts, that these gates leave possible.
     #[must_use]
     pub fn at_most(&self) -> f64 {
-        binomial::upper_bound(self.failed, self.gates, CONFIDENCE)
+        binomial::upper_bound(self.alarms, self.gates, CONFIDENCE)
     }
 
     /// The smallest rate of failures on time that these gates leave possible.
@@ -75,7 +78,7 @@ pub struct Calibration {
 fn stored() -> Option<Calibration> {
     let text = fs::read(path()?).ok()?;
     let calibration: Calibration = serde_json::from_slice(&text).ok()?;
-    (calibration.machine == Machine::here()).then_some(calibration)
+    calibration.machine.differences(&Machine::here()).is_empty().then_some(calibration)
 }
 
 /// The layout floor that was measured on this machine, if one was.

@@ -38,6 +38,9 @@ pub const SCHEMA: u32 = 1;
 pub struct Library {
     /// As `-a` takes it, with an absolute path.
     pub spec: String,
+    /// Its name in other commands, with options.
+    #[serde(default)]
+    pub name: String,
     /// Hash of its content.
     pub hash: String,
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CliError, Exit};
-use crate::results::{Manifest, Recorded, RunRow};
+use crate::results::{Manifest, Recorded, RunRow, Subject};
 
 /// What a value belongs to; the machine comes from the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,8 @@ pub struct Key {
     pub subject: String,
     /// Who served `malloc`.
     pub allocator: String,
-    /// How it was measured: threads, pass, scale, order, pace, touch, pressure, copies, processors.
+    /// How it was measured: threads, pass, scale, order, pace, touch, pressure, which libraries a gate had,
+    /// which work a trace or cell is, copies, processors.
     pub conditions: String,
     /// A column's name; quantiles are `malloc_p99.9_ns`.
     pub metric: String,
@@ -79,7 +80,7 @@ pub fn read(folder: &Path) -> Result<Folder, CliError> {
     let bound = bound(manifest.copies, &manifest.cpus);
     let mut samples = Samples::new();
     if manifest.subjects.iter().any(|subject| subject.kind == "cell") {
-        of_gate(folder, &bound, &mut samples)?;
+        of_gate(folder, &manifest, &bound, &mut samples)?;
         // One plan may be measured on several machines.
         identity += &format!(" {:?}", manifest.machine);
     } else {
@@ -122,7 +123,8 @@ fn of_run(recorded: &Recorded, bound: &str, samples: &mut Samples) {
     let key = |run: &RunRow, metric: &str| {
         let subjects = &recorded.manifest.subjects;
         let of = subjects.iter().find(|subject| subject.name == run.workload);
-        key(run, of.and_then(|subject| subject.scale), bound, metric)
+        let work = of.filter(|of| of.kind == "trace").map_or_else(String::new, work);
+        key(run, of.and_then(|subject| subject.scale), &(work + bound), metric)
     };
     let mut of_id: BTreeMap<&str, &RunRow> = BTreeMap::new();
     for run in recorded.runs.iter().filter(|run| run.end == "completed") {
@@ -155,6 +157,12 @@ fn columns(run: &RunRow) -> [(&'static str, Option<u64>); 9] {
         ("major_faults", run.major_faults),
         ("stalled_ns", run.stalled_ns),
     ]
+}
+
+/// Which work it is: a trace that is recorded anew keeps its name.
+fn work(subject: &Subject) -> String {
+    let hash = subject.stream_hash.as_deref().and_then(|hash| hash.get(..8));
+    hash.map_or_else(String::new, |hash| format!(" work={hash}"))
 }
 
 /// The conditions of a whole folder: copies that ran at the same time, and processors.
@@ -220,7 +228,20 @@ struct Verdict {
     injected_slowdown: f64,
 }
 
-fn of_gate(folder: &Path, bound: &str, samples: &mut Samples) -> Result<(), CliError> {
+/// What stands for the library of `role` in a gate: without folders, which differ between machines.
+fn library_of(manifest: &Manifest, role: &str) -> Option<String> {
+    let given = manifest.allocators.iter().find(|a| a.name == role)?.given.as_ref()?;
+    let (path, options) = given.split_at(given.find('?').unwrap_or(given.len()));
+    let file = path.rsplit('/').next().unwrap_or(path);
+    Some(format!(" {role}={file}{options}"))
+}
+
+fn of_gate(
+    folder: &Path,
+    manifest: &Manifest,
+    bound: &str,
+    samples: &mut Samples,
+) -> Result<(), CliError> {
     let broken = |why: &dyn std::fmt::Display| fault(folder, "verdict.json", why);
     let text = fs::read(folder.join("verdict.json")).map_err(|e| broken(&e))?;
     let verdict: Verdict = serde_json::from_slice(&text).map_err(|e| broken(&e))?;
@@ -229,12 +250,15 @@ fn of_gate(folder: &Path, bound: &str, samples: &mut Samples) -> Result<(), CliE
             .because("its head was slowed on purpose (--inject-slowdown)")
             .help("measure the libraries as they are: `bench-cli gate` without that option"));
     }
-    let conditions = format!("gate{bound}");
     let mut note = |cell: &str, allocator: &str, metric: &str, value: f64| {
+        // `head/base` is of both.
+        let of: String =
+            allocator.split('/').filter_map(|role| library_of(manifest, role)).collect();
+        let subject = manifest.subjects.iter().find(|subject| subject.name == cell);
         let key = Key {
             subject: cell.to_owned(),
             allocator: allocator.to_owned(),
-            conditions: conditions.clone(),
+            conditions: format!("gate{of}{}{bound}", subject.map_or_else(String::new, work)),
             metric: metric.to_owned(),
         };
         samples.entry(key).or_default().push(value);
@@ -290,5 +314,30 @@ mod tests {
         let together = key(&run, None, &bound(Some(4), &[2, 0]), "x").conditions;
         assert_eq!(together, "2t latency copies=4 cpus=0,2");
         assert_eq!(bound(None, &[]), "");
+    }
+
+    #[test]
+    fn a_library_of_a_gate_is_known_by_its_name_and_options_and_not_by_its_folder() {
+        let manifest = |given: Option<&str>| {
+            let note = serde_json::json!({
+                "name": "head", "given": given, "library": null, "library_hash": null, "env": []
+            });
+            let manifest = serde_json::json!({
+                "schema": 1, "bench_cli": "0", "command": [], "state": "completed",
+                "started_utc": "", "seed": 1, "generator": "", "fingerprint": "",
+                "machine": crate::results::Machine::here(), "allocators": [note], "subjects": [],
+            });
+            serde_json::from_value::<Manifest>(manifest).unwrap()
+        };
+        let of = |given| library_of(&manifest(given), "head");
+        assert_eq!(of(None), None);
+        assert_eq!(library_of(&manifest(Some("ours")), "base"), None);
+        for (given, shown) in [
+            ("ours", " head=ours"),
+            ("ours?memory=low", " head=ours?memory=low"),
+            ("/a/libmine.so?path=/b/c", " head=libmine.so?path=/b/c"),
+        ] {
+            assert_eq!(of(Some(given)).as_deref(), Some(shown));
+        }
     }
 }

@@ -87,6 +87,9 @@ pub struct OwnWork {
 pub struct AllocatorNote {
     /// Its name in the `allocator` column.
     pub name: String,
+    /// What has that name, where it is a role: as `-a` takes it, with options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
     /// Its library.
     pub library: Option<String>,
     /// Hash of the library's content.

@@ -143,6 +143,51 @@ fn a_change_of_level_is_shown_at_its_commit_and_exported() {
 }
 
 #[test]
+fn gates_of_other_libraries_or_other_work_are_other_series() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = |n: usize, given: &str, hash: &str| {
+        let folder = gate_folder(home.path(), n, 1000);
+        let file = Path::new(&folder).join("manifest.json");
+        let mut manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let note = |role: &str, given: &str| {
+            serde_json::json!({
+                "name": role, "given": given, "library": null, "library_hash": null, "env": [],
+            })
+        };
+        manifest["allocators"] = serde_json::json!([note("base", "system"), note("head", given)]);
+        manifest["subjects"][0]["stream_hash"] = hash.into();
+        fs::write(&file, manifest.to_string()).unwrap();
+        folder
+    };
+    let folders = [
+        folder(1, "ours", "0123456789abcdef"),
+        folder(2, "ours", "0123456789abcdef"),
+        folder(3, "jemalloc", "0123456789abcdef"),
+        folder(4, "ours", "fedcba9876543210"),
+    ];
+    let mut args = vec!["history", "import", "-q"];
+    args.extend(folders.iter().map(String::as_str));
+    assert_eq!(run(home.path(), &args).0, 0);
+    let mut points: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for row in exported(home.path(), &[]).iter().filter(|row| row["metric"] == "elapsed_ns") {
+        *points.entry((row["allocator"].clone(), row["conditions"].clone())).or_default() += 1;
+    }
+    let series: Vec<(&str, &str, usize)> =
+        points.iter().map(|((a, c), n)| (a.as_str(), c.as_str(), *n)).collect();
+    assert_eq!(
+        series,
+        [
+            ("base", "gate base=system work=01234567", 3),
+            ("base", "gate base=system work=fedcba98", 1),
+            ("head", "gate head=jemalloc work=01234567", 1),
+            ("head", "gate head=ours work=01234567", 2),
+            ("head", "gate head=ours work=fedcba98", 1),
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_keeps_nothing_good_out() {
     let home = tempfile::tempdir().unwrap();
     let (good, half, running) = (

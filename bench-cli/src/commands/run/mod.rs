@@ -71,6 +71,7 @@ fn manifest(
         .iter()
         .map(|allocator| AllocatorNote {
             name: allocator.name.clone(),
+            given: None,
             library: allocator.preload.as_ref().map(|path| path.display().to_string()),
             library_hash: allocator
                 .preload

@@ -6,7 +6,8 @@ use crate::verdict::block::Order;
 use crate::verdict::procedure::Stage;
 
 fn plan() -> Plan {
-    let library = |spec: &str| Library { spec: spec.to_owned(), hash: "h".to_owned() };
+    let library =
+        |spec: &str| Library { spec: spec.to_owned(), name: spec.to_owned(), hash: "h".to_owned() };
     let cell = |name: &str| PlannedCell {
         cell: Cell { name: format!("{name}-1t"), workload: name.to_owned(), threads: 1 },
         what: name.to_owned(),
