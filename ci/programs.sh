@@ -74,6 +74,10 @@ program git-gc 'git gc --aggressive' git "git --version | grep -o '[0-9.]*'" \
   "git -C $folder/repository gc --aggressive --quiet"
 
 [[ -e $folder/index.tsv ]] || { echo "error: PROGRAMS names none of them: $chosen" >&2; exit 2; }
-cargo ci programs "$folder" "$peers/peers.json" "RUNS=$runs ci/programs.sh" > "$folder/programs.md"
+said="RUNS=$runs"
+for name in PROGRAMS MEASURE; do
+  if [[ -n ${!name-} ]]; then said+=" $name='${!name}'"; fi
+done
+cargo ci programs "$folder" "$peers/peers.json" "$said ci/programs.sh" > "$folder/programs.md"
 mv "$folder/programs.md" docs/programs.md
 echo "written: docs/programs.md" >&2

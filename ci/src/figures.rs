@@ -3,27 +3,25 @@
 //!
 //! Time is nanoseconds per malloc and free (two of the calls counted in `runs.csv`), memory the peak
 //! resident bytes beyond what the process held before; both are medians over the rounds. What an
-//! allocator did not finish has no figure. The head says of every row whether all allocators did the same
+//! allocator did not finish in every round has no figure. The head says of every row whether all allocators did the same
 //! work or each an amount of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::{Report, tools};
+use crate::Report;
+use crate::pages::{
+    OURS, SYSTEM, append_peers, c_library, json, median, of_rows, short, short_name,
+};
 
 const USAGE: &str = "usage: cargo ci figures RUN-FOLDER... PEERS.json COMMAND";
 /// Fewer rounds, or shorter ones, are a quick look.
 const ROUNDS: usize = 9;
 const LENGTH_NS: u64 = 1_000_000_000;
-/// The allocator the table is about, and the one that memory is compared with.
-pub(crate) const OURS: &str = "ours";
-pub(crate) const SYSTEM: &str = "system";
-
 #[derive(Debug, Deserialize)]
 struct Run {
     workload: String,
@@ -77,20 +75,6 @@ struct Machine {
     kernel: String,
 }
 
-/// What `ci/peers` says of the allocators it built.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Peers {
-    peers: Vec<Peer>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Peer {
-    name: String,
-    version: String,
-    flags: String,
-    exports_malloc: String,
-}
-
 /// One row: a workload at a number of threads, and per allocator what was measured.
 type Rows = Vec<(String, BTreeMap<String, (f64, f64)>)>;
 
@@ -136,42 +120,33 @@ fn part(folder: &Path) -> anyhow::Result<Part> {
     Ok(Part { manifest: json(&folder.join("manifest.json"))?, rows, rounds })
 }
 
-/// Reads what a run or `ci/peers` wrote.
-///
-/// # Errors
-/// A file that is missing or holds something else, with its name.
-pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> anyhow::Result<T> {
-    std::fs::read_to_string(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|text| Ok(serde_json::from_str(&text)?))
-        .with_context(|| format!("cannot read {}", file.display()))
-}
-
-/// The name of an allocator in a table: a library given by its path has its file's name.
-pub(crate) fn short_name(allocator: &str) -> &str {
-    allocator.trim_start_matches("lib").trim_end_matches(".so")
-}
-
 /// The rows of a table of runs, and the fewest rounds behind a figure.
 fn rows(text: &str) -> anyhow::Result<(Rows, usize)> {
     let mut order: Vec<String> = Vec::new();
     let mut samples: BTreeMap<(String, String), (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    let mut failed = BTreeSet::new();
     for run in csv::Reader::from_reader(text.as_bytes()).deserialize() {
         let run: Run = run?;
-        let (Some(operations), Some(elapsed)) = (run.operations, run.elapsed_ns) else { continue };
-        if run.pass != "throughput" || run.end != "completed" || operations == 0 {
+        if run.pass != "throughput" {
             continue;
         }
         let row = format!("{}, {}", run.workload, run.threads);
+        let name = short_name(&run.allocator).to_owned();
+        let (Some(operations @ 1..), Some(elapsed), "completed") =
+            (run.operations, run.elapsed_ns, run.end.as_str())
+        else {
+            failed.insert((row, name));
+            continue;
+        };
         if !order.contains(&row) {
             order.push(row.clone());
         }
-        let name = short_name(&run.allocator).to_owned();
         let (times, bytes) = samples.entry((row, name)).or_default();
         times.push(2.0 * elapsed as f64 / operations as f64);
         bytes.push(run.peak_rss_bytes.unwrap_or_default() as f64 / f64::from(1 << 20));
     }
     anyhow::ensure!(!order.is_empty(), "no finished run of the throughput pass");
+    samples.retain(|of, _| !failed.contains(of));
     let rounds = samples.values().map(|(times, _)| times.len()).min().unwrap_or(0);
     let rows = order
         .into_iter()
@@ -184,14 +159,6 @@ fn rows(text: &str) -> anyhow::Result<(Rows, usize)> {
         })
         .collect();
     Ok((rows, rounds))
-}
-
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    f64::midpoint(at(low), at(high))
 }
 
 fn head(parts: &[Part], command: &str) -> String {
@@ -353,40 +320,15 @@ fn table(
         let ratio = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
         line(format!("| {label} | {cells} | {ratio} |"));
     }
-    let means = sums.iter().map(|&(sum, count)| short((sum / f64::from(count)).exp()));
+    let means = sums.iter().map(|&(sum, count)| match count {
+        0 => "–".to_owned(),
+        _ => short((sum / f64::from(count)).exp()) + &of_rows(count as usize, rows.len()),
+    });
     let means = means.collect::<Vec<_>>().join(" | ");
     line(format!("| geometric mean, the best of each row being 1 | {means} | |"));
     if !logs.is_empty() {
         let mean = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
         line(format!("\nGeometric mean of the last column, {} rows: **{mean:.2}**.\n", logs.len()));
-    }
-}
-
-/// Three significant digits.
-pub(crate) fn short(value: f64) -> String {
-    match value {
-        v if v >= 100.0 => format!("{v:.0}"),
-        v if v >= 10.0 => format!("{v:.1}"),
-        v => format!("{v:.2}"),
-    }
-}
-
-/// The C library of this machine, which is the one that was measured on, as in `glibc 2.36`.
-pub(crate) fn c_library() -> String {
-    let said = tools::output(Command::new("getconf").arg("GNU_LIBC_VERSION"));
-    said.map_or_else(|_| "unknown".to_owned(), |version| version.trim().to_owned())
-}
-
-/// What the allocators are that were compared with: `c_library`, and those that `ci/peers` built.
-pub(crate) fn append_peers(peers: &Peers, c_library: &str, page: &mut String) {
-    let _ = writeln!(
-        page,
-        "## The others\n\nBuilt by `ci/peers` from the sources in their Rust crates, but for `{SYSTEM}`, which \
-         is the machine's own.\n\n| name | version | how it exports malloc | flags |\n|---|---|---|---|\n\
-         | {SYSTEM} | {c_library} | it is the C library itself | as its distribution built it |"
-    );
-    for Peer { name, version, flags, exports_malloc } in &peers.peers {
-        let _ = writeln!(page, "| {name} | {version} | {exports_malloc} | `{flags}` |");
     }
 }
 
@@ -403,6 +345,7 @@ pair-16,system,1,throughput,completed,200,2000,2097152
 pair-16,libother.so,1,throughput,completed,200,500,4194304
 pair-16,other,1,latency,completed,200,1,1
 pair-16,broken,1,throughput,crashed,,,
+pair-16,broken,1,throughput,completed,200,500,4194304
 larson,ours,2,throughput,completed,2,10,0
 ";
 
@@ -416,7 +359,10 @@ larson,ours,2,throughput,completed,2,10,0
         assert!(page.contains("| pair-16, 1 | **1.00** | 2.00 | 4.00 | 0.50 |"), "{page}");
         assert!(page.contains("| larson, 2 | **10.0** | – | – | – |"), "{page}");
         assert!(page.contains("last column, 1 rows: **2.00**"), "{page}");
-        assert!(page.contains("being 1 | 1.41 | 4.00 | 1.00 | |"), "{page}");
+        assert!(
+            page.contains("being 1 | 1.41 | 4.00 (1 of 2 rows) | 1.00 (1 of 2 rows) | |"),
+            "{page}"
+        );
         assert!(!page.contains("broken"), "{page}");
     }
 
@@ -462,21 +408,6 @@ larson,ours,2,throughput,completed,2,10,0
             page.contains("takes ours about 50 ms.") && page.contains("A quick look"),
             "{page}"
         );
-    }
-
-    #[test]
-    fn every_column_but_ours_has_a_row_that_says_what_it_is() {
-        let other = r#"{"name": "other", "version": "1", "flags": "-O3", "exports_malloc": "so"}"#;
-        let peers = serde_json::from_str(&format!(r#"{{"peers": [{other}]}}"#)).expect("sound");
-        let mut page = String::new();
-        append_peers(&peers, &c_library(), &mut page);
-        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
-        assert_eq!(rows.len(), 3, "{page}");
-        let system = format!("| system | {} | it is the C library itself |", c_library());
-        assert!(rows[1].starts_with(&system), "{page}");
-        assert_eq!(rows[2], "| other | 1 | so | `-O3` |");
-        let (name, version) = system.split_once("glibc ").expect("this is a system of glibc's");
-        assert!(!name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod figures;
 mod floors;
 mod instructions;
 mod lexer;
+mod pages;
 mod programs;
 mod tidy;
 mod tools;

@@ -13,7 +13,8 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::Report;
-use crate::figures::{self, Manifest, OURS, SYSTEM, json, median, short, short_name};
+use crate::figures::Manifest;
+use crate::pages::{self, OURS, SYSTEM, json, median, of_rows, short, short_name};
 
 #[derive(Debug, Deserialize)]
 struct Run {
@@ -92,7 +93,7 @@ pub(crate) fn write(options: &[&str]) -> anyhow::Result<Report> {
     table(&mut page, "Seconds", "time", &programs, &missing, |figures| figures.0);
     table(&mut page, "Peak resident MiB", "peak", &programs, &missing, |figures| figures.1);
     commands(&mut page, &programs);
-    figures::append_peers(&json(Path::new(peers))?, &figures::c_library(), &mut page);
+    pages::append_peers(&json(Path::new(peers))?, &pages::c_library(), &mut page);
     Ok(Report { summary: page.trim_end().to_owned(), findings: Vec::new() })
 }
 
@@ -181,9 +182,13 @@ fn table(
         let cells = vec!["not installed"; names.len()].join(" | ");
         let _ = writeln!(page, "| {name} | {cells} |");
     }
-    let means = names.iter().zip(&logs).map(|(name, logs)| match *name == SYSTEM {
-        true => String::new(),
-        false => format!("{:.2}", (logs.iter().sum::<f64>() / logs.len() as f64).exp()),
+    let means = names.iter().zip(&logs).map(|(name, logs)| match logs.len() {
+        _ if *name == SYSTEM => String::new(),
+        0 => "–".to_owned(),
+        count => {
+            let mean = (logs.iter().sum::<f64>() / count as f64).exp();
+            format!("{mean:.2}{}", of_rows(count, programs.len()))
+        }
     });
     let means = means.collect::<Vec<_>>().join(" | ");
     let _ = writeln!(page, "| geometric mean, {what} | {means} |\n");
@@ -192,6 +197,10 @@ fn table(
         let others = names.iter().filter(|name| **name != OURS).filter_map(|name| of(name));
         Some((of(OURS)? / others.reduce(f64::min)?, &program.name))
     });
+    let failed = programs.iter().filter(|program| matches!(program.figures.get(OURS), Some(None)));
+    for program in failed {
+        let _ = writeln!(page, "Ours failed in {}.\n", program.name);
+    }
     if let Some((ratio, name)) = behind.max_by(|a, b| a.0.total_cmp(&b.0)) {
         let _ = writeln!(
             page,
@@ -245,6 +254,19 @@ libcrash.so,crashed by signal 11,139,aa,1,1
         assert!(page.contains("| p | 2.00 | **0.50** | failed | failed |"), "{page}");
         assert!(page.contains("| q | not installed | not installed |"), "{page}");
         assert!(page.contains("at worst: 0.50 (p)."), "{page}");
+        assert!(page.contains("| geometric mean, time |  | 0.50 | – | – |"), "{page}");
+        assert!(!page.contains("Ours failed"), "{page}");
+    }
+
+    #[test]
+    fn the_page_says_where_ours_failed() {
+        let (figures, rounds) = measured(&RUNS.replace("ours,completed,0", "ours,completed,1"))
+            .expect("sound rows of the system");
+        let (name, version, command) = ("p".to_owned(), "1".to_owned(), "p".to_owned());
+        let program = Program { name, version, command, figures, rounds };
+        let mut page = String::new();
+        table(&mut page, "Seconds", "time", &[program], &[], |figures| figures.0);
+        assert!(page.contains("Ours failed in p."), "{page}");
     }
 
     #[test]
