@@ -155,6 +155,18 @@ pub enum AlignedApi {
     CxxNew,
 }
 
+impl AlignedApi {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Memalign,
+        Self::AlignedAlloc,
+        Self::PosixMemalign,
+        Self::Valloc,
+        Self::Pvalloc,
+        Self::CxxNew,
+    ];
+}
+
 impl Op {
     /// The object this call gave birth to, if any.
     #[must_use]

@@ -40,14 +40,6 @@ fn read(path: &Path) -> (Vec<Event>, Result<Option<String>, TraceError>) {
 /// One event of every kind and corner, in a legal order.
 fn all_kinds() -> Vec<Event> {
     let id = |index| Some(ObjectId::from_index(index));
-    let api = [
-        AlignedApi::Memalign,
-        AlignedApi::AlignedAlloc,
-        AlignedApi::PosixMemalign,
-        AlignedApi::Valloc,
-        AlignedApi::Pvalloc,
-        AlignedApi::CxxNew,
-    ];
     let mut ops = vec![
         (0, Op::ThreadStart { parent: None }),
         (0, Op::Malloc { object: id(0), size: 64 }),
@@ -70,7 +62,7 @@ fn all_kinds() -> Vec<Event> {
         (0, Op::Marker { value: u64::MAX }),
         (1, Op::ThreadEnd),
     ];
-    for (i, api) in (4..).zip(api) {
+    for (i, api) in (4..).zip(AlignedApi::ALL) {
         ops.push((0, Op::Aligned { object: id(i), align: 1 << (4 + i), size: i, api }));
     }
     let odd = Op::Aligned { object: None, align: 24, size: 1, api: AlignedApi::PosixMemalign };

@@ -64,14 +64,6 @@ fn figures(summary: &Summary) -> (Operations, [u64; 5]) {
 /// Calls that asked for what nobody has, and failed, among some that did not.
 fn failed_calls() -> Vec<Event> {
     let object = Some(ObjectId::from_index(0));
-    let apis = [
-        AlignedApi::Memalign,
-        AlignedApi::AlignedAlloc,
-        AlignedApi::PosixMemalign,
-        AlignedApi::Valloc,
-        AlignedApi::Pvalloc,
-        AlignedApi::CxxNew,
-    ];
     let mut ops = vec![
         Op::ThreadStart { parent: None },
         Op::Malloc { object, size: 100 },
@@ -81,7 +73,7 @@ fn failed_calls() -> Vec<Event> {
         Op::Realloc { old: object, object: None, size: u64::MAX },
         Op::Realloc { old: None, object: None, size: u64::MAX },
     ];
-    ops.extend(apis.map(|api| {
+    ops.extend(AlignedApi::ALL.map(|api| {
         let page = matches!(api, AlignedApi::Valloc | AlignedApi::Pvalloc);
         let align = if page { 4096 } else { 1 << 63 };
         Op::Aligned { object: None, align, size: u64::MAX, api }

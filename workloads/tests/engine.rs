@@ -111,15 +111,7 @@ fn every_kind_of_call_is_made_and_verified() {
         event(0, Op::Fork { child: 0 }),
         event(0, Op::Free { object: Some(object(1)), stated_size: Some(21) }),
     ];
-    let apis = [
-        AlignedApi::Memalign,
-        AlignedApi::AlignedAlloc,
-        AlignedApi::PosixMemalign,
-        AlignedApi::Valloc,
-        AlignedApi::Pvalloc,
-        AlignedApi::CxxNew,
-    ];
-    for (n, api) in (3..).zip(apis) {
+    for (n, api) in (3..).zip(AlignedApi::ALL) {
         let op = Op::Aligned { object: Some(object(n)), align: 4096, size: 5000, api };
         events.push(event(0, op));
         events.push(free(0, n));

@@ -1,4 +1,5 @@
-//! The threads that wait for an address to be released, for the resolver.
+//! The threads that wait for an address to be released, for the resolver of raw files. (`import::held` is that of the
+//! other formats: there single records wait, each for all the addresses that it names.)
 //!
 //! Cost: a thread that begins or ceases to wait takes two places in ordered sets, a release one
 //! hash look-up, however many wait for other addresses.
